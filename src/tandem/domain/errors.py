@@ -1,0 +1,124 @@
+"""The errors a caller can meet.
+
+    EngineError
+    ├── InvalidAutomation      the definition is wrong; fix it and submit again     exit 3
+    ├── NotFound               no such automation, run, node, gate, artifact, file  exit 4
+    ├── Refused                understood, but the current state says no            exit 5
+    │   ├── IllegalTransition
+    │   ├── ChangeRefused      another change came first; load and decide again
+    │   └── LeaseLost          another engine took over; stop, write nothing
+    └── StoreError                                                                  exit 6
+        ├── StoreUnavailable   nothing was written; safe to try again
+        └── StoreTooNew        the store was made by a newer version
+
+A failure of user code is an `Outcome`, never one of these.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+
+class EngineError(Exception):
+    """Base of all errors of the engine.
+
+    `code` is stable and meant for programs; the message says what was asked, what stood in the
+    way and what to do.
+    """
+
+    code = "engine_error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """One mistake in an automation document.
+
+    `path` is where in the document (`nodes[2].depends_on[0]`); `line` and `column` count from 1
+    and are 0 when the document did not come from a file.
+    """
+
+    code: str
+    message: str
+    path: str = ""
+    hint: str = ""
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    node_id: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}:{self.column}: " if self.line else ""
+        path = f"{self.path}: " if self.path else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{where}{path}{self.message}{hint} [{self.code}]"
+
+
+class InvalidAutomation(EngineError):
+    """The automation document is wrong. `problems` holds every mistake that was found."""
+
+    code = "invalid_automation"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        noun = "mistake" if count == 1 else "mistakes"
+        super().__init__(
+            f"the automation has {count} {noun}:\n" + "\n".join(f"  {p}" for p in self.problems)
+        )
+
+
+class NotFound(EngineError):
+    """There is no such thing, or it belongs to another tenant."""
+
+    code = "not_found"
+
+
+class Refused(EngineError):
+    """The request was understood, but the current state does not allow it."""
+
+    code = "refused"
+
+
+class IllegalTransition(Refused):
+    """The transition table has no row for this state and event."""
+
+    code = "illegal_transition"
+
+    def __init__(self, state: str, event: str) -> None:
+        self.state = state
+        self.event = event
+        super().__init__(f"`{event}` cannot happen to something that is `{state}`")
+
+
+class ChangeRefused(Refused):
+    """Another change of this run came first; nothing was written. Load and decide again."""
+
+    code = "change_refused"
+
+
+class LeaseLost(Refused):
+    """Another engine drives this run now; the loser stops and writes nothing more."""
+
+    code = "lease_lost"
+
+
+class StoreError(EngineError):
+    """The store could not do what was asked."""
+
+    code = "store_error"
+
+
+class StoreUnavailable(StoreError):
+    """Nothing was written; it is safe to try again."""
+
+    code = "store_unavailable"
+
+
+class StoreTooNew(StoreError):
+    """The store was made by a newer version of the engine; this version leaves it untouched."""
+
+    code = "store_too_new"

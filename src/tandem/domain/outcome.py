@@ -1,0 +1,69 @@
+"""How an attempt ended, as data. User code that fails is an outcome, not an error of ours."""
+
+from enum import StrEnum
+
+import msgspec
+
+from tandem.domain.artifact import ArtifactRef
+from tandem.domain.json import JsonValue
+
+
+class FailureClass(StrEnum):
+    """Families of failures; a retry policy names the ones it retries (definitions 7)."""
+
+    EXECUTION_ERROR = "execution_error"
+    """The body ran and failed: exit code, exception, HTTP status."""
+    MISSING_CONFIG = "missing_config"
+    """The body could not start: no such command, module or function; an input is missing."""
+    TIMED_OUT = "timed_out"
+    PROVIDER_TRANSIENT = "provider_transient"
+    """A remote party could not be reached or answered 429 or 5xx."""
+    PROVIDER_TERMINAL = "provider_terminal"
+    """A remote party refused for good: 401, 403."""
+    OUTPUT_TOO_LARGE = "output_too_large"
+    """The output is over its bound; trying again would not help."""
+    VALIDATION_ERROR = "validation_error"
+    """The output contract was not met."""
+    VERIFICATION_FAILED = "verification_failed"
+    """The verification command said no."""
+    INTERRUPTED = "server_restart_interrupted"
+    """The engine that ran the attempt died."""
+
+
+class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
+    """The body ended well; whether its output counts is for the output contract to say."""
+
+    output: JsonValue
+    artifacts: tuple[ArtifactRef, ...] = ()
+    exit_code: int | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """The body ended badly.
+
+    `message` is one line for a person, at most 500 characters; `detail` is the tail of what the
+    body printed. `retry_after_ms` is a span that the other side asked for.
+    """
+
+    failure_class: FailureClass
+    message: str
+    detail: str = ""
+    exit_code: int | None = None
+    retry_after_ms: int | None = None
+
+
+class NeedsRepair(msgspec.Struct, frozen=True, kw_only=True, tag="needs_repair"):
+    """The body ended well but its output misses its contract; `reasons` go to the next attempt."""
+
+    reasons: tuple[str, ...]
+    output: JsonValue = None
+    failure_class: FailureClass = FailureClass.VALIDATION_ERROR
+
+
+class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag="stopped"):
+    """The engine ended the body before it was done: pause, cancel, shutdown or lost lease."""
+
+    reason: str
+
+
+Outcome = Succeeded | Failed | NeedsRepair | Stopped
