@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from tandem.domain.automation import Action
+from tandem.domain.action import Action
 from tandem.domain.ids import AttemptId, EngineId, NodeId, RunId, TenantId
 from tandem.domain.json import JsonValue
 from tandem.domain.outcome import Outcome

@@ -1,0 +1,38 @@
+"""What one step of a run writes. Built by the decisions, written by the store, never edited."""
+
+import msgspec
+
+from tandem.domain.artifact import ArtifactRef
+from tandem.domain.ids import ChangeId
+from tandem.domain.lifecycle import RunState
+from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, Run, Wait
+
+
+class NodeArtifact(msgspec.Struct, frozen=True, kw_only=True):
+    """An artifact and the attempt that produced it."""
+
+    node_no: int
+    attempt: int
+    ref: ArtifactRef
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One step: the row of the run after it, and every row that it adds or replaces.
+
+    It counts only when the stored run still has `builds_on` as its newest change and `epoch_before`
+    as its epoch. `moved` says that more than the counters and the detail of the run row changed.
+    """
+
+    change_id: ChangeId
+    builds_on: ChangeId
+    epoch_before: int
+    status_before: RunState
+    run: Run
+    moved: bool
+    nodes: tuple[NodeRun, ...] = ()
+    attempts_started: tuple[Attempt, ...] = ()
+    attempts_ended: tuple[Attempt, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    artifacts: tuple[NodeArtifact, ...] = ()
+    events: tuple[LifecycleEvent, ...] = ()

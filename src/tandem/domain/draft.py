@@ -1,0 +1,177 @@
+"""A change while it is being decided: reads see what the draft already did, nothing else does."""
+
+import msgspec
+
+from tandem.domain.change import Change, NodeArtifact
+from tandem.domain.graph import PlanNode
+from tandem.domain.ids import ChangeId, GateId, NodeId, WaitId
+from tandem.domain.json import JsonObject
+from tandem.domain.lifecycle import (
+    DRIVEN,
+    TERMINAL,
+    NodeState,
+    RunEvent,
+    RunState,
+    StopKind,
+    next_node_state,
+    next_run_state,
+)
+from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, NodeRun, Wait, WaitStatus
+from tandem.domain.view import RunView
+
+_NO_METADATA: JsonObject = {}
+
+
+class Draft:
+    """One change in the making. Every transition goes through `happen` or `move`."""
+
+    def __init__(self, view: RunView, *, change_id: ChangeId, now_ms: int) -> None:
+        self.view = view
+        self.plan = view.plan
+        self.run = msgspec.structs.replace(view.run)
+        self.change_id = change_id
+        self.now_ms = now_ms
+        self.nodes: dict[int, NodeRun] = {}
+        self.gates: dict[GateId, Gate] = {}
+        self.waits: dict[WaitId, Wait] = {}
+        self.attempts_started: list[Attempt] = []
+        self.attempts_ended: list[Attempt] = []
+        self.artifacts: list[NodeArtifact] = []
+        self.events: list[LifecycleEvent] = []
+        self.moved = False
+        self._deps: dict[int, int] = {}
+
+    def node(self, node_no: int) -> NodeRun:
+        """Return the node run as this draft leaves it."""
+        return self.nodes.get(node_no) or self.view.node(node_no)
+
+    def open_deps(self, node_no: int) -> int:
+        """Return how many dependencies of the node are not completed."""
+        return self.view.open_deps[node_no] + self._deps.get(node_no, 0)
+
+    def happen(
+        self,
+        event: RunEvent,
+        *,
+        node_id: NodeId | None = None,
+        attempt: int | None = None,
+        reason: str = "",
+        stop_kind: StopKind | None = None,
+        metadata: JsonObject = _NO_METADATA,
+    ) -> None:
+        """Record that `event` happened and move the run as the table says.
+
+        Raises:
+            IllegalTransition: the run is in a state where this cannot happen.
+        """
+        run = self.run
+        after = next_run_state(run.status, event)
+        if after is not run.status:
+            run.status = after
+            self.moved = True
+        run.event_seq += 1
+        self.events.append(
+            LifecycleEvent(
+                seq=run.event_seq,
+                event=event,
+                recorded_at_ms=self.now_ms,
+                change_id=self.change_id,
+                node_id=node_id,
+                attempt=attempt,
+                reason=reason,
+                stop_kind=stop_kind,
+                metadata=metadata,
+            )
+        )
+
+    def move(
+        self,
+        plan_node: PlanNode,
+        event: RunEvent,
+        node: NodeRun,
+        *,
+        attempt: int | None = None,
+        reason: str = "",
+        metadata: JsonObject = _NO_METADATA,
+    ) -> None:
+        """Record that `event` happened to a node; `node` is its row with everything but the state.
+
+        Raises:
+            IllegalTransition: the node or the run is in a state where this cannot happen.
+        """
+        before = self.node(node.node_no).state
+        after = next_node_state(before, event)
+        self.happen(
+            event, node_id=plan_node.node_id, attempt=attempt, reason=reason, metadata=metadata
+        )
+        self.nodes[node.node_no] = (
+            node if node.state is after else msgspec.structs.replace(node, state=after)
+        )
+        step = (before is NodeState.COMPLETED) - (after is NodeState.COMPLETED)
+        if step:
+            self.run.nodes_completed -= step
+            for successor in plan_node.successors:
+                self._deps[successor] = self._deps.get(successor, 0) + step
+
+    def unblocked(self) -> list[int]:
+        """Return the pending nodes whose last dependency this draft completed."""
+        return [
+            number
+            for number in self._deps
+            if self.open_deps(number) == 0 and self.node(number).state is NodeState.PENDING
+        ]
+
+    def open_gates(self) -> list[Gate]:
+        """Return the gates that are open after this draft, oldest first."""
+        gates = {**self.view.gates, **self.gates}
+        return [gate for gate in gates.values() if gate.status is GateStatus.OPEN]
+
+    def open_waits(self) -> list[Wait]:
+        """Return the waits that are registered after this draft."""
+        waits = {**self.view.waits, **self.waits}
+        return [wait for wait in waits.values() if wait.status is WaitStatus.WAITING]
+
+    def in_state(self, *states: NodeState) -> set[int]:
+        """Return the nodes that are in one of these states after this draft; not for pending."""
+        view = self.view
+        found: set[int] = set()
+        for state in states:
+            match state:
+                case NodeState.RUNNING:
+                    found |= view.running
+                case NodeState.BACKOFF:
+                    found |= view.backoff
+                case _:
+                    found |= view.halted
+        return {n for n in found | self.nodes.keys() if self.node(n).state in states}
+
+    def close(self) -> Change:
+        """Apply the closing rules (run-lifecycle 2.1) and return the change."""
+        run, before = self.run, self.view.run
+        run.last_change_id = self.change_id
+        run.updated_at_ms = self.now_ms
+        if run.status is not RunState.QUEUED:
+            run.queue_reason = None
+        if run.status not in DRIVEN:
+            run.engine_id = None
+        if run.status is not RunState.PAUSED:
+            run.parked = ""
+        if run.status in TERMINAL:
+            run.due_at_ms = None
+            if run.finished_at_ms is None:
+                run.finished_at_ms = self.now_ms
+        return Change(
+            change_id=self.change_id,
+            builds_on=before.last_change_id,
+            epoch_before=before.epoch,
+            status_before=before.status,
+            run=run,
+            moved=self.moved,
+            nodes=tuple(self.nodes.values()),
+            attempts_started=tuple(self.attempts_started),
+            attempts_ended=tuple(self.attempts_ended),
+            gates=tuple(self.gates.values()),
+            waits=tuple(self.waits.values()),
+            artifacts=tuple(self.artifacts),
+            events=tuple(self.events),
+        )

@@ -1,0 +1,81 @@
+"""The graph of one automation version, numbered, so that readiness is arithmetic."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from tandem.domain.automation import Automation, Node, NodeKind
+from tandem.domain.ids import DefinitionDigest, NodeId
+
+PARALLEL_DEFAULT = 16
+PARALLEL_MAX = 1_000
+
+
+class PlanNode:
+    """One node with its neighbours as numbers. Immutable by agreement; shared by all runs."""
+
+    __slots__ = (
+        "depends_on",
+        "is_parked",
+        "kind",
+        "max_attempts",
+        "node",
+        "node_id",
+        "node_no",
+        "repair_budget",
+        "successors",
+    )
+
+    def __init__(self, node_no: int, node: Node, depends_on: tuple[int, ...]) -> None:
+        self.node_no = node_no
+        self.node = node
+        self.node_id = NodeId(node.node_id)
+        self.kind = node.kind
+        self.is_parked = node.kind in (NodeKind.APPROVAL, NodeKind.WAIT)
+        self.max_attempts = node.max_attempts
+        self.repair_budget = node.repair_budget
+        self.depends_on = depends_on
+        self.successors: tuple[int, ...] = ()
+
+
+class Plan:
+    """A definition made ready to be driven: nodes by number, in the order of the document."""
+
+    __slots__ = ("automation", "by_id", "digest", "nodes", "parallel")
+
+    def __init__(self, automation: Automation, digest: DefinitionDigest) -> None:
+        self.automation = automation
+        self.digest = digest
+        self.by_id: Mapping[NodeId, int] = {
+            NodeId(node.node_id): number for number, node in enumerate(automation.flow.nodes)
+        }
+        self.nodes: Sequence[PlanNode] = tuple(
+            PlanNode(number, node, tuple(self.by_id[NodeId(name)] for name in dict.fromkeys(node.depends_on)))
+            for number, node in enumerate(automation.flow.nodes)
+        )
+        successors: list[list[int]] = [[] for _ in self.nodes]
+        for plan_node in self.nodes:
+            for dependency in plan_node.depends_on:
+                successors[dependency].append(plan_node.node_no)
+        for plan_node, after in zip(self.nodes, successors, strict=True):
+            plan_node.successors = tuple(after)
+        execution = automation.execution
+        wanted = execution.max_parallel_agents if execution is not None else None
+        self.parallel = min(max(wanted or PARALLEL_DEFAULT, 1), PARALLEL_MAX)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def node(self, node_id: NodeId) -> PlanNode | None:
+        """Return the node of this name, or None."""
+        number = self.by_id.get(node_id)
+        return None if number is None else self.nodes[number]
+
+    def with_descendants(self, roots: Iterable[int]) -> tuple[int, ...]:
+        """Return the roots and everything after them, in the order of the document."""
+        seen = set(roots)
+        stack = list(seen)
+        while stack:
+            for after in self.nodes[stack.pop()].successors:
+                if after not in seen:
+                    seen.add(after)
+                    stack.append(after)
+        return tuple(sorted(seen))

@@ -1,0 +1,138 @@
+"""A run as its driver holds it in memory: the row, the nodes, and which of them are ready."""
+
+from collections.abc import Iterable
+
+from tandem.domain.change import Change
+from tandem.domain.graph import Plan
+from tandem.domain.ids import GateId, WaitId
+from tandem.domain.lifecycle import NodeState
+from tandem.domain.run import Gate, GateStatus, NodeRun, Run, Wait, WaitStatus
+
+N = NodeState
+
+
+class RunView:
+    """The state of one run, changed in place by the changes that were decided on it.
+
+    `open_deps[n]` counts the dependencies of node n that are not completed. `ready` holds the
+    pending nodes without open dependencies that need a place to run, `ready_parked` those that
+    only ask or wait. Both keep the order in which the nodes became ready.
+    """
+
+    __slots__ = (
+        "backoff",
+        "completed",
+        "gates",
+        "halted",
+        "nodes",
+        "open_deps",
+        "plan",
+        "ready",
+        "ready_parked",
+        "run",
+        "running",
+        "waits",
+    )
+
+    def __init__(
+        self,
+        run: Run,
+        plan: Plan,
+        nodes: Iterable[NodeRun] = (),
+        gates: Iterable[Gate] = (),
+        waits: Iterable[Wait] = (),
+    ) -> None:
+        self.run = run
+        self.plan = plan
+        self.nodes: dict[int, NodeRun] = {}
+        self.open_deps = [len(node.depends_on) for node in plan.nodes]
+        self.ready: dict[int, None] = {}
+        self.ready_parked: dict[int, None] = {}
+        self.running: set[int] = set()
+        self.backoff: set[int] = set()
+        self.halted: set[int] = set()
+        """Nodes that are blocked or failed."""
+        self.completed = 0
+        self.gates: dict[GateId, Gate] = {gate.gate_id: gate for gate in gates}
+        self.waits: dict[WaitId, Wait] = {wait.wait_id: wait for wait in waits}
+        for plan_node in plan.nodes:
+            if not plan_node.depends_on:
+                self._enter(plan_node.node_no, N.PENDING)
+        for node in nodes:
+            self._put(node)
+
+    def node(self, node_no: int) -> NodeRun:
+        """Return the node run; a node that never started is pending."""
+        return self.nodes.get(node_no) or NodeRun(node_no=node_no)
+
+    def next_due_at_ms(self) -> int | None:
+        """Return the moment at which a backoff, a wait or a gate needs attention, if any does."""
+        moments = [self.nodes[n].due_at_ms for n in self.backoff]
+        moments += [wait.due_at_ms for wait in self.waits.values()]
+        moments += [gate.expires_at_ms for gate in self.gates.values()]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def apply(self, change: Change) -> None:
+        """Make a decided change part of this view. The change must build on this very state."""
+        self.run = change.run
+        for node in change.nodes:
+            self._put(node)
+        for gate in change.gates:
+            if gate.status is GateStatus.OPEN:
+                self.gates[gate.gate_id] = gate
+            else:
+                self.gates.pop(gate.gate_id, None)
+        for wait in change.waits:
+            if wait.status is WaitStatus.WAITING:
+                self.waits[wait.wait_id] = wait
+            else:
+                self.waits.pop(wait.wait_id, None)
+
+    def _put(self, node: NodeRun) -> None:
+        number = node.node_no
+        before = self.nodes[number].state if number in self.nodes else N.PENDING
+        self.nodes[number] = node
+        if before is not node.state:
+            self._leave(number, before)
+            self._enter(number, node.state)
+
+    def _enter(self, number: int, state: NodeState) -> None:
+        match state:
+            case N.RUNNING:
+                self.running.add(number)
+            case N.BACKOFF:
+                self.backoff.add(number)
+            case N.BLOCKED | N.FAILED:
+                self.halted.add(number)
+            case N.COMPLETED:
+                self.completed += 1
+                self._count_dependency(number, -1)
+            case N.PENDING if self.open_deps[number] == 0:
+                self._ready_set(number)[number] = None
+
+    def _leave(self, number: int, state: NodeState) -> None:
+        match state:
+            case N.RUNNING:
+                self.running.discard(number)
+            case N.BACKOFF:
+                self.backoff.discard(number)
+            case N.BLOCKED | N.FAILED:
+                self.halted.discard(number)
+            case N.COMPLETED:
+                self.completed -= 1
+                self._count_dependency(number, +1)
+            case N.PENDING:
+                self._ready_set(number).pop(number, None)
+
+    def _count_dependency(self, number: int, step: int) -> None:
+        for after in self.plan.nodes[number].successors:
+            self.open_deps[after] += step
+            node = self.nodes.get(after)
+            if node is None or node.state is N.PENDING:
+                if self.open_deps[after] == 0:
+                    self._ready_set(after)[after] = None
+                else:
+                    self._ready_set(after).pop(after, None)
+
+    def _ready_set(self, number: int) -> dict[int, None]:
+        return self.ready_parked if self.plan.nodes[number].is_parked else self.ready
