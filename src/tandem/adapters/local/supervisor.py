@@ -28,6 +28,7 @@ refuse to die, and at last `exit <code>`, `signal <number>` or `failed <stage> <
 import contextlib
 import ctypes
 import errno
+import fcntl
 import gc
 import json
 import os
@@ -109,7 +110,7 @@ def write(path: str, text: str) -> None:
 
 def is_hung_up(fd: int) -> bool:
     poll = select.poll()
-    poll.register(fd, 0)
+    poll.register(fd, getattr(select, "POLLRDHUP", 0))
     return bool(poll.poll(0))
 
 
@@ -241,7 +242,7 @@ class Supervisor:
             return
         self.watch()
         self.end_all()
-        report = os.read(report_fd, 512).decode()
+        report = os.read(report_fd, 512).decode().partition("\n")[0]
         os.close(life_fd)
         self.tell(report if report.startswith("failed") else self.ending(report))
 
@@ -277,7 +278,7 @@ class Supervisor:
                 raise CannotStart("isolate", error) from None
         report_read, report_write = os.pipe()
         life_read, life_write = os.pipe()
-        if is_hung_up(self.control.fileno()):
+        if is_hung_up(self.control.fileno()) or self.engine_fd in wait_for(0, self.engine_fd):
             os._exit(0)
         self.main = os.fork()
         if self.main == 0:
@@ -307,7 +308,7 @@ class Supervisor:
                     grace_ms = int(bytes(self.received).split()[1])
                     self.received.clear()
                     deadline = time.monotonic() + grace_ms / 1000
-                    send(descendants(os.getpid()), signal.SIGTERM, signal.SIGCONT)
+                    self.signal_all(signal.SIGTERM, signal.SIGCONT)
 
     def reap(self) -> bool:
         """Collect the dead and say whether the program itself has ended."""
@@ -321,11 +322,7 @@ class Supervisor:
         started = complained = time.monotonic()
         pause_s = 0.001
         while True:
-            below = descendants(os.getpid())
-            send(below, signal.SIGKILL)
-            if not LINUX and self.status is None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.main, signal.SIGKILL)
+            below = self.signal_all(signal.SIGKILL)
             self.reap()
             if not self.children.are_left:
                 return
@@ -335,6 +332,14 @@ class Supervisor:
             if now - complained > STUCK_AFTER_S:
                 complained = now
                 self.tell(f"stuck {' '.join(map(str, below))}")
+
+    def signal_all(self, *signals: int) -> list[int]:
+        """Signal everything below and return it; without /proc, the session's process group."""
+        below = descendants(os.getpid())
+        send(below, *signals)
+        if not LINUX and self.status is None:
+            send([-self.main], *signals)
+        return below
 
     def ending(self, report: str) -> str:
         """Say how the program ended; inside a namespace its first process reports the status."""
@@ -363,7 +368,7 @@ def run_guarded(
             run_as_first(request, fds, report)
         become(request, fds)
     except CannotStart as error:
-        os.write(report, f"failed {error.stage} {error.errno}".encode())
+        os.write(report, f"failed {error.stage} {error.errno}\n".encode())
     except BaseException:
         traceback.print_exc()
     finally:
@@ -390,15 +395,13 @@ def run_as_first(request: dict[str, Any], fds: list[int], report: int) -> NoRetu
         become(request, fds)
     for fd in fds:
         os.close(fd)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 2)
     ended: int | None = None
     with contextlib.suppress(ChildProcessError):
         while ended is None or stopping:
             pid, status = os.wait()
             ended = status if pid == main else ended
     assert ended is not None
-    os.write(report, f"status {ended}".encode())
+    os.write(report, f"status {ended}\n".encode())
     os._exit(0)
 
 
@@ -428,15 +431,9 @@ def become(request: dict[str, Any], fds: list[int]) -> NoReturn:
 def place(fds: list[int]) -> None:
     """Make `fds` the descriptors 0, 1, 2 and, if there are four, 3."""
     # First out of the way, so that none is overwritten before it was moved.
-    moved = [os.dup(fd) if fd > EXTRA_FD else dup_above(fd) for fd in fds]
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, EXTRA_FD + 1) for fd in fds]
     for number, fd in enumerate(moved):
         os.dup2(fd, number, inheritable=True)
-
-
-def dup_above(fd: int) -> int:
-    import fcntl
-
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, EXTRA_FD + 1)
 
 
 def execute(argv: list[str], env: dict[str, str]) -> NoReturn:
@@ -496,6 +493,8 @@ class Helper:
             return False
         if not message:
             return False
+        for fd in fds:
+            os.set_inheritable(fd, False)
         pid = os.fork()
         if pid == 0:
             self.supervise(fds)
