@@ -37,6 +37,7 @@ class Spawner:
         self._isolation = isolation
         self._isolates: bool | None = None if isolation == "auto" else isolation != "subreaper"
         self._deciding = asyncio.Lock()
+        self._asking = asyncio.Lock()
         self._helper: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket | None = None
         self._engine_id = EngineId("")
@@ -122,15 +123,16 @@ class Spawner:
 
     async def _ask(self, fds: list[int], engine_id: EngineId) -> None:
         """Hand descriptors to the helper; a helper that was killed is replaced."""
-        while True:
-            requests = self._ready_helper(engine_id)
-            try:
-                socket.send_fds(requests, [b"+"], fds)
-                return
-            except BlockingIOError:
-                await _writable(requests)
-            except (BrokenPipeError, ConnectionResetError):
-                self._forget_helper()
+        async with self._asking:  # one waits for a writable socket at a time
+            while True:
+                requests = self._ready_helper(engine_id)
+                try:
+                    socket.send_fds(requests, [b"+"], fds)
+                    return
+                except BlockingIOError:
+                    await _writable(requests)
+                except (BrokenPipeError, ConnectionResetError):
+                    self._forget_helper()
 
     def _ready_helper(self, engine_id: EngineId) -> socket.socket:
         if self._helper is not None and self._helper.poll() is not None:
