@@ -1,0 +1,223 @@
+"""Records to rows and back. Large or nested values are JSON text in one column."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from tandem.domain.change import Change
+from tandem.domain.ids import NodeId, RunId, attempt_id
+from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, Run, Wait
+
+Row = tuple[Any, ...]
+T = TypeVar("T")
+
+NODE_BITS = 20
+ATTEMPT_BITS = 12
+_encode = msgspec.json.encode
+_JSON_COLUMNS = ("inputs", "last_failure", "output_ref", "repair", "failure", "decisions")
+
+
+def node_run_id(run_no: int, node_no: int) -> int:
+    """Return the key of a node run."""
+    return run_no << NODE_BITS | node_no
+
+
+def attempt_no(run_no: int, node_no: int, number: int) -> int:
+    """Return the key of an attempt."""
+    return node_run_id(run_no, node_no) << ATTEMPT_BITS | number
+
+
+def _json(value: object) -> str | None:
+    return _encode(value).decode() if value else None
+
+
+def advance_row(change: Change) -> Row:
+    """Return the values of `advance_run`."""
+    run = change.run
+    return (
+        change.change_id,
+        run.updated_at_ms,
+        run.event_seq,
+        run.detail,
+        run.nodes_completed,
+        run.run_no,
+        change.builds_on,
+        change.epoch_before,
+    )
+
+
+def move_row(change: Change) -> Row:
+    """Return the values of `move_run`."""
+    run = change.run
+    return (
+        change.change_id,
+        run.updated_at_ms,
+        run.event_seq,
+        run.detail,
+        run.nodes_completed,
+        run.status.value,
+        run.epoch,
+        run.engine_id,
+        run.owner,
+        run.cleanup,
+        run.started_at_ms,
+        run.finished_at_ms,
+        run.due_at_ms,
+        run.queue_reason,
+        run.parked,
+        run.stop_kind,
+        run.stop_reason,
+        run.pause_reason,
+        run.resume_reason,
+        _json(run.last_failure),
+        run.run_no,
+        change.builds_on,
+        change.epoch_before,
+    )
+
+
+def node_row(run_no: int, node: NodeRun) -> Row:
+    """Return the values of `put_node_run`."""
+    return (
+        run_no << NODE_BITS | node.node_no,
+        node.state.value,
+        node.attempts,
+        node.attempts_used,
+        node.repairs_used,
+        node.interruptions,
+        node.gates,
+        node.due_at_ms,
+        node.started_at_ms,
+        node.finished_at_ms,
+        node.output,
+        _json(node.output_ref),
+        _json(node.repair),
+        _json(node.failure),
+    )
+
+
+def start_row(run_no: int, attempt: Attempt) -> Row:
+    """Return the values of `start_attempt`."""
+    return (
+        attempt_no(run_no, attempt.node_no, attempt.number),
+        attempt.epoch,
+        attempt.engine_id,
+        attempt.started_at_ms,
+    )
+
+
+def end_row(run_no: int, attempt: Attempt) -> Row:
+    """Return the values of `end_attempt`."""
+    return (
+        attempt.ended_at_ms,
+        attempt.outcome,
+        attempt.failure_class,
+        attempt.message,
+        attempt.detail,
+        attempt.exit_code,
+        attempt_no(run_no, attempt.node_no, attempt.number),
+    )
+
+
+def gate_row(run_no: int, gate: Gate) -> Row:
+    """Return the values of `put_gate`."""
+    return (
+        gate.gate_id,
+        run_no,
+        gate.node_no,
+        gate.node_id,
+        gate.instance,
+        gate.purpose.value,
+        gate.title,
+        gate.instructions,
+        _encode(gate.decisions).decode(),
+        gate.requested_at_ms,
+        gate.expires_at_ms,
+        str(gate.on_expiry),
+        gate.status.value,
+        gate.decision,
+        gate.reason,
+        gate.decided_by,
+        gate.decided_at_ms,
+    )
+
+
+def wait_row(run_no: int, wait: Wait) -> Row:
+    """Return the values of `put_wait`."""
+    return (
+        wait.wait_id,
+        run_no,
+        wait.node_no,
+        wait.node_id,
+        wait.kind,
+        wait.due_at_ms,
+        wait.registered_at_ms,
+        wait.status.value,
+        wait.ended_at_ms,
+    )
+
+
+def event_row(run_no: int, event: LifecycleEvent) -> Row:
+    """Return the values of `add_event`."""
+    return (
+        run_no,
+        event.seq,
+        event.event.value,
+        event.recorded_at_ms,
+        event.change_id,
+        event.node_id,
+        event.attempt,
+        event.reason,
+        event.stop_kind,
+        _json(event.metadata),
+    )
+
+
+def _record(kind: type[T], values: dict[str, Any]) -> T:
+    for name in _JSON_COLUMNS:
+        text = values.get(name)
+        if isinstance(text, str):
+            values[name] = msgspec.json.decode(text)
+    present = {name: value for name, value in values.items() if value is not None}
+    return msgspec.convert(present, kind, builtin_types=(bytes,))
+
+
+def run_of(row: Mapping[str, Any]) -> Run:
+    """Read the row of a run."""
+    return _record(Run, dict(row))
+
+
+def node_of(row: Mapping[str, Any]) -> NodeRun:
+    """Read the row of a node run."""
+    values = dict(row)
+    values["node_no"] = values.pop("node_run_id") & ((1 << NODE_BITS) - 1)
+    return _record(NodeRun, values)
+
+
+def attempt_of(row: Mapping[str, Any], run_id: RunId, node_ids: list[NodeId]) -> Attempt:
+    """Read the row of an attempt."""
+    values = dict(row)
+    key = values.pop("attempt_no")
+    values["number"] = key & ((1 << ATTEMPT_BITS) - 1)
+    values["node_no"] = key >> ATTEMPT_BITS & ((1 << NODE_BITS) - 1)
+    values["attempt_id"] = attempt_id(run_id, node_ids[values["node_no"]], values["number"])
+    return _record(Attempt, values)
+
+
+def gate_of(row: Mapping[str, Any]) -> Gate:
+    """Read the row of a gate."""
+    return _record(Gate, dict(row))
+
+
+def wait_of(row: Mapping[str, Any]) -> Wait:
+    """Read the row of a wait."""
+    return _record(Wait, dict(row))
+
+
+def event_of(row: Mapping[str, Any]) -> LifecycleEvent:
+    """Read the row of a lifecycle event."""
+    values = dict(row)
+    if values["metadata"] is not None:
+        values["metadata"] = msgspec.json.decode(values["metadata"])
+    return _record(LifecycleEvent, values)
