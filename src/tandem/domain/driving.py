@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from tandem.domain.artifact import ArtifactRef
-from tandem.domain.automation import ApprovalWait, TimerWait
+from tandem.domain.automation import GATE_DECISIONS_DEFAULT, TimerWait
 from tandem.domain.change import Change, NodeArtifact
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
@@ -34,6 +34,7 @@ from tandem.domain.view import RunView
 E, N, S = RunEvent, NodeState, RunState
 
 GATE_EXPIRES_AFTER_MS = 604_800_000
+GATE_DECISIONS = ("approve", "rework", "cancel")
 INTERRUPTIONS_MAX = 5
 REASON_CHARS_MAX = 500
 _CLASSES_OF_VERIFICATION = frozenset({FailureClass.VERIFICATION_FAILED})
@@ -376,7 +377,11 @@ def cancel(draft: Draft, event: RunEvent, *, reason: str) -> None:
     if draft.in_state(N.RUNNING):
         run.cleanup = run.engine_id
     for number in sorted(draft.in_state(N.RUNNING)):
-        end_attempt(draft, draft.node(number), AttemptEnd.STOPPED, message=reason)
+        node = draft.node(number)
+        end_attempt(draft, node, AttemptEnd.STOPPED, message=reason)
+        draft.move(
+            draft.plan.nodes[number], E.NODE_INTERRUPTED, node, attempt=node.attempts, reason=reason
+        )
     withdraw(draft)
     draft.happen(event, reason=reason, stop_kind=kind)
     run.stop_kind = kind
@@ -463,7 +468,7 @@ def _ask_or_wait(draft: Draft, plan_node: PlanNode) -> None:
     if isinstance(wait, TimerWait):
         _register_timer(draft, plan_node, wait)
     else:
-        _open_approval(draft, plan_node, wait if isinstance(wait, ApprovalWait) else None)
+        _open_approval(draft, plan_node)
 
 
 def _register_timer(draft: Draft, plan_node: PlanNode, wait: TimerWait) -> None:
@@ -492,35 +497,28 @@ def timer_due_at_ms(wait: TimerWait, *, now_ms: int) -> int:
     return int(value) if isinstance(value, int) else now_ms
 
 
-def _open_approval(draft: Draft, plan_node: PlanNode, wait: ApprovalWait | None) -> None:
-    node, gate = draft.node(plan_node.node_no), plan_node.node.gate
-    expires_after_ms: int | None = GATE_EXPIRES_AFTER_MS
-    on_expiry = "cancel"
-    if gate is not None and gate.expiry_policy is not None:
-        expires_after_ms = gate.expiry_policy.expires_after_ms or GATE_EXPIRES_AFTER_MS
-        on_expiry = gate.expiry_policy.on_expiry or "cancel"
-    elif wait is not None:
-        timeout = wait.timeout
-        after = wait.expires_after_ms or (timeout.expires_after_ms if timeout else None)
-        expires_after_ms = after or GATE_EXPIRES_AFTER_MS
-        on_expiry = (timeout.on_timeout if timeout else None) or "cancel"
+def _open_approval(draft: Draft, plan_node: PlanNode) -> None:
+    node, gate = draft.node(plan_node.node_no), plan_node.node.effective_gate
+    if gate is None:
+        raise AssertionError(f"node {plan_node.node_id} is no approval")
+    expiry = gate.expiry_policy
+    # "Never unbounded" (run-lifecycle 6.4): a missing or zero span is the default one.
+    expires_after_ms = (expiry.expires_after_ms if expiry else None) or GATE_EXPIRES_AFTER_MS
     asked = msgspec.structs.replace(
         node, state=N.GATED, gates=node.gates + 1, started_at_ms=draft.now_ms
     )
     draft.move(plan_node, E.GATE_OPENED, asked)
-    declared = tuple(wait.decisions) if wait is not None else ()
-    if not declared and gate is not None:
-        declared = tuple(gate.decisions)
+    declared = gate.decisions
     _add_gate(
         draft,
         plan_node,
         instance=asked.gates,
         purpose=GatePurpose.APPROVAL,
         title=plan_node.node.objective or plan_node.node_id,
-        instructions=(gate.instructions or "") if gate is not None else "",
-        decisions=declared or ("approve", "rework", "cancel"),
+        instructions=gate.instructions or "",
+        decisions=GATE_DECISIONS if declared == GATE_DECISIONS_DEFAULT else declared,
         expires_after_ms=expires_after_ms,
-        on_expiry=on_expiry,
+        on_expiry=str((expiry.on_expiry if expiry else None) or "cancel"),
     )
 
 

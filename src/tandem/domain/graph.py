@@ -48,7 +48,11 @@ class Plan:
             NodeId(node.node_id): number for number, node in enumerate(automation.flow.nodes)
         }
         self.nodes: Sequence[PlanNode] = tuple(
-            PlanNode(number, node, tuple(self.by_id[NodeId(name)] for name in dict.fromkeys(node.depends_on)))
+            PlanNode(
+                number,
+                node,
+                tuple(self.by_id[NodeId(name)] for name in dict.fromkeys(node.depends_on)),
+            )
             for number, node in enumerate(automation.flow.nodes)
         )
         successors: list[list[int]] = [[] for _ in self.nodes]

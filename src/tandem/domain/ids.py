@@ -18,7 +18,7 @@ LOCAL_TENANT = TenantId("local")
 
 
 def attempt_id(run_id: RunId, node_id: NodeId, number: int) -> AttemptId:
-    """Return the id of one attempt; `number` counts a node run's attempts from 1 and never restarts."""
+    """Return the id of an attempt; `number` counts from 1 and never restarts."""
     return AttemptId(f"{run_id}/{node_id}/{number}")
 
 

@@ -9,7 +9,7 @@ import msgspec
 from tandem.domain.ids import Digest
 
 JsonValue: TypeAlias = (
-    "str | int | float | bool | None | Sequence[JsonValue] | Mapping[str, JsonValue]"
+    "str | int | float | bool | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 )
 JsonObject: TypeAlias = "Mapping[str, JsonValue]"
 

@@ -57,9 +57,7 @@ def decide_retry(
         return GiveUp(f"the retry policy does not retry {failure_class}")
     if attempts_used >= attempts_max:
         return GiveUp(f"{attempts_used} of {attempts_max} attempts used")
-    delay_ms = max(
-        _delay_ms(policy, attempts_used, failure_class, jitter_key), retry_after_ms or 0
-    )
+    delay_ms = max(_delay_ms(policy, attempts_used, failure_class, jitter_key), retry_after_ms or 0)
     at_ms = failed_at_ms + min(delay_ms, DELAY_MAX_MS)
     elapsed_max = policy.max_elapsed_ms if policy is not None else None
     if elapsed_max is not None and at_ms - first_started_at_ms > elapsed_max:

@@ -58,7 +58,7 @@ class Executor(Protocol):
     async def end_leftovers(
         self, *, engine_ids: Collection[EngineId], attempt_ids: Collection[AttemptId]
     ) -> int:
-        """Kill every process on this host that an attempt of theirs left, and wait until it is gone.
+        """Kill every process on this host that these left behind, and wait until it is gone.
 
         Returns the number of processes that had to be killed.
         """

@@ -1,5 +1,6 @@
 """Runs `command` actions: a program, its exit code and what it printed or wrote."""
 
+import errno
 import os
 import signal
 import tempfile
@@ -69,7 +70,7 @@ class CommandExecutor:
                 ) as stderr,
             ):
                 ending = await self._run(program, attempt, stdout, stderr)
-            return judge(attempt, action, ending, stdout, stderr)
+            return judge(attempt, ending, stdout, stderr, scratch)
 
     async def _run(
         self, program: Program, attempt: AttemptSpec, stdout: Output, stderr: Output
@@ -83,12 +84,13 @@ class CommandExecutor:
             for fd in write_ends:
                 os.close(fd)
         try:
-            ending = await process.wait()
+            return await process.wait()
         finally:
-            await process.end(grace_ms=self._stop_grace_ms)
-        if isinstance(ending, SupervisorLost):
-            await leftovers.end(engine_ids=(), attempt_ids=(attempt.attempt_id,))
-        return ending
+            try:
+                await process.end(grace_ms=self._stop_grace_ms)
+            finally:
+                if process.is_lost:
+                    await leftovers.end(engine_ids=(), attempt_ids=(attempt.attempt_id,))
 
 
 @contextmanager
@@ -102,12 +104,16 @@ def scratch_of(attempt: AttemptSpec) -> Iterator[Path]:
 
 
 def judge(
-    attempt: AttemptSpec, action: CommandAction, ending: Ending, stdout: Output, stderr: Output
+    attempt: AttemptSpec, ending: Ending, stdout: Output, stderr: Output, scratch: Path
 ) -> Outcome:
     """Turn the end of a command into its outcome."""
+    action = attempt.action
+    assert isinstance(action, CommandAction)
     detail = stderr.tail() if stderr.tail().strip() else stdout.tail()
     match ending:
         case Exited(code) if code in action.exit_codes:
+            if action.output.format == "file":
+                return _file_output(action, code, attempt.workspace or str(scratch))
             return _output(attempt, action, code, stdout)
         case Exited(code):
             last = _last_line(detail)
@@ -170,16 +176,12 @@ def _why_not_started(action: CommandAction, ending: NotStarted) -> str:
     if ending.stage == "isolate":
         return f"a PID namespace cannot be made here: {reason}; choose the isolation `subreaper`"
     name = "/bin/sh" if action.shell else action.argv[0]
-    if isinstance(_not_found(ending), FileNotFoundError):
+    if ending.errno in (errno.ENOENT, errno.ENOTDIR):
         if "/" in name:
             return f"command `{name}` was not found, or the interpreter that it names"
         path = environment.chosen(action.env, action.pass_env).get("PATH", os.defpath)
         return f"command `{name}` was not found (looked in PATH={path})"
     return f"command `{name}` cannot be run: {reason}"
-
-
-def _not_found(ending: NotStarted) -> OSError:
-    return OSError(ending.errno, "")
 
 
 def _last_line(text: str) -> str:
@@ -188,8 +190,6 @@ def _last_line(text: str) -> str:
 
 
 def _output(attempt: AttemptSpec, action: CommandAction, code: int, stdout: Output) -> Outcome:
-    if action.output.format == "file":
-        return _file_output(attempt, action, code)
     kept_at = str(stdout.log) if attempt.scratch else ""
     if stdout.size_bytes > attempt.output_bytes_max:
         return too_large("stdout", stdout.size_bytes, attempt.output_bytes_max, kept_at)
@@ -209,14 +209,12 @@ def _output(attempt: AttemptSpec, action: CommandAction, code: int, stdout: Outp
     return Succeeded(output=value, exit_code=code)
 
 
-def _file_output(attempt: AttemptSpec, action: CommandAction, code: int) -> Outcome:
+def _file_output(action: CommandAction, code: int, folder: str) -> Outcome:
     relative = action.output.path
     if not relative:
         return failed(FailureClass.MISSING_CONFIG, "`output.path` is missing; `file` needs it")
     try:
-        artifact = file_artifact(
-            attempt.workspace or attempt.scratch, relative, action.output.media_type
-        )
+        artifact = file_artifact(folder, relative, action.output.media_type)
     except NotFound as error:
         return NeedsRepair(reasons=(f"the output file is missing: {error}",))
     except Refused as error:

@@ -10,8 +10,9 @@ from tandem.ports.executor import AttemptSpec
 BASE = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL")
 """Variables of the engine's environment that every body sees, as far as they are set."""
 
-REPAIR_BYTES_MAX = 64 * 1024
-"""Linux refuses a single variable of 128 KiB or more."""
+REASONS_MAX = 16
+REASON_CHARS_MAX = 1000
+"""Together they keep TANDEM_REPAIR under the 128 KiB that Linux allows a single variable."""
 
 
 def chosen(env: Mapping[str, str], pass_env: Sequence[str]) -> dict[str, str]:
@@ -38,7 +39,8 @@ def identifiers(attempt: AttemptSpec, scratch: Path) -> dict[str, str]:
         "TANDEM_INPUTS": str(scratch / "inputs.json"),
     }
     if attempt.repair:
-        found["TANDEM_REPAIR"] = _bounded(attempt.repair)
+        reasons = [reason[:REASON_CHARS_MAX] for reason in attempt.repair[:REASONS_MAX]]
+        found["TANDEM_REPAIR"] = encode(reasons).decode()
     return found
 
 
@@ -46,11 +48,3 @@ def prepare(attempt: AttemptSpec, scratch: Path) -> None:
     """Make the scratch directory and write the inputs file that TANDEM_INPUTS names."""
     scratch.mkdir(parents=True, exist_ok=True)
     (scratch / "inputs.json").write_bytes(encode(attempt.inputs))
-
-
-def _bounded(reasons: Sequence[str]) -> str:
-    text = encode(list(reasons))
-    if len(text) > REPAIR_BYTES_MAX:
-        share = REPAIR_BYTES_MAX // (8 * len(reasons))
-        text = encode([reason[: max(share, 1)] for reason in reasons][:REPAIR_BYTES_MAX // 16])
-    return text.decode()

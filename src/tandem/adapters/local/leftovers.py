@@ -12,6 +12,7 @@ from tandem.domain.ids import AttemptId, EngineId
 
 END_MAX_S = 10.0
 RESCAN_S = 0.02
+WAIT_S = 1.0
 YIELD_EVERY = 200
 """Processes looked at before the loop gets a turn."""
 
@@ -44,11 +45,8 @@ async def end(
                 "end them before the node runs again",
                 code="leftovers_alive",
             )
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
         killed |= left
-        await _until_gone(left, min(deadline, time.monotonic() + 1.0))
+        await _kill(left)
     return len(killed)
 
 
@@ -102,7 +100,31 @@ def _own_line() -> Iterator[int]:
         pid = _parent(pid)
 
 
-async def _until_gone(pids: Collection[int], deadline: float) -> None:
+async def _kill(pids: Collection[int]) -> None:
+    """Kill processes and wait a moment for each; the next scan tells whether they are gone."""
+    watched: list[int] = []
     for pid in pids:
-        while _parent(pid) is not None and time.monotonic() < deadline:
-            await asyncio.sleep(RESCAN_S)
+        with contextlib.suppress(OSError):  # gone already, or a kernel without pidfds
+            watched.append(os.pidfd_open(pid))
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    if len(watched) < len(pids):
+        await asyncio.sleep(RESCAN_S)
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WAIT_S):
+                for fd in watched:
+                    await _readable(fd)
+    finally:
+        for fd in watched:
+            os.close(fd)
+
+
+async def _readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(fd)

@@ -14,6 +14,8 @@ from tandem.ports.executor import Progress
 logger = logging.getLogger(__name__)
 
 READ_BYTES = 256 * 1024
+DRAIN_READS_MAX = 64
+"""More than a pipe can hold; a writer outside of the program must not keep us reading."""
 HEAD_BYTES_MAX = 256 * 1024
 TAIL_BYTES_MAX = 16 * 1024
 LOG_BYTES_MAX = 64 * 1024 * 1024
@@ -41,6 +43,7 @@ class Output:
         self._report = _Report(kind, progress)
         self._loop = asyncio.get_running_loop()
         self._fd = -1
+        self._is_owner = False
 
     def __enter__(self) -> Self:
         return self
@@ -55,15 +58,22 @@ class Output:
 
     def open(self) -> int:
         """Make the pipe and start to read it; return its write end, which the caller closes."""
-        self._fd, write_fd = os.pipe()
-        os.set_blocking(self._fd, False)
-        self._loop.add_reader(self._fd, self._read)
+        read_fd, write_fd = os.pipe()
+        os.set_blocking(read_fd, False)
+        self.attach(read_fd)
+        self._is_owner = True
         return write_fd
 
+    def attach(self, fd: int) -> None:
+        """Read a pipe of someone else's until `close`, which leaves it open."""
+        self._fd = fd
+        self._loop.add_reader(fd, self._read)
+
     def drain(self) -> None:
-        """Take what is in the pipe now and report it; what its writers wrote so far is all there."""
-        while self._read():
-            pass
+        """Take what is in the pipe now, which is all that was written so far, and report it."""
+        for _ in range(DRAIN_READS_MAX):
+            if not self._read():
+                break
         self._report.flush()
         if self._file is not None:
             self._file.flush()
@@ -107,7 +117,8 @@ class Output:
     def _release(self) -> None:
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
-            os.close(self._fd)
+            if self._is_owner:
+                os.close(self._fd)
             self._fd = -1
 
     def _take(self, chunk: bytes) -> None:

@@ -67,6 +67,11 @@ class Process:
         """Whether the program and everything that came from it is gone."""
         return self._ended.done()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it ended because its supervisor was killed; its processes may be left."""
+        return self.has_ended and isinstance(self._ended.result(), SupervisorLost)
+
     async def wait(self) -> Ending:
         """Return how the program ended. Cancelling this does not touch the program."""
         return await asyncio.shield(self._ended)

@@ -91,10 +91,12 @@ class Spawner:
             helper.wait(HELPER_END_MAX_S)
 
     async def _can_isolate(self, engine_id: EngineId) -> bool:
-        with open(os.devnull, "wb") as null:
-            trial = Program(argv=(), env={}, cwd="/")
-            fds = [null.fileno(), null.fileno()]
-            process = await self._request(trial, fds, engine_id, isolate=True)
+        trial = Program(argv=(), env={}, cwd="/")
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            process = await self._request(trial, [null, null], engine_id, isolate=True)
+        finally:
+            os.close(null)
         try:
             return await process.wait() == Exited(0)
         finally:
@@ -142,7 +144,7 @@ class Spawner:
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
             with theirs:
-                self._helper = subprocess.Popen(  # noqa: ASYNC220  about a millisecond, once
+                self._helper = subprocess.Popen(
                     helper_command(theirs.fileno()),
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
@@ -169,9 +171,9 @@ def helper_command(socket_fd: int) -> list[str]:
 
 async def _writable(endpoint: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(endpoint, lambda: ready.done() or ready.set_result(None))
+    ready = asyncio.Event()
+    loop.add_writer(endpoint, ready.set)
     try:
-        await ready
+        await ready.wait()
     finally:
         loop.remove_writer(endpoint)

@@ -233,6 +233,7 @@ class Supervisor:
     def run(self) -> None:
         request = self.read_request()
         if request is None:
+            self.tell("signal 9")
             return
         report_fd, life_fd = -1, -1
         try:
@@ -279,6 +280,7 @@ class Supervisor:
         report_read, report_write = os.pipe()
         life_read, life_write = os.pipe()
         if is_hung_up(self.control.fileno()) or self.engine_fd in wait_for(0, self.engine_fd):
+            self.tell("signal 9")
             os._exit(0)
         self.main = os.fork()
         if self.main == 0:
@@ -369,7 +371,7 @@ def run_guarded(
         become(request, fds)
     except CannotStart as error:
         os.write(report, f"failed {error.stage} {error.errno}\n".encode())
-    except BaseException:
+    except BaseException:  # noqa: BLE001  a forked process must never return into its parent's code
         traceback.print_exc()
     finally:
         os._exit(127)
@@ -440,11 +442,11 @@ def execute(argv: list[str], env: dict[str, str]) -> NoReturn:
     """Replace this process; a name without a slash is looked up in the PATH of `env`."""
     name = argv[0]
     if "/" in name:
-        os.execve(name, argv, env)
+        os.execve(name, argv, env)  # noqa: S606  that is the purpose
     refusal: OSError = FileNotFoundError(errno.ENOENT, name)
     for folder in env.get("PATH", os.defpath).split(os.pathsep):
         try:
-            os.execve(os.path.join(folder or ".", name), argv, env)
+            os.execve(os.path.join(folder or ".", name), argv, env)  # noqa: S606
         except (FileNotFoundError, NotADirectoryError):
             continue
         except PermissionError as error:
@@ -508,7 +510,7 @@ class Helper:
             prctl(PR_SET_CHILD_SUBREAPER, 1)
             self.requests.close()
             Supervisor(socket.socket(fileno=fds[0]), fds[1:], self.engine_fd).run()
-        except BaseException:
+        except BaseException:  # noqa: BLE001  it must never return into the helper's loop
             traceback.print_exc()
         finally:
             os._exit(0)

@@ -24,7 +24,7 @@ def inside(workspace: str | Path, relative: str) -> Path:
     parts = Path(relative).parts
     if "\0" in relative or Path(relative).is_absolute() or ".." in parts:
         raise Refused(
-            f"{relative!r} is not a path inside the workspace: use one relative to it, without `..`",
+            f"{relative!r} is not a path inside the workspace: it must be relative, without `..`",
             code="path_outside",
         )
     root = os.path.realpath(workspace)
