@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from tandem.domain.artifact import ArtifactRef
-from tandem.domain.automation import GATE_DECISIONS_DEFAULT, TimerWait
+from tandem.domain.automation import TimerWait
 from tandem.domain.change import Change, NodeArtifact
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
@@ -34,7 +34,6 @@ from tandem.domain.view import RunView
 E, N, S = RunEvent, NodeState, RunState
 
 GATE_EXPIRES_AFTER_MS = 604_800_000
-GATE_DECISIONS = ("approve", "rework", "cancel")
 INTERRUPTIONS_MAX = 5
 REASON_CHARS_MAX = 500
 _CLASSES_OF_VERIFICATION = frozenset({FailureClass.VERIFICATION_FAILED})
@@ -508,7 +507,6 @@ def _open_approval(draft: Draft, plan_node: PlanNode) -> None:
         node, state=N.GATED, gates=node.gates + 1, started_at_ms=draft.now_ms
     )
     draft.move(plan_node, E.GATE_OPENED, asked)
-    declared = gate.decisions
     _add_gate(
         draft,
         plan_node,
@@ -516,7 +514,7 @@ def _open_approval(draft: Draft, plan_node: PlanNode) -> None:
         purpose=GatePurpose.APPROVAL,
         title=plan_node.node.objective or plan_node.node_id,
         instructions=gate.instructions or "",
-        decisions=GATE_DECISIONS if declared == GATE_DECISIONS_DEFAULT else declared,
+        decisions=gate.decisions,
         expires_after_ms=expires_after_ms,
         on_expiry=str((expiry.on_expiry if expiry else None) or "cancel"),
     )

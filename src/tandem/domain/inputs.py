@@ -29,7 +29,7 @@ _OPENING_KEYWORDS: Final = frozenset(
 _EMPTY: Final[JsonObject] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
-def input_schema(declared: JsonObject | None) -> JsonObject:
+def input_schema(declared: "JsonObject | None") -> JsonObject:
     """Return the JSON Schema of the inputs as one object schema.
 
     A schema of type `object` is kept; it accepts only the names it lists unless it says otherwise.
@@ -66,7 +66,7 @@ def declared_names(schema: JsonObject) -> frozenset[str] | None:
     return frozenset(_properties(schema))
 
 
-def fill_inputs(declared: JsonObject | None, given: JsonObject) -> JsonObject:
+def fill_inputs(declared: "JsonObject | None", given: JsonObject) -> JsonObject:
     """Return `given` with the defaults of what is missing, checked against the declaration.
 
     Defaults of nested objects are filled where their object is there.
@@ -91,7 +91,7 @@ def fill_inputs(declared: JsonObject | None, given: JsonObject) -> JsonObject:
     return filled
 
 
-def check_inputs(declared: JsonObject | None) -> list[Problem]:
+def check_inputs(declared: "JsonObject | None") -> list[Problem]:
     """Return what is wrong with a declaration: its schema, and defaults that do not fit it."""
     try:
         schema = input_schema(declared)

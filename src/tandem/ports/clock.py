@@ -1,7 +1,29 @@
 """The port for time. Nothing inside the engine reads a clock in any other way."""
 
-from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Protocol
+
+
+class Deadline(Protocol):
+    """A limit on what happens inside `async with`; it raises TimeoutError there."""
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether it was this limit that ended the block."""
+        ...
+
+    def reschedule_in(self, span_ms: float | None) -> None:
+        """Start the span again from now; None lifts the limit."""
+        ...
+
+    async def __aenter__(self) -> "Deadline": ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None: ...
 
 
 class Clock(Protocol):
@@ -15,9 +37,6 @@ class Clock(Protocol):
         """Return after `span_ms` milliseconds of this clock."""
         ...
 
-    def deadline(self, span_ms: float | None) -> AbstractAsyncContextManager[object]:
-        """Return a context that raises TimeoutError inside when `span_ms` has passed; None never.
-
-        The object that it gives can be moved with `reschedule_in(span_ms)`.
-        """
+    def deadline(self, span_ms: float | None) -> Deadline:
+        """Return a limit of `span_ms` from the moment it is entered; None never ends."""
         ...

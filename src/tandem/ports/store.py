@@ -47,6 +47,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
     run_id: RunId
     run_no: int
+    tenant: TenantId
     status: RunState
     engine_id: EngineId | None
     owner: EngineId | None
@@ -111,12 +112,13 @@ class Store(Protocol):
         engine_id: EngineId,
         *,
         limit: int,
+        own_only: bool,
         now_ms: int,
         new_change_id: Callable[[], ChangeId],
     ) -> Sequence[RunView]:
         """Claim up to `limit` due runs, oldest first, and return them ready to be driven.
 
-        Runs that another engine owns are left alone. No run is ever claimed by two engines; each
+        Runs that another living engine owns are left alone; with `own_only` all but its own. No run is ever claimed by two engines; each
         claim raises the run's epoch.
         """
         ...

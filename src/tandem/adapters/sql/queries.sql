@@ -124,8 +124,13 @@ SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status, g.*
  WHERE g.status = :status AND r.tenant = :tenant AND (:run_id IS NULL OR r.run_id = :run_id)
  ORDER BY g.requested_at_ms LIMIT :limit;
 
+-- name: list_claimable_own
+-- Due queued runs of this engine, oldest first.
+SELECT run_no FROM run WHERE status = 'queued' AND owner = :engine_id AND due_at_ms <= :now_ms
+ ORDER BY due_at_ms, run_no LIMIT :limit;
+
 -- name: list_claimable
--- Due queued runs that nobody has reserved, and those of this engine, oldest first.
+-- Due queued runs of this engine, of nobody, and of engines that are gone, oldest first.
 SELECT run_no FROM (
     SELECT run_no, due_at_ms FROM (
         SELECT run_no, due_at_ms FROM run
@@ -135,6 +140,12 @@ SELECT run_no FROM (
     SELECT run_no, due_at_ms FROM (
         SELECT run_no, due_at_ms FROM run
          WHERE status = 'queued' AND owner IS NULL AND due_at_ms <= :now_ms
+         ORDER BY due_at_ms LIMIT :limit)
+    UNION ALL
+    SELECT run_no, due_at_ms FROM (
+        SELECT run_no, due_at_ms FROM run
+         WHERE status = 'queued' AND owner IS NOT NULL AND due_at_ms <= :now_ms
+           AND owner NOT IN (SELECT engine_id FROM engine)
          ORDER BY due_at_ms LIMIT :limit)
 ) ORDER BY due_at_ms, run_no LIMIT :limit;
 

@@ -120,7 +120,7 @@ class SqliteStore:
         connection.execute(
             self._sql["put_definition"], (run.tenant, run.definition_digest, document)
         )
-        found = connection.execute(
+        inserted: list[Any] = connection.execute(
             self._sql["insert_run"],
             (
                 run.run_id,
@@ -140,7 +140,7 @@ class SqliteStore:
                 run.nodes_total,
             ),
         ).fetchall()
-        run.run_no = found[0][0]
+        run.run_no = int(inserted[0][0])
         event = LifecycleEvent(
             seq=1,
             event=RunEvent.RUN_CREATED,
@@ -180,16 +180,18 @@ class SqliteStore:
         engine_id: EngineId,
         *,
         limit: int,
+        own_only: bool,
         now_ms: int,
         new_change_id: Callable[[], ChangeId],
     ) -> Sequence[RunView]:
         """See `Store.claim`."""
+        statement = self._sql["list_claimable_own" if own_only else "list_claimable"]
         claimed: list[tuple[RunView, Change]] = []
 
         def write(connection: apsw.Connection) -> Sequence[RunView]:
             claimed.clear()
             found = connection.execute(
-                self._sql["list_claimable"], (engine_id, now_ms, limit)
+                statement, (engine_id, now_ms, limit)
             ).fetchall()
             for (run_no,) in found:
                 row = _fetch(connection, self._sql["find_run_by_no"], (run_no,))[0]
@@ -207,7 +209,7 @@ class SqliteStore:
         )
 
     def _write(self, connection: apsw.Connection, change: Change) -> None:
-        """Write one change. The first statement is its compare-and-set; a refusal writes nothing."""
+        """Write one change. A refusal comes from the first statement and writes nothing."""
         execute, sql = connection.execute, self._sql
         run_no = change.run.run_no
         if change.moved:
@@ -261,8 +263,11 @@ class SqliteStore:
         Raises:
             NotFound: no such run for this tenant.
         """
-        with self._reader:
+        self._reader.execute("BEGIN")
+        try:
             return self._load(self._reader, run_id, tenant)
+        finally:
+            self._reader.execute("COMMIT")
 
     def _load(self, connection: apsw.Connection, run_id: RunId, tenant: TenantId) -> RunView:
         found = _fetch(connection, self._sql["find_run"], (run_id, tenant))

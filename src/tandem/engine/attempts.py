@@ -1,0 +1,230 @@
+"""One attempt from its inputs to its settled outcome: resolve, run within limits, judge, keep."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+from pydantic import TypeAdapter
+
+from tandem.domain.action import Action, CommandAction
+from tandem.domain.artifact import ArtifactRef
+from tandem.domain.automation import NodeKind, Verification
+from tandem.domain.driving import Settled
+from tandem.domain.errors import EngineError
+from tandem.domain.graph import PlanNode
+from tandem.domain.ids import EngineId, NodeId, attempt_id, idempotency_key
+from tandem.domain.json import JsonValue, decode, encode
+from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Succeeded
+from tandem.domain.run import NodeRun
+from tandem.domain.template import MissingReference, find_references, resolve
+from tandem.domain.view import RunView
+from tandem.engine.contract import judge
+from tandem.ports.artifacts import Artifacts
+from tandem.ports.clock import Clock
+from tandem.ports.executor import AttemptSpec, Executor
+from tandem.ports.workspace import WorkspaceFiles
+
+_ACTION: TypeAdapter[Action] = TypeAdapter(Action)
+Report = Callable[[str, str], None]
+Limits = tuple[int | None, int | None]
+
+
+class AttemptRunner:
+    """Runs attempts for the drivers of one engine.
+
+    `inline_bytes_max` bounds the output that stays in its row; a larger one becomes an artifact.
+    `output_bytes_max` bounds any output.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine_id: EngineId,
+        executor: Executor,
+        artifacts: Artifacts,
+        files: WorkspaceFiles,
+        clock: Clock,
+        scratch_root: str,
+        inline_bytes_max: int,
+        output_bytes_max: int,
+    ) -> None:
+        self._engine_id = engine_id
+        self._executor = executor
+        self._artifacts = artifacts
+        self._files = files
+        self._clock = clock
+        self._scratch_root = scratch_root
+        self._inline_bytes_max = inline_bytes_max
+        self._output_bytes_max = output_bytes_max
+        self._templates: dict[tuple[str, int], dict[str, Any] | None] = {}
+
+    async def run(
+        self, view: RunView, plan_node: PlanNode, *, number: int, report: Report
+    ) -> Settled:
+        """Run one attempt of a node that was started in the store, and settle its outcome."""
+        try:
+            spec = self._spec(view, plan_node, number)
+            outcome = await self._within_limits(spec, plan_node, report)
+            if isinstance(outcome, Succeeded) and plan_node.node.output_contract is not None:
+                outcome = await judge(
+                    outcome,
+                    plan_node.node.output_contract,
+                    workspace=spec.workspace,
+                    files=self._files,
+                    verify=partial(self._verify, spec, report),
+                )
+        except EngineError as error:
+            outcome = Failed(failure_class=FailureClass.MISSING_CONFIG, message=str(error))
+        return self._settled(view, plan_node, number, outcome)
+
+    def _settled(
+        self, view: RunView, plan_node: PlanNode, number: int, outcome: Outcome
+    ) -> Settled:
+        output: bytes | None = None
+        ref: ArtifactRef | None = None
+        if isinstance(outcome, Succeeded | NeedsRepair):
+            content = encode(outcome.output)
+            if len(content) <= self._inline_bytes_max:
+                output = content
+            elif len(content) > self._output_bytes_max:
+                outcome = Failed(
+                    failure_class=FailureClass.OUTPUT_TOO_LARGE,
+                    message=f"the output of node `{plan_node.node_id}` has {len(content)} bytes, "
+                    f"the bound is {self._output_bytes_max}; write a file and name it as artifact",
+                )
+            else:
+                ref = self._artifacts.put(
+                    view.run.tenant, plan_node.node_id, content, media_type="application/json"
+                )
+        return Settled(
+            node_no=plan_node.node_no,
+            number=number,
+            outcome=outcome,
+            output=output,
+            output_ref=ref,
+        )
+
+    def output_of(self, view: RunView, node: NodeRun) -> JsonValue:
+        """Return the output of a node run, from its row or its artifact.
+
+        Raises:
+            NotFound: the artifact is gone.
+        """
+        if node.output is not None:
+            return decode(node.output)
+        if node.output_ref is not None:
+            return decode(self._artifacts.get(view.run.tenant, node.output_ref))
+        return None
+
+    def _spec(self, view: RunView, plan_node: PlanNode, number: int) -> AttemptSpec:
+        run = view.run
+        node = view.node(plan_node.node_no)
+        outputs = _Outputs(self, view)
+        return AttemptSpec(
+            tenant=run.tenant,
+            engine_id=self._engine_id,
+            run_id=run.run_id,
+            node_id=plan_node.node_id,
+            attempt_id=attempt_id(run.run_id, plan_node.node_id, number),
+            number=number,
+            epoch=run.epoch,
+            idempotency_key=idempotency_key(run.run_id, plan_node.node_id),
+            action=self._action(view, plan_node, outputs),
+            inputs=_inputs(plan_node, outputs),
+            repair=node.repair,
+            workspace=run.workspace,
+            scratch=f"{self._scratch_root}/{run.run_id}/{plan_node.node_id}/{number}",
+            output_bytes_max=self._output_bytes_max,
+        )
+
+    def _action(self, view: RunView, plan_node: PlanNode, outputs: "_Outputs") -> Action:
+        action = plan_node.node.action
+        if action is None:
+            raise MissingReference(f"node `{plan_node.node_id}` has no action to run")
+        key = (view.run.definition_digest, plan_node.node_no)
+        if key not in self._templates:
+            document = action.model_dump(mode="json")
+            self._templates[key] = document if find_references(document) else None
+        template = self._templates[key]
+        if template is None:
+            return action
+        resolved = resolve(template, inputs=view.run.inputs, outputs=outputs)
+        return _ACTION.validate_python(resolved)
+
+    async def _within_limits(
+        self, spec: AttemptSpec, plan_node: PlanNode, report: Report
+    ) -> Outcome:
+        idle_ms, absolute_ms = limits_of(plan_node)
+        if idle_ms is None and absolute_ms is None:
+            return await self._executor.run(spec, report)
+        idle = self._clock.deadline(idle_ms)
+        try:
+            async with self._clock.deadline(absolute_ms), idle:
+
+                def progress(kind: str, text: str = "") -> None:
+                    idle.reschedule_in(idle_ms)
+                    report(kind, text)
+
+                return await self._executor.run(spec, progress)
+        except TimeoutError:
+            which = (
+                f"idle timed out after {idle_ms} ms without progress"
+                if idle.has_expired
+                else f"timed out after {absolute_ms} ms"
+            )
+            return Failed(
+                failure_class=FailureClass.TIMED_OUT,
+                message=f"automation node `{plan_node.node_id}` {which}",
+            )
+
+    async def _verify(
+        self, spec: AttemptSpec, report: Report, verification: Verification
+    ) -> Outcome:
+        action = CommandAction(argv=list(verification.argv))
+        check = msgspec.structs.replace(spec, action=action, scratch=f"{spec.scratch}/verify")
+        try:
+            async with self._clock.deadline(verification.timeout_ms):
+                return await self._executor.run(check, report)
+        except TimeoutError:
+            return Failed(
+                failure_class=FailureClass.TIMED_OUT,
+                message=f"it took longer than {verification.timeout_ms} ms",
+            )
+
+
+class _Outputs(Mapping[str, JsonValue]):
+    """The outputs of completed nodes by name, read when somebody asks."""
+
+    def __init__(self, runner: AttemptRunner, view: RunView) -> None:
+        self._runner = runner
+        self._view = view
+
+    def __getitem__(self, name: str) -> JsonValue:
+        plan_node = self._view.plan.node(NodeId(name))
+        if plan_node is None:
+            raise KeyError(name)
+        return self._runner.output_of(self._view, self._view.node(plan_node.node_no))
+
+    def __iter__(self) -> Any:
+        return iter(self._view.plan.by_id)
+
+    def __len__(self) -> int:
+        return len(self._view.plan)
+
+
+def _inputs(plan_node: PlanNode, outputs: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the declared inputs by alias; without any, the output of each dependency."""
+    node = plan_node.node
+    if node.input_refs:
+        return {ref.alias: outputs[ref.from_step_id] for ref in node.input_refs}
+    return {name: outputs[name] for name in node.depends_on}
+
+
+def limits_of(plan_node: PlanNode) -> Limits:
+    """Return the idle and the absolute limit of an attempt, in milliseconds (design 6.1)."""
+    node = plan_node.node
+    if plan_node.kind is NodeKind.AGENT:
+        idle = node.timeout_ms or 600_000
+        return idle, max(3 * idle, idle + 60_000)
+    return node.idle_timeout_ms, node.timeout_ms

@@ -1,0 +1,26 @@
+"""The port for the files that nodes leave in a workspace."""
+
+from typing import Protocol
+
+from tandem.domain.artifact import ArtifactRef
+
+
+class WorkspaceFiles(Protocol):
+    """Looks at files below a workspace; nothing outside it can be named."""
+
+    def find_file(self, workspace: str, relative: str) -> ArtifactRef | None:
+        """Return a reference to a regular file with its plain SHA-256, or None if there is none.
+
+        Raises:
+            Refused: the path leads out of the workspace.
+        """
+        ...
+
+    def read_text(self, workspace: str, relative: str, *, bytes_max: int) -> str:
+        """Return the first `bytes_max` bytes of a file as text; what is not UTF-8 is replaced.
+
+        Raises:
+            Refused: the path leads out of the workspace.
+            NotFound: there is no such file.
+        """
+        ...
