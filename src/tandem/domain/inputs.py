@@ -78,7 +78,7 @@ def fill_inputs(declared: "JsonObject | None", given: JsonObject) -> JsonObject:
     try:
         checker = compile_schema(_without_required(schema))
     except InvalidSchema as error:
-        raise InvalidAutomation([_schema_problem(error)]) from error
+        raise InvalidAutomation([_schema_problem(error, declared)]) from error
     filled = _filled(schema, given)
     names = declared_names(schema)
     unknown = [] if names is None else [name for name in given if name not in names]
@@ -99,7 +99,7 @@ def check_inputs(declared: "JsonObject | None") -> list[Problem]:
     except InvalidAutomation as error:
         return list(error.problems)
     except InvalidSchema as error:
-        return [_schema_problem(error)]
+        return [_schema_problem(error, declared)]
     place = (
         "inputs.properties" if declared is not None and _is_object_schema(declared) else "inputs"
     )
@@ -203,8 +203,21 @@ def _not_described(name: str) -> Problem:
     )
 
 
-def _schema_problem(error: InvalidSchema) -> Problem:
-    return Problem(code="inputs_schema_invalid", message=str(error), path="inputs")
+def _schema_problem(error: InvalidSchema, declared: "JsonObject | None") -> Problem:
+    path = error.path
+    if path[:1] == ("properties",) and declared is not None and not _is_object_schema(declared):
+        path = path[1:]
+    return Problem(code="inputs_schema_invalid", message=str(error), path=_input_path(path))
+
+
+def _violation_problem(violation: Violation) -> Problem:
+    return Problem(
+        code="input_invalid", message=violation.message, path=_input_path(violation.path)
+    )
+
+
+def _input_path(path: tuple[str | int, ...]) -> str:
+    return "inputs" + "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in path)
 
 
 def _missing_input(name: str) -> Problem:
@@ -213,11 +226,6 @@ def _missing_input(name: str) -> Problem:
         message=f"input `{name}` is missing and has no default",
         path=f"inputs.{name}",
     )
-
-
-def _violation_problem(violation: Violation) -> Problem:
-    path = "inputs" + "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in violation.path)
-    return Problem(code="input_invalid", message=violation.message, path=path)
 
 
 def _unknown_input(name: str, names: list[str]) -> Problem:

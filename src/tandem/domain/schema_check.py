@@ -19,7 +19,14 @@ _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 class InvalidSchema(ValueError):
-    """The schema is not a valid JSON Schema, or refers to something outside itself."""
+    """The schema is not a valid JSON Schema, or refers to something outside itself.
+
+    `path` leads to the wrong place in the schema; it is empty when the place is not known.
+    """
+
+    def __init__(self, message: str, path: tuple[str | int, ...] = ()) -> None:
+        self.path = path
+        super().__init__(message)
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -93,9 +100,15 @@ def _compiled(schema: bytes) -> Checker:
     try:
         return Checker(jsonschema_rs.validator_for(plain, retriever=_refuse))
     except jsonschema_rs.ValidationError as error:
-        place = json_path(tuple(error.instance_path))
-        where = "" if place == "$" else f"at {place}: "
-        raise InvalidSchema(where + _shortened(error.message)) from error
+        path = tuple(error.instance_path)
+        where = f"at {json_path(path)}: " if path else ""
+        raise InvalidSchema(where + _schema_message(error), path) from error
+
+
+def _schema_message(error: jsonschema_rs.ValidationError) -> str:
+    if error.instance_path[-1:] == ["type"] and error.kind.name == "anyOf":
+        return f"{encode(error.instance).decode()} is no type of JSON Schema"
+    return _shortened(error.message)
 
 
 def _refuse(uri: str) -> NoReturn:

@@ -1,6 +1,6 @@
 """One attempt from its inputs to its settled outcome: resolve, run within limits, judge, keep."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,22 +11,21 @@ from tandem.domain.action import Action, CommandAction
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.automation import NodeKind, Verification
 from tandem.domain.driving import Settled
-from tandem.domain.errors import EngineError
+from tandem.domain.errors import EngineError, Refused
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import EngineId, NodeId, attempt_id, idempotency_key
 from tandem.domain.json import JsonValue, decode, encode
 from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Succeeded
 from tandem.domain.run import NodeRun
-from tandem.domain.template import MissingReference, find_references, resolve
+from tandem.domain.template import find_references, resolve
 from tandem.domain.view import RunView
 from tandem.engine.contract import judge
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
-from tandem.ports.executor import AttemptSpec, Executor
+from tandem.ports.executor import AttemptSpec, Executor, Progress
 from tandem.ports.workspace import WorkspaceFiles
 
 _ACTION: TypeAdapter[Action] = TypeAdapter(Action)
-Report = Callable[[str, str], None]
 Limits = tuple[int | None, int | None]
 
 
@@ -60,7 +59,7 @@ class AttemptRunner:
         self._templates: dict[tuple[str, int], dict[str, Any] | None] = {}
 
     async def run(
-        self, view: RunView, plan_node: PlanNode, *, number: int, report: Report
+        self, view: RunView, plan_node: PlanNode, *, number: int, report: Progress
     ) -> Settled:
         """Run one attempt of a node that was started in the store, and settle its outcome."""
         try:
@@ -141,7 +140,7 @@ class AttemptRunner:
     def _action(self, view: RunView, plan_node: PlanNode, outputs: "_Outputs") -> Action:
         action = plan_node.node.action
         if action is None:
-            raise MissingReference(f"node `{plan_node.node_id}` has no action to run")
+            raise Refused(f"node `{plan_node.node_id}` has no action to run")
         key = (view.run.definition_digest, plan_node.node_no)
         if key not in self._templates:
             document = action.model_dump(mode="json")
@@ -153,7 +152,7 @@ class AttemptRunner:
         return _ACTION.validate_python(resolved)
 
     async def _within_limits(
-        self, spec: AttemptSpec, plan_node: PlanNode, report: Report
+        self, spec: AttemptSpec, plan_node: PlanNode, report: Progress
     ) -> Outcome:
         idle_ms, absolute_ms = limits_of(plan_node)
         if idle_ms is None and absolute_ms is None:
@@ -179,7 +178,7 @@ class AttemptRunner:
             )
 
     async def _verify(
-        self, spec: AttemptSpec, report: Report, verification: Verification
+        self, spec: AttemptSpec, report: Progress, verification: Verification
     ) -> Outcome:
         action = CommandAction(argv=list(verification.argv))
         check = msgspec.structs.replace(spec, action=action, scratch=f"{spec.scratch}/verify")
@@ -206,7 +205,7 @@ class _Outputs(Mapping[str, JsonValue]):
             raise KeyError(name)
         return self._runner.output_of(self._view, self._view.node(plan_node.node_no))
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self._view.plan.by_id)
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from tandem.adapters.files.tree import DEPTH_MAX, Loaded, Position, TreeBuilder
 
-_TOKEN = re.compile(r'[\s,:]*+(?:([\[{\]}])|("(?:[^"\\]|\\.)*+")|([^\s,:\[\]{}"]++))')
+_TOKEN = re.compile(r'[\s,:]*+(?:([\[{\]}])|("(?:[^"\\]++|\\.)*+")|([^\s,:\[\]{}"]++))')
 
 
 def load_json(text: str, *, file: str = "", depth_max: int = DEPTH_MAX) -> Loaded:

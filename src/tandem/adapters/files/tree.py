@@ -13,7 +13,7 @@ from tandem.domain.errors import InvalidAutomation, Problem
 
 DEPTH_MAX: Final = 100
 SIZE_BYTES_MAX: Final = 5_000_000
-ALIAS_CHARS_MAX: Final = 5_000_000
+ALIAS_CHARS_MAX: Final = 1_000_000
 """What aliases may add to a document, in characters of the text they stand for."""
 
 Path = tuple[str | int, ...]

@@ -6,7 +6,7 @@ the writer to quote. Repeated keys, own tags, merge keys and several documents a
 """
 
 import re
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -78,13 +78,12 @@ class _Reader:
                 self.tree.close()
             case yaml.AliasEvent():
                 self._refuse_as_key(at)
-                self.tree.alias(event.anchor, at)
+                self.tree.alias(event.anchor or "", at)
             case _:
                 pass
 
     def syntax_failure(self, error: yaml.MarkedYAMLError) -> Exception:
-        mark = error.problem_mark
-        at = _position(mark) if mark is not None else Position(1, 1)
+        at = _position(error.problem_mark)
         line = self._text.split("\n")[at.line - 1 : at.line]
         message = str(error.problem or error.context)
         if "tab character" in message or (line and line[0][at.column - 1 : at.column] == "\t"):
@@ -134,11 +133,11 @@ class _Reader:
             raise self.tree.failure(
                 at, "yaml_merge_key", "merge keys are not supported", hint="repeat the entries"
             )
+        self.tree.key(text, at)
         if is_plain and not isinstance(self._plain_value(text, at), str):
             self.tree.note(
                 at, "key_not_text", f"the key `{text[:80]}` is not a text", hint="quote it"
             )
-        self.tree.key(text, at)
 
     def _plain_value(self, text: str, at: Position) -> object:
         """Return the value of an unquoted text; surprising ones are noted and kept as text."""
@@ -173,5 +172,5 @@ def _number(text: str) -> object:
     return float(text) if _FLOAT.fullmatch(text) else text
 
 
-def _position(mark: yaml.Mark) -> Position:
-    return Position(mark.line + 1, mark.column + 1)
+def _position(mark: Any) -> Position:
+    return Position(1, 1) if mark is None else Position(mark.line + 1, mark.column + 1)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -71,6 +71,10 @@ class Process:
     def is_lost(self) -> bool:
         """Whether it ended because its supervisor was killed; its processes may be left."""
         return self.has_ended and isinstance(self._ended.result(), SupervisorLost)
+
+    def call_at_end(self, callback: Callable[[], object]) -> None:
+        """Call `callback` on the loop once the program is gone."""
+        self._ended.add_done_callback(lambda _: callback())
 
     async def wait(self) -> Ending:
         """Return how the program ended. Cancelling this does not touch the program."""

@@ -40,7 +40,7 @@ class Spawner:
         self._asking = asyncio.Lock()
         self._helper: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket | None = None
-        self._engine_id = EngineId("")
+        self._processes: set[Process] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -74,7 +74,9 @@ class Spawner:
         return await self._request(program, fds, engine_id, isolate=isolate)
 
     async def close(self) -> None:
-        """End the helper. Programs that still run are killed by their supervisors."""
+        """Kill the programs that still run and end the helper; twice is harmless."""
+        for process in tuple(self._processes):
+            await process.end()
         if self._helper is None or self._requests is None:
             return
         helper, requests = self._helper, self._requests
@@ -121,7 +123,10 @@ class Spawner:
             raise
         finally:
             theirs.close()
-        return Process(ours, b"%d\n%s" % (len(body), body))
+        process = Process(ours, b"%d\n%s" % (len(body), body))
+        self._processes.add(process)
+        process.call_at_end(lambda: self._processes.discard(process))
+        return process
 
     async def _ask(self, fds: list[int], engine_id: EngineId) -> None:
         """Hand descriptors to the helper; a helper that was killed is replaced."""
@@ -140,7 +145,6 @@ class Spawner:
         if self._helper is not None and self._helper.poll() is not None:
             self._forget_helper()
         if self._requests is None:
-            self._engine_id = engine_id
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
             with theirs:
@@ -149,7 +153,7 @@ class Spawner:
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    env={"TANDEM_ENGINE_ID": self._engine_id},
+                    env={"TANDEM_ENGINE_ID": engine_id},
                     start_new_session=True,
                 )
             self._requests = ours

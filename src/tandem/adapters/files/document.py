@@ -1,0 +1,326 @@
+"""Automation documents: from a file, or from data that somebody else has read."""
+
+import re
+from collections.abc import Iterable, Mapping
+from math import isfinite
+from pathlib import Path as FilePath
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from tandem.adapters.files.json_loader import load_json
+from tandem.adapters.files.shape import shape_problems
+from tandem.adapters.files.tree import (
+    DEPTH_MAX,
+    SIZE_BYTES_MAX,
+    Loaded,
+    Path,
+    Position,
+    path_text,
+    problem_at,
+)
+from tandem.adapters.files.yaml_loader import load_yaml
+from tandem.domain.automation import BACKOFF_ALIASES, RETRY_ALIASES, Automation, Backoff
+from tandem.domain.errors import InvalidAutomation, NotFound, Problem
+from tandem.domain.json import encode
+from tandem.domain.validation import check_automation
+
+INTEGER_MIN: Final = -(2**63)
+INTEGER_MAX: Final = 2**64 - 1
+
+_STEP = re.compile(r"\[(\d+)\]|[^.\[\]]+")
+_NOT_UPSTREAM: Final = ("input_ref_not_upstream", "reference_not_upstream", "wait_binding_not_")
+_NODE_FOLLOW_UPS: Final = frozenset(
+    {"agent_missing", "effects_probe_without_effects", "node_id_invalid"}
+)
+"""What a field that is left out may bring about at its own node."""
+# What an error at the top level makes meaningless elsewhere.
+_FOLLOW_UPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "agents": ("agent_",),
+    "inputs": ("input", "reference_unknown_input"),
+    "automation_id": ("automation_id_invalid",),
+    "schedule": ("schedule_invalid",),
+    "concurrency": ("concurrency_",),
+}
+
+
+def load_automation(
+    path: FilePath, *, size_bytes_max: int = SIZE_BYTES_MAX, depth_max: int = DEPTH_MAX
+) -> Automation:
+    """Read an automation from a YAML file, or a JSON file when its name ends in `.json`.
+
+    Without an `automation_id` the file's name gives it.
+
+    Raises:
+        NotFound: there is no such file, or it cannot be read.
+        InvalidAutomation: with every mistake that was found and its place.
+    """
+    source = str(path)
+    text = _text(_content(path, size_bytes_max), source, size_bytes_max)
+    load = load_json if path.suffix.lower() == ".json" else load_yaml
+    loaded = load(text, file=source, depth_max=depth_max)
+    if loaded.value is None and not loaded.problems:
+        raise InvalidAutomation([_whole_file(source, "file_empty", "the file is empty")])
+    return _parse(loaded, source=source, automation_id_default=_slug(path.stem))
+
+
+def parse_automation(
+    data: object,
+    *,
+    source: str = "",
+    positions: Mapping[Path, Position] | None = None,
+    automation_id_default: str | None = None,
+) -> Automation:
+    """Make an automation of JSON-like data (mappings, lists, texts, numbers, booleans, null).
+
+    Args:
+        data: the document; `nodes` at its top stands for `flow.nodes`.
+        source: the name of the file that problems are to show.
+        positions: where each value is written, as the loaders give it.
+        automation_id_default: taken when the document has no `automation_id`.
+
+    Raises:
+        InvalidAutomation: with every mistake that was found.
+    """
+    loaded = Loaded(value=data, positions=positions or {})
+    return _parse(loaded, source=source, automation_id_default=automation_id_default)
+
+
+def automation_json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the file form, for editors."""
+    schema = Automation.model_json_schema(by_alias=True)
+    definitions = schema["$defs"]
+    properties = schema["properties"]
+    properties["nodes"] = {
+        **definitions["Flow"]["properties"]["nodes"],
+        "description": "The nodes; short for `flow.nodes`.",
+    }
+    schema["required"] = []
+    schema["oneOf"] = [{"required": ["nodes"]}, {"required": ["flow"]}]
+    backoff = definitions["Backoff"]["properties"]
+    _add_aliases(backoff, BACKOFF_ALIASES)
+    retry = definitions["RetryPolicy"]["properties"]
+    _add_aliases(retry, RETRY_ALIASES)
+    for name in (*Backoff.model_fields, *BACKOFF_ALIASES):
+        retry[name] = backoff[name]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _add_aliases(properties: dict[str, Any], aliases: Mapping[str, str]) -> None:
+    for alias, name in aliases.items():
+        properties[alias] = properties[name]
+
+
+def _content(path: FilePath, size_bytes_max: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            # One byte more than allowed tells a file that is too large from one that just fits.
+            return file.read(size_bytes_max + 1)
+    except IsADirectoryError as error:
+        raise NotFound(f"{path} is a directory; name the file with the automation") from error
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no file {path}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise NotFound(f"the file {path} cannot be read: {reason}") from error
+
+
+def _text(content: bytes, source: str, size_bytes_max: int) -> str:
+    if len(content) > size_bytes_max:
+        message = f"the file is larger than {size_bytes_max} bytes"
+        raise InvalidAutomation([_whole_file(source, "file_too_large", message)])
+    if b"\0" in content:
+        raise InvalidAutomation([_whole_file(source, "not_text", "this is no text file")])
+    try:
+        text = content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        at = Position(before.count(b"\n") + 1, error.start - before.rfind(b"\n"))
+        message = "the file is not UTF-8"
+        raise InvalidAutomation([problem_at(source, at, "not_text", message, ())]) from error
+    if not text.strip():
+        raise InvalidAutomation([_whole_file(source, "file_empty", "the file is empty")])
+    return text
+
+
+def _whole_file(source: str, code: str, message: str) -> Problem:
+    return problem_at(source, Position(1, 1), code, message, ())
+
+
+def _slug(stem: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-.")[:100] or "automation"
+
+
+def _parse(loaded: Loaded, *, source: str, automation_id_default: str | None) -> Automation:
+    places = _Places(source, loaded.positions)
+    not_json = list(_json_problems(loaded.value))
+    if not_json:
+        raise _invalid(loaded.problems, (places.put(problem, path) for path, problem in not_json))
+    document, problems = _file_form(loaded.value, automation_id_default)
+    found: list[Problem] = [places.put(problem, path) for path, problem in problems]
+    if document is None:
+        raise _invalid(loaded.problems, found)
+    try:
+        automation = Automation.model_validate_json(encode(document), strict=True)
+    except ValidationError as error:
+        shapes = list(shape_problems(error))
+        found += [places.put(problem, path) for path, problem in shapes]
+        found += map(places.find, _semantic_problems(document, [path for path, _ in shapes]))
+        raise _invalid(loaded.problems, found) from None
+    found += map(places.find, check_automation(automation))
+    if found or loaded.problems:
+        raise _invalid(loaded.problems, found)
+    return automation
+
+
+def _invalid(noted: Iterable[Problem], found: Iterable[Problem]) -> InvalidAutomation:
+    """Return the error with all problems, in the order of the file.
+
+    What a reader noted stands for all that follows from it at the same place.
+    """
+    first = tuple(noted)
+    places = {(problem.path, problem.line) for problem in first}
+    rest = [problem for problem in found if (problem.path, problem.line) not in places]
+    return InvalidAutomation(sorted((*first, *rest), key=lambda p: (p.line, p.column)))
+
+
+def _file_form(
+    value: object, automation_id_default: str | None
+) -> tuple[dict[str, Any] | None, list[tuple[Path, Problem]]]:
+    """Return the document with `flow` and an id, and what is wrong with its form."""
+    if not isinstance(value, dict):
+        message = "an automation is a mapping with `nodes`"
+        return None, [((), Problem(code="field_type", message=message))]
+    document = dict(value)
+    if automation_id_default is not None:
+        document.setdefault("automation_id", automation_id_default)
+    if "nodes" not in document:
+        # That there are no nodes is said with everything else about the graph.
+        return {"flow": {"nodes": []}} | document, []
+    nodes = document.pop("nodes")
+    problems: list[tuple[Path, Problem]] = []
+    if "flow" in document:
+        message = "`nodes` is short for `flow.nodes`; give one of them"
+        problems.append((("nodes",), Problem(code="nodes_twice", message=message, path="nodes")))
+    document["flow"] = {"nodes": nodes}
+    return document, problems
+
+
+class _Places:
+    """Adds the place in the file to problems."""
+
+    def __init__(self, source: str, positions: Mapping[Path, Position]) -> None:
+        self._source = source
+        self._positions = positions
+        self._is_long_form = ("nodes",) not in positions
+
+    def find(self, problem: Problem) -> Problem:
+        """Add the place that the problem's own path names."""
+        steps = _STEP.finditer(problem.path)
+        return self.put(problem, tuple(int(m[1]) if m[1] else m.group() for m in steps))
+
+    def put(self, problem: Problem, path: Path) -> Problem:
+        """Add the place of `path`, or of the nearest part of the document around it."""
+        path = path[1:] if path[:2] == ("flow", "nodes") else path
+        text = problem.path.removeprefix("flow.") if path[:1] == ("nodes",) else problem.path
+        at = self._position(path)
+        return Problem(
+            code=problem.code,
+            message=problem.message,
+            path=text,
+            hint=problem.hint,
+            file=self._source,
+            line=at.line,
+            column=at.column,
+            node_id=problem.node_id,
+        )
+
+    def _position(self, path: Path) -> Position:
+        if self._is_long_form and path[:1] == ("nodes",):
+            path = ("flow", *path)
+        while path and path not in self._positions:
+            path = path[:-1]
+        return self._positions.get(path, Position(0, 0))
+
+
+def _json_problems(value: object) -> Iterable[tuple[Path, Problem]]:
+    """Yield the parts of `value` that JSON, or the store's reading of it, cannot keep."""
+    stack: list[tuple[Path, object]] = [((), value)]
+    while stack:
+        path, item = stack.pop()
+        message = ""
+        match item:
+            case None | bool():
+                pass
+            case str():
+                if not item.isascii() and _has_surrogate(item):
+                    message = "half of a surrogate pair is no character"
+            case int():
+                if not INTEGER_MIN <= item <= INTEGER_MAX:
+                    message = "whole numbers have at most 64 bits; quote it to keep it as text"
+            case float():
+                if not isfinite(item):
+                    message = "JSON has no such number"
+            case dict() | list() | tuple() if len(path) >= DEPTH_MAX:
+                message = f"values are nested more than {DEPTH_MAX} levels deep"
+            case dict():
+                if all(isinstance(key, str) and not _has_surrogate(key) for key in item):
+                    stack.extend(((*path, key), inner) for key, inner in item.items())
+                else:
+                    message = "keys must be texts"
+            case list() | tuple():
+                stack.extend(((*path, index), inner) for index, inner in enumerate(item))
+            case _:
+                message = f"{type(item).__name__} is no JSON value"
+        if message:
+            yield path, Problem(code="not_json", message=message, path=path_text(path))
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _semantic_problems(document: Mapping[str, Any], errors: list[Path]) -> Iterable[Problem]:
+    """Yield what is wrong between the parts whose shape is right.
+
+    Fields of the wrong shape are left out. What only follows from that is not said.
+    """
+    nodes = document["flow"].get("nodes") if isinstance(document["flow"], dict) else None
+    if not isinstance(nodes, list):
+        return
+    broken_keys = {str(path[0]) for path in errors if path[:1] != ("flow",)}
+    broken_fields: dict[int, set[str]] = {}
+    for path in errors:
+        match path:
+            case ("flow", "nodes", int(index), *rest):
+                # A missing field is not there to be left out.
+                broken_fields.setdefault(index, set()).update(str(step) for step in rest[:1])
+    reduced = {key: value for key, value in document.items() if key not in broken_keys}
+    reduced.setdefault("automation_id", "automation")
+    reduced["flow"] = {
+        "nodes": [
+            _without(node, index, broken_fields[index]) if index in broken_fields else node
+            for index, node in enumerate(nodes)
+        ]
+    }
+    try:
+        automation = Automation.model_validate_json(encode(reduced), strict=True)
+    except ValidationError:
+        return
+    silenced = [prefix for key in broken_keys for prefix in _FOLLOW_UPS.get(key, ())]
+    if any("depends_on" in fields for fields in broken_fields.values()):
+        silenced += _NOT_UPSTREAM
+    own = tuple(f"nodes[{index}]" for index in broken_fields)
+    for problem in check_automation(automation):
+        is_own = problem.path.startswith(own) if own else False
+        if not problem.code.startswith(tuple(silenced)) and not (
+            is_own and problem.code in _NODE_FOLLOW_UPS
+        ):
+            yield problem
+
+
+def _without(node: object, index: int, fields: set[str]) -> dict[str, Any]:
+    given = node if isinstance(node, dict) else {}
+    kept = {key: value for key, value in given.items() if key not in fields}
+    # No other node can have this name, and no problem that shows it is passed on.
+    return {"node_id": f"/{index}"} | kept

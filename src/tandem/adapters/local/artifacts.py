@@ -1,0 +1,65 @@
+"""Artifacts as files below the state directory, by tenant and digest."""
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+from tandem.domain.artifact import ArtifactRef
+from tandem.domain.errors import NotFound, StoreUnavailable
+from tandem.domain.ids import TenantId
+from tandem.domain.json import digest
+
+
+class FileArtifacts:
+    """One file for each content; written under another name, synced, then renamed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, tenant: TenantId, name: str, content: bytes, *, media_type: str) -> ArtifactRef:
+        """See `Artifacts.put`."""
+        ref = ArtifactRef(
+            name=name, digest=digest(content), size_bytes=len(content), media_type=media_type
+        )
+        path = self._path(tenant, ref)
+        if path.exists():
+            return ref
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StoreUnavailable(
+                f"cannot keep the output of `{name}` ({len(content)} bytes): {error.strerror}"
+            ) from error
+        return ref
+
+    def get(self, tenant: TenantId, ref: ArtifactRef) -> bytes:
+        """See `Artifacts.get`."""
+        try:
+            content = self._path(tenant, ref).read_bytes()
+        except OSError as error:
+            raise NotFound(f"the artifact {ref.name} ({ref.digest}) is gone") from error
+        if digest(content) != ref.digest:
+            raise NotFound(f"the artifact {ref.name} is damaged: it is not {ref.digest} any more")
+        return content
+
+    def _path(self, tenant: TenantId, ref: ArtifactRef) -> Path:
+        hexadecimal = ref.digest.removeprefix("sha256:")
+        # A tenant's name may hold anything; its hash is a safe folder.
+        owner = sha256(tenant.encode()).hexdigest()[:16]
+        return self._folder / owner / hexadecimal[:2] / hexadecimal
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,21 @@
+"""The files that nodes leave in a workspace on this host."""
+
+from tandem.adapters.local.workspace import file_artifact, open_inside
+from tandem.domain.artifact import ArtifactRef
+from tandem.domain.errors import NotFound
+
+
+class LocalFiles:
+    """Reads below a workspace; links that lead out are refused."""
+
+    def find_file(self, workspace: str, relative: str) -> ArtifactRef | None:
+        """See `WorkspaceFiles.find_file`."""
+        try:
+            return file_artifact(workspace, relative)
+        except NotFound:
+            return None
+
+    def read_text(self, workspace: str, relative: str, *, bytes_max: int) -> str:
+        """See `WorkspaceFiles.read_text`."""
+        with open_inside(workspace, relative) as file:
+            return file.read(bytes_max).decode("utf-8", "replace")

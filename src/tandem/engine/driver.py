@@ -1,0 +1,236 @@
+"""The driver of one claimed run: start what is ready, settle what ended, park, finish.
+
+It owns the run's attempts. Every step is decided by `domain.driving`, written, and only then acted
+upon; a write that is refused makes it read the run again and decide again with the outcomes that
+it already holds, so the result of a finished body is never dropped.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from tandem.domain.change import Change
+from tandem.domain.command import Command, HandBack, ProcessesEnded
+from tandem.domain.driving import Settled, advance
+from tandem.domain.errors import ChangeRefused, LeaseLost, Refused, StoreUnavailable
+from tandem.domain.graph import PlanNode
+from tandem.domain.ids import ChangeId, EngineId, RunId
+from tandem.domain.lifecycle import DRIVEN, TERMINAL, NodeState
+from tandem.domain.outcome import Failed, FailureClass
+from tandem.domain.run import Attempt, Run
+from tandem.domain.view import RunView
+from tandem.engine.attempts import AttemptRunner
+from tandem.ports.clock import Clock
+from tandem.ports.store import Store
+
+STORE_RETRY_MS = 200
+
+Announce = Callable[[RunView, Change], None]
+Report = Callable[[RunId, str, str, str], None]
+
+
+class Driver:
+    """Drives one run until it parks, ends, is taken away, or the engine stops."""
+
+    def __init__(
+        self,
+        view: RunView,
+        *,
+        engine_id: EngineId,
+        store: Store,
+        runner: AttemptRunner,
+        clock: Clock,
+        new_change_id: Callable[[], ChangeId],
+        announce: Announce,
+        report: Report,
+    ) -> None:
+        self.view = view
+        self._engine_id = engine_id
+        self._store = store
+        self._runner = runner
+        self._clock = clock
+        self._new_change_id = new_change_id
+        self._announce = announce
+        self._report = report
+        self._epoch = view.run.epoch
+        self._settled: list[Settled] = []
+        self._attempts: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._is_stale = False
+        self._is_stopping = False
+
+    def poke(self, *, stale: bool = True) -> None:
+        """Say that the run has changed in the store, or that the time has come to look."""
+        self._is_stale = self._is_stale or stale
+        self._wake.set()
+
+    def hand_back(self) -> None:
+        """End the attempts and give the run back to the queue; for an engine that stops."""
+        self._is_stopping = True
+        self._wake.set()
+
+    async def drive(self) -> None:
+        """Drive the run; returns when this engine has nothing more to do with it."""
+        async with asyncio.TaskGroup() as group:
+            try:
+                await self._drive(group)
+            finally:
+                # Whatever the reason: no body outlives its driver.
+                await self._stop_attempts()
+        await self._confirm_cleanup()
+
+    async def _drive(self, group: asyncio.TaskGroup) -> None:
+        while self._is_mine(self.view.run):
+            if self._is_stopping:
+                await self._give_back()
+                return
+            try:
+                if self._is_stale:
+                    await self._reload()
+                    continue
+                change = await self._step()
+            except ChangeRefused:
+                self._is_stale = True
+                continue
+            except LeaseLost:
+                return
+            except StoreUnavailable:
+                # Nothing was written. The outcomes are kept, and the engine's lease decides how
+                # long this may go on.
+                await self._clock.sleep(STORE_RETRY_MS)
+                self._is_stale = True
+                continue
+            if change is not None:
+                self._begin(group, change)
+            if change is None or not (change.attempts_ended or change.attempts_started):
+                await self._rest()
+            elif not self._settled and self.view.run.status in DRIVEN:
+                await self._rest()
+
+    async def _step(self) -> Change | None:
+        taken = len(self._settled)
+        change = advance(
+            self.view,
+            settled=self._settled,
+            engine_id=self._engine_id,
+            change_id=self._new_change_id(),
+            now_ms=self._clock.now_ms(),
+        )
+        if change is None:
+            # What is left are outcomes of attempts that no longer count.
+            del self._settled[:taken]
+            return None
+        await self._store.apply(change)
+        del self._settled[:taken]
+        self.view.apply(change)
+        self._announce(self.view, change)
+        return change
+
+    async def _reload(self) -> None:
+        self._is_stale = False
+        run = self.view.run
+        fresh = self._store.find_run(run.run_id, tenant=run.tenant)
+        if fresh is None:
+            raise LeaseLost(f"run {run.run_id} is gone from the store")
+        if fresh.last_change_id == run.last_change_id:
+            return
+        self.view = await self._store.load(run.run_id, tenant=run.tenant)
+        self._end_forgotten()
+
+    def _end_forgotten(self) -> None:
+        """Cancel the attempts that the stored run does not know as running any more."""
+        for (node_no, number), task in self._attempts.items():
+            node = self.view.node(node_no)
+            if node.state is not NodeState.RUNNING or node.attempts != number:
+                task.cancel()
+
+    async def _rest(self) -> None:
+        """Wait until an attempt ends, somebody pokes, or a moment is due."""
+        if self._settled or self._is_stale or self._is_stopping:
+            return
+        due_at_ms = self.view.next_due_at_ms()
+        if due_at_ms is None:
+            await self._wake.wait()
+        else:
+            span_ms = max(due_at_ms - self._clock.now_ms(), 1)
+            try:
+                async with self._clock.deadline(span_ms):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+        self._wake.clear()
+
+    def _begin(self, group: asyncio.TaskGroup, change: Change) -> None:
+        for attempt in change.attempts_started:
+            plan_node = self.view.plan.nodes[attempt.node_no]
+            key = (attempt.node_no, attempt.number)
+            self._attempts[key] = group.create_task(
+                self._attempt(plan_node, attempt), name=attempt.attempt_id
+            )
+
+    async def _attempt(self, plan_node: PlanNode, attempt: Attempt) -> None:
+        run_id = self.view.run.run_id
+
+        def report(kind: str, text: str = "") -> None:
+            self._report(run_id, plan_node.node_id, kind, text)
+
+        try:
+            settled = await self._runner.run(
+                self.view, plan_node, number=attempt.number, report=report
+            )
+        except Exception as error:  # noqa: BLE001 # the boundary that records the outcome
+            settled = Settled(
+                node_no=attempt.node_no,
+                number=attempt.number,
+                outcome=Failed(
+                    failure_class=FailureClass.EXECUTION_ERROR,
+                    message=f"node execution panicked: {type(error).__name__}: {error}",
+                ),
+            )
+        finally:
+            self._attempts.pop((attempt.node_no, attempt.number), None)
+        self._settled.append(settled)
+        self._wake.set()
+
+    async def _stop_attempts(self) -> None:
+        tasks = list(self._attempts.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _is_mine(self, run: Run) -> bool:
+        return (
+            run.status in DRIVEN and run.engine_id == self._engine_id and run.epoch == self._epoch
+        )
+
+    async def _give_back(self) -> None:
+        await self._stop_attempts()
+        await self._execute(HandBack(engine_id=self._engine_id))
+
+    async def _confirm_cleanup(self) -> None:
+        """Say that the processes of a stopped run are dead; its attempts have all ended here."""
+        run = self.view.run
+        fresh = self._store.find_run(run.run_id, tenant=run.tenant)
+        if fresh is not None and fresh.status in TERMINAL and fresh.cleanup == self._engine_id:
+            await self._execute(ProcessesEnded(engine_id=self._engine_id))
+
+    async def _execute(self, command: Command) -> None:
+        """Run a command of the driver's own; a store that is away is waited for."""
+        run = self.view.run
+        while True:
+            try:
+                change = await self._store.execute(
+                    run.run_id,
+                    command,
+                    tenant=run.tenant,
+                    change_id=self._new_change_id(),
+                    now_ms=self._clock.now_ms(),
+                )
+            except Refused:
+                return  # another engine was first; nothing is left to do here
+            except StoreUnavailable:
+                await self._clock.sleep(STORE_RETRY_MS)
+                continue
+            self.view = await self._store.load(run.run_id, tenant=run.tenant)
+            self._announce(self.view, change)
+            return
