@@ -1,0 +1,22 @@
+"""Tandem Engine: durable runs of AI-agent automations.
+
+async with Engine.open("sqlite:///runs.db") as engine:
+    run = await engine.run(Automation.from_file("report.yaml"))
+    print(await run.wait())
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tandem.embedded import Automation, Engine, Run
+
+__all__ = ["Automation", "Engine", "Run"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: the command line starts without what it does not use.
+    if name in __all__:
+        from tandem import embedded  # noqa: PLC0415
+
+        return getattr(embedded, name)
+    raise AttributeError(f"module 'tandem' has no attribute {name!r}")

@@ -15,7 +15,7 @@ class CommandOutput(_Action):
     """How a command's output becomes the node's output."""
 
     format: Literal["text", "json", "file"] = "text"
-    """`text`: stdout as it is; `json`: stdout parsed; `file`: the file at `path`, kept as artifact."""
+    """`text`: stdout as it is; `json`: stdout parsed; `file`: the file at `path`, an artifact."""
     path: str | None = None
     """For `file`: the file that the command writes, relative to the workspace."""
     media_type: str | None = None
@@ -55,7 +55,7 @@ class PythonAction(_Action):
 
 
 class HttpAction(_Action):
-    """One HTTP request. Its output is `{status, headers, body}`, the body parsed when it is JSON."""
+    """One HTTP request. Its output is `{status, headers, body}`; a JSON body is parsed."""
 
     kind: Literal["http"] = "http"
     method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = "GET"

@@ -7,6 +7,7 @@ it already holds, so the result of a finished body is never dropped.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from tandem.domain.change import Change
 from tandem.domain.command import Command, HandBack, ProcessesEnded
@@ -101,9 +102,7 @@ class Driver:
                 continue
             if change is not None:
                 self._begin(group, change)
-            if change is None or not (change.attempts_ended or change.attempts_started):
-                await self._rest()
-            elif not self._settled and self.view.run.status in DRIVEN:
+            if self.view.run.status in DRIVEN:
                 await self._rest()
 
     async def _step(self) -> Change | None:
@@ -152,11 +151,9 @@ class Driver:
             await self._wake.wait()
         else:
             span_ms = max(due_at_ms - self._clock.now_ms(), 1)
-            try:
+            with suppress(TimeoutError):
                 async with self._clock.deadline(span_ms):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
         self._wake.clear()
 
     def _begin(self, group: asyncio.TaskGroup, change: Change) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
 
@@ -383,10 +383,10 @@ class Engine:
 
     async def _sweep(self) -> None:
         while True:
-            try:
+            # What cannot be freed now (the store is away, a process does not die) stays held by
+            # the dead engine and is tried again with the next turn.
+            with suppress(EngineError):
                 await self.recover()
-            except StoreUnavailable:
-                pass  # the next turn tries again
             await self._clock.sleep(SWEEP_MS)
 
     async def recover(self) -> int:
@@ -408,6 +408,8 @@ class Engine:
     ) -> None:
         """End what the dead engine left of this run, then queue the run again."""
         view = await self.store.load(run_id, tenant=tenant)
+        if dead not in (view.run.engine_id, view.run.cleanup):
+            return  # another engine was first; the attempts of now are alive
         attempts = [
             attempt_id(run_id, view.plan.nodes[n].node_id, view.node(n).attempts)
             for n in view.nodes

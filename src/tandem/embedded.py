@@ -1,0 +1,238 @@
+"""The engine inside your process: no server, one file for the store."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from os import PathLike, environ
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from tandem.adapters.files.document import load_automation, parse_automation
+from tandem.domain import automation as definition
+from tandem.domain.command import Cancel, Command, DecideGate, Pause, Recover, Resume
+from tandem.domain.errors import NotFound
+from tandem.domain.ids import LOCAL_TENANT, NodeId, RunId
+from tandem.domain.json import JsonObject, JsonValue, decode
+from tandem.domain.lifecycle import NodeState, RunState
+from tandem.domain.run import LifecycleEvent
+from tandem.domain.run import Run as RunRow
+from tandem.engine.waiting import is_at_rest, is_ended
+from tandem.settings import Settings, read_settings
+from tandem.wiring import Parts, open_engine
+
+
+class Automation:
+    """Reads automations; the result is what `Engine.run` takes."""
+
+    @staticmethod
+    def from_file(path: str | PathLike[str]) -> definition.Automation:
+        """Read a YAML or JSON file.
+
+        Raises:
+            NotFound: there is no such file.
+            InvalidAutomation: with every mistake that was found.
+        """
+        return load_automation(Path(path))
+
+    @staticmethod
+    def from_dict(document: Mapping[str, Any]) -> definition.Automation:
+        """Read a document that is in memory; it needs an `automation_id`.
+
+        Raises:
+            InvalidAutomation: with every mistake that was found.
+        """
+        return parse_automation(document)
+
+
+class Run:
+    """A run of this engine."""
+
+    def __init__(self, parts: Parts, run_id: RunId) -> None:
+        self._parts = parts
+        self.run_id = run_id
+
+    @property
+    def row(self) -> RunRow:
+        """The run as it is in the store now."""
+        row = self._parts.store.find_run(self.run_id, tenant=LOCAL_TENANT)
+        if row is None:
+            raise NotFound(f"there is no run {self.run_id}")
+        return row
+
+    @property
+    def status(self) -> RunState:
+        """Where the run is."""
+        return self.row.status
+
+    @property
+    def detail(self) -> str:
+        """What it is doing, or why it stopped, in one sentence."""
+        return self.row.detail
+
+    async def wait(self) -> RunState:
+        """Wait for the end of the run and of everything it started."""
+        return (await self._parts.waiters.wait(self.run_id, until=is_ended)).status
+
+    async def wait_at_rest(self) -> RunState:
+        """Wait until the run has ended or stands still for a person."""
+        return (await self._parts.waiters.wait(self.run_id, until=is_at_rest)).status
+
+    async def outputs(self) -> dict[str, JsonValue]:
+        """Return the outputs of the completed nodes by name."""
+        view = await self._parts.store.load(self.run_id, tenant=LOCAL_TENANT)
+        found: dict[str, JsonValue] = {}
+        for number, node in sorted(view.nodes.items()):
+            if node.state is not NodeState.COMPLETED:
+                continue
+            content = node.output
+            if content is None and node.output_ref is not None:
+                content = self._parts.artifacts.get(LOCAL_TENANT, node.output_ref)
+            found[view.plan.nodes[number].node_id] = None if content is None else decode(content)
+        return found
+
+    def events(self, after: int = 0, limit: int = 1_000) -> list[LifecycleEvent]:
+        """Return lifecycle events in order, those after number `after`."""
+        store = self._parts.store
+        return list(
+            store.list_events(self.run_id, tenant=LOCAL_TENANT, after_seq=after, limit=limit)
+        )
+
+    async def pause(self, reason: str = "paused by operator") -> None:
+        """Hold the run; attempts that run are let to their end.
+
+        Raises:
+            Refused: it cannot be paused now.
+        """
+        await self._execute(Pause(reason=reason))
+
+    async def resume(self, reason: str = "resumed by operator") -> None:
+        """Let a paused run go on, or a failed or blocked one try again.
+
+        Raises:
+            Refused: it is in none of these states.
+        """
+        again = self.status in (RunState.FAILED, RunState.BLOCKED)
+        await self._execute(Recover(reason=reason) if again else Resume(reason=reason))
+
+    async def cancel(self, reason: str = "cancelled by operator") -> None:
+        """End the run for good.
+
+        Raises:
+            Refused: it has ended already.
+        """
+        await self._execute(Cancel(reason=reason))
+
+    async def decide(
+        self, decision: str, *, node_id: str | None = None, reason: str = "", decided_by: str = ""
+    ) -> None:
+        """Decide a gate: the one of `node_id`, else the oldest that is open.
+
+        Raises:
+            Refused: no such gate is open, or it does not offer this decision.
+        """
+        await self._execute(
+            DecideGate(
+                decision=decision,
+                node_id=NodeId(node_id) if node_id else None,
+                reason=reason,
+                decided_by=decided_by,
+            )
+        )
+
+    async def _execute(self, command: Command) -> None:
+        await self._parts.engine.execute(self.run_id, command)
+
+
+class Engine:
+    """An engine in this process. Make one with `Engine.open` and enter it."""
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        self._settings = settings
+        self._options = options
+        self._stack = AsyncExitStack()
+        self._parts: Parts | None = None
+
+    @classmethod
+    def open(
+        cls,
+        url: str = "",
+        *,
+        state_dir: str | PathLike[str] | None = None,
+        runs_max: int | None = None,
+        functions: Mapping[str, Callable[..., object]] | None = None,
+        in_process: bool = True,
+    ) -> Self:
+        """Return an engine on the store at `url` (`sqlite:///path`).
+
+        Args:
+            url: the store; empty takes the one of the environment, else of the state folder.
+            state_dir: where logs and large outputs go; the folder of the store when not given.
+            runs_max: how many runs to drive at once.
+            functions: functions that nodes may call by name.
+            in_process: call Python functions in this process; otherwise in worker processes,
+                which can be stopped while they run.
+        """
+        settings = read_settings(environ)
+        changes: dict[str, Any] = {}
+        if url:
+            changes["database_url"] = url
+        if runs_max is not None:
+            changes["runs_max"] = runs_max
+        settings = msgspec.structs.replace(settings, **changes)
+        if state_dir is not None:
+            settings = msgspec.structs.replace(settings, state_dir=Path(state_dir).absolute())
+        elif url:
+            settings = msgspec.structs.replace(settings, state_dir=settings.store_path.parent)
+        return cls(settings, registered=functions, in_process=in_process)
+
+    async def __aenter__(self) -> Self:
+        self._parts = await self._stack.enter_async_context(
+            open_engine(self._settings, **self._options)
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    @property
+    def parts(self) -> Parts:
+        """What the engine is made of; for tools."""
+        if self._parts is None:
+            raise RuntimeError("enter the engine first: `async with Engine.open(...) as engine:`")
+        return self._parts
+
+    async def run(
+        self,
+        automation: definition.Automation,
+        inputs: JsonObject | None = None,
+        *,
+        workspace: str | PathLike[str] | None = None,
+    ) -> Run:
+        """Start a run; it is on disk when this returns.
+
+        Raises:
+            InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
+            StoreUnavailable: nothing was written.
+        """
+        root = workspace or automation.workspace_root
+        row = await self.parts.engine.start(
+            automation, inputs, workspace=str(Path(root).absolute()) if root else ""
+        )
+        return Run(self.parts, row.run_id)
+
+    def get_run(self, run_id: str) -> Run:
+        """Return a run of the store.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        run = Run(self.parts, RunId(run_id))
+        run.row  # noqa: B018 # raises NotFound
+        return run

@@ -1,0 +1,76 @@
+"""Waiting for a run to come to rest: its end, or the point where it needs a person."""
+
+import asyncio
+from collections.abc import Callable
+
+from tandem.domain.change import Change
+from tandem.domain.errors import NotFound
+from tandem.domain.ids import LOCAL_TENANT, RunId, TenantId
+from tandem.domain.lifecycle import TERMINAL, RunState
+from tandem.domain.run import Run
+from tandem.domain.view import RunView
+from tandem.engine.engine import Engine
+from tandem.ports.clock import Clock
+
+LOOK_MS = 500
+
+
+def is_ended(run: Run) -> bool:
+    """Say whether the run has ended and nothing of it lives any more."""
+    return run.status in TERMINAL and run.cleanup is None
+
+
+def is_at_rest(run: Run) -> bool:
+    """Say whether the run has ended, or stands still until a person does something."""
+    held = run.status is RunState.PAUSED and not run.parked
+    return is_ended(run) or held or run.status is RunState.AWAITING_APPROVAL
+
+
+class Waiters:
+    """Those who wait for runs of one engine; told after the commit, in the order of the changes."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._waiting: dict[RunId, set[asyncio.Event]] = {}
+        engine.listen(self._changed)
+
+    def _changed(self, view: RunView, change: Change) -> None:
+        for event in self._waiting.get(view.run.run_id, ()):
+            if change.moved:
+                event.set()
+
+    async def wait(
+        self,
+        run_id: RunId,
+        *,
+        until: Callable[[Run], bool] = is_ended,
+        tenant: TenantId = LOCAL_TENANT,
+    ) -> Run:
+        """Return the run once `until` holds for it.
+
+        Changes of this engine are noticed at once, those of others within half a second.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        event = asyncio.Event()
+        self._waiting.setdefault(run_id, set()).add(event)
+        try:
+            while True:
+                run = self._engine.store.find_run(run_id, tenant=tenant)
+                if run is None:
+                    raise NotFound(f"there is no run {run_id}")
+                if until(run):
+                    return run
+                try:
+                    async with self._clock.deadline(LOOK_MS):
+                        await event.wait()
+                except TimeoutError:
+                    continue
+                event.clear()
+        finally:
+            waiting = self._waiting[run_id]
+            waiting.discard(event)
+            if not waiting:
+                del self._waiting[run_id]

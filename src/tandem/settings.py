@@ -1,0 +1,177 @@
+"""Every setting: its name in the environment, its type and unit, its default, one sentence."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import platformdirs
+
+from tandem.domain.errors import EngineError
+
+
+class InvalidSetting(EngineError):
+    """A variable of the environment has a value that its setting does not allow."""
+
+    code = "invalid_setting"
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting. `unit` is empty for text; `parse` raises ValueError with what is allowed."""
+
+    field: str
+    name: str
+    unit: str
+    sentence: str
+    parse: Callable[[str], Any]
+
+
+def _whole(lowest: int, highest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.strip().isdecimal() or not lowest <= int(text) <= highest:
+            raise ValueError(f"a whole number from {lowest} to {highest}")
+        return int(text)
+
+    return parse
+
+
+def _clamped(lowest: int, highest: int) -> Callable[[str], int]:
+    whole = _whole(1, 2**53)
+    return lambda text: min(max(whole(text), lowest), highest)
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        for word in words:
+            if text.strip().lower() == word.lower():
+                return word
+        raise ValueError(f"one of {', '.join(words)}")
+
+    return parse
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise ValueError("a folder")
+    return Path(text).expanduser().absolute()
+
+
+SETTINGS: Final = (
+    Setting(
+        field="state_dir",
+        name="TANDEM_STATE_DIR",
+        unit="folder",
+        sentence="Where the store, large outputs, logs and the locks of engines live.",
+        parse=_folder,
+    ),
+    Setting(
+        field="database_url",
+        name="TANDEM_DATABASE_URL",
+        unit="",
+        sentence="The store; `sqlite:///` and a path. Empty means `tandem.db` in the state folder.",
+        parse=str.strip,
+    ),
+    Setting(
+        field="lease_ms",
+        name="TANDEM_AUTOMATION_RUN_CLAIM_LEASE_MS",
+        unit="ms",
+        sentence="How long an engine's claim lasts without renewal; clamped to 3,000–21,600,000.",
+        parse=_clamped(3_000, 21_600_000),
+    ),
+    Setting(
+        field="runs_max",
+        name="TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS",
+        unit="runs",
+        sentence="How many runs one engine drives at once.",
+        parse=_whole(1, 100_000),
+    ),
+    Setting(
+        field="synchronous",
+        name="TANDEM_STORE_SYNCHRONOUS",
+        unit="",
+        sentence="`FULL` syncs every commit; `NORMAL` may lose the newest ones in a power cut.",
+        parse=_one_of("FULL", "NORMAL"),
+    ),
+    Setting(
+        field="inline_bytes_max",
+        name="TANDEM_OUTPUT_INLINE_MAX_BYTES",
+        unit="bytes",
+        sentence="Outputs up to this size live in the store, larger ones as artifact files.",
+        parse=_whole(0, 1_048_576),
+    ),
+    Setting(
+        field="output_bytes_max",
+        name="TANDEM_OUTPUT_MAX_BYTES",
+        unit="bytes",
+        sentence="The largest output that a node may have; a larger one fails it.",
+        parse=_whole(1, 1_073_741_824),
+    ),
+    Setting(
+        field="isolation",
+        name="TANDEM_PROCESS_ISOLATION",
+        unit="",
+        sentence="How bodies are kept from outliving the engine.",
+        parse=_one_of("auto", "pid_namespace", "subreaper"),
+    ),
+    Setting(
+        field="stop_grace_ms",
+        name="TANDEM_STOP_GRACE_MS",
+        unit="ms",
+        sentence="The time between SIGTERM and SIGKILL for a command that is stopped.",
+        parse=_whole(0, 600_000),
+    ),
+)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of one process. `sources` says where each value came from."""
+
+    state_dir: Path = Path(platformdirs.user_state_dir("tandem"))
+    database_url: str = ""
+    lease_ms: int = 30_000
+    runs_max: int = 8
+    synchronous: str = "FULL"
+    inline_bytes_max: int = 16_384
+    output_bytes_max: int = 16_777_216
+    isolation: str = "auto"
+    stop_grace_ms: int = 2_000
+    sources: Mapping[str, str] = {}
+
+    @property
+    def store_path(self) -> Path:
+        """The file of the embedded store.
+
+        Raises:
+            InvalidSetting: the database URL is not one of SQLite.
+        """
+        url = self.database_url
+        if not url:
+            return self.state_dir / "tandem.db"
+        prefix = "sqlite:///"
+        if not url.startswith(prefix) or len(url) == len(prefix):
+            raise InvalidSetting(
+                f"the store {url!r} cannot be used: this version knows SQLite only; "
+                "write TANDEM_DATABASE_URL=sqlite:///path/to/tandem.db"
+            )
+        return Path(url.removeprefix(prefix)).expanduser().absolute()
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Read the settings of a process from its environment.
+
+    Raises:
+        InvalidSetting: a variable has a value that its setting does not allow.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for setting in SETTINGS:
+        text = environment.get(setting.name)
+        if text is None:
+            sources[setting.field] = "default"
+            continue
+        try:
+            values[setting.field] = setting.parse(text)
+        except ValueError as error:
+            raise InvalidSetting(f"{setting.name}={text!r} is not {error}") from None
+        sources[setting.field] = "environment"
+    return Settings(**values, sources=sources)

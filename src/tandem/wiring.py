@@ -1,0 +1,110 @@
+"""The only place that picks concrete adapters."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from tandem.adapters.local.artifacts import FileArtifacts
+from tandem.adapters.local.clock import SystemClock
+from tandem.adapters.local.executor import LocalExecutor
+from tandem.adapters.local.files import LocalFiles
+from tandem.adapters.local.host import LocalHost
+from tandem.adapters.local.ids import RandomIds
+from tandem.adapters.local.status import StatusFiles
+from tandem.adapters.sqlite.store import SqliteStore
+from tandem.engine.engine import Engine, Limits
+from tandem.engine.waiting import Waiters
+from tandem.settings import Settings
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """An engine and what stands around it."""
+
+    settings: Settings
+    engine: Engine
+    store: SqliteStore
+    artifacts: FileArtifacts
+    waiters: Waiters
+
+
+def open_store(settings: Settings) -> SqliteStore:
+    """Open the store of these settings.
+
+    Raises:
+        StoreUnavailable: it cannot be opened; the message says what to do.
+        StoreTooNew: a newer version made it.
+    """
+    return SqliteStore(settings.store_path, synchronous=settings.synchronous)
+
+
+@asynccontextmanager
+async def open_engine(
+    settings: Settings,
+    *,
+    drives: bool = True,
+    own_only: bool = False,
+    registered: Mapping[str, Callable[..., object]] | None = None,
+    in_process: bool = False,
+    on_problem: Callable[[str], None] | None = None,
+) -> AsyncIterator[Parts]:
+    """Open an engine with everything it needs; leaving hands its runs back and closes the store.
+
+    Args:
+        settings: of this process.
+        drives: start it. Without, it only creates runs and executes commands.
+        own_only: claim only runs that it created or was asked to resume.
+        registered: functions of the host program that nodes may call by name, in this process.
+        in_process: call all Python functions in this process.
+        on_problem: hears what went wrong beside the runs, such as an unwritable status file.
+    """
+    store = open_store(settings)
+    clock = SystemClock()
+    executor = LocalExecutor(
+        isolation=settings.isolation,  # type: ignore[arg-type] # `read_settings` allows no other
+        registered=registered,
+        in_process=in_process,
+        stop_grace_ms=settings.stop_grace_ms,
+    )
+    artifacts = FileArtifacts(settings.state_dir / "artifacts")
+    status = StatusFiles(settings.state_dir, on_problem or _ignore)
+    try:
+        async with executor:
+            engine = Engine(
+                store=store,
+                executor=executor,
+                artifacts=artifacts,
+                files=LocalFiles(),
+                host=LocalHost(settings.state_dir),
+                clock=clock,
+                ids=RandomIds(),
+                scratch_root=str(settings.state_dir / "scratch"),
+                limits=Limits(
+                    runs_max=settings.runs_max,
+                    lease_ms=settings.lease_ms,
+                    inline_bytes_max=settings.inline_bytes_max,
+                    output_bytes_max=settings.output_bytes_max,
+                    own_only=own_only,
+                ),
+            )
+            engine.listen(status.changed)
+            parts = Parts(
+                settings=settings,
+                engine=engine,
+                store=store,
+                artifacts=artifacts,
+                waiters=Waiters(engine, clock),
+            )
+            if drives:
+                async with engine:
+                    yield parts
+            else:
+                yield parts
+            status.close()
+    finally:
+        store.close()
+
+
+def _ignore(_: Any) -> None:
+    """Nobody listens."""
