@@ -16,7 +16,7 @@ __all__ = ["Automation", "Engine", "Run"]
 def __getattr__(name: str) -> Any:
     # Imported when asked for: the command line starts without what it does not use.
     if name in __all__:
-        from tandem import embedded  # noqa: PLC0415
+        from tandem import embedded
 
         return getattr(embedded, name)
     raise AttributeError(f"module 'tandem' has no attribute {name!r}")

@@ -166,16 +166,11 @@ class McpPolicy(_Model):
         return tuple(sorted({*self.allowed_servers, *(c.server for c in self.allowed_connections)}))
 
 
-def _own_id(data: Mapping[str, object], key: str) -> str:
-    # A field before this one may have failed; its own error is reported then, not ours.
-    return str(data.get(key, ""))
-
-
 class AgentProfile(_Model):
     """Who performs a node: model, skills, tools."""
 
     agent_id: str
-    display_name: str = Field(default_factory=lambda data: _own_id(data, "agent_id"))
+    display_name: str = Field(default_factory=lambda data: str(data["agent_id"]))
     template_id: str | None = None
     avatar_url: str | None = None
     model_policy: JsonValue = None
@@ -396,7 +391,7 @@ class Verification(_Model):
 
 
 def _contract_kind(data: Mapping[str, object]) -> str:
-    return "generic_artifact" if data.get("output_schema") is None else "structured_json"
+    return "generic_artifact" if data["output_schema"] is None else "structured_json"
 
 
 class OutputContract(_Model):
@@ -875,7 +870,7 @@ class Automation(_Model):
     """
 
     automation_id: str
-    name: str = Field(default_factory=lambda data: _own_id(data, "automation_id"))
+    name: str = Field(default_factory=lambda data: str(data["automation_id"]))
     description: str | None = None
     status: AutomationStatus = AutomationStatus.ACTIVE
     schedule: Schedule = Field(default_factory=Schedule)

@@ -80,7 +80,7 @@ class Draft:
                 attempt=attempt,
                 reason=reason,
                 stop_kind=stop_kind,
-                metadata=metadata,
+                metadata=dict(metadata),
             )
         )
 

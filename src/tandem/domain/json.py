@@ -11,7 +11,7 @@ from tandem.domain.ids import Digest
 JsonValue: TypeAlias = (
     "str | int | float | bool | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 )
-JsonObject: TypeAlias = "Mapping[str, JsonValue]"
+JsonObject: TypeAlias = Mapping[str, "JsonValue"]
 
 _canonical = msgspec.json.Encoder(order="sorted")
 _encoder = msgspec.json.Encoder()

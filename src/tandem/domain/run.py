@@ -1,6 +1,7 @@
 """What is recorded of a run: its own row, its node runs, attempts, gates, waits and events."""
 
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -17,7 +18,6 @@ from tandem.domain.ids import (
     TenantId,
     WaitId,
 )
-from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState, StopKind
 
 
@@ -73,7 +73,7 @@ class Run(msgspec.Struct, kw_only=True):
     pause_reason: str = ""
     resume_reason: str = ""
     last_failure: Failure | None = None
-    inputs: JsonObject = msgspec.field(default_factory=dict)
+    inputs: dict[str, Any] = msgspec.field(default_factory=dict)
     workspace: str = ""
     nodes_total: int = 0
     nodes_completed: int = 0
@@ -203,5 +203,5 @@ class LifecycleEvent(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int | None = None
     reason: str = ""
     stop_kind: StopKind | None = None
-    metadata: JsonObject = msgspec.field(default_factory=dict)
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
     cursor: int = 0

@@ -118,8 +118,8 @@ class Store(Protocol):
     ) -> Sequence[RunView]:
         """Claim up to `limit` due runs, oldest first, and return them ready to be driven.
 
-        Runs that another living engine owns are left alone; with `own_only` all but its own. No run is ever claimed by two engines; each
-        claim raises the run's epoch.
+        Runs that another living engine owns are left alone, with `own_only` all but its own. No
+        run is ever claimed by two engines; each claim raises the run's epoch.
         """
         ...
 

@@ -56,7 +56,9 @@ _BOUNDS: Final = {
 def shape_problems(error: ValidationError) -> Iterator[tuple[Path, Problem]]:
     """Yield each mistake with its path from the root, without a place in a file."""
     for details in error.errors(include_url=False):
-        yield _problem(details)
+        # A default that is made from a field which is wrong itself.
+        if details["type"] != "default_factory_not_called":
+            yield _problem(details)
 
 
 def _problem(details: ErrorDetails) -> tuple[Path, Problem]:

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -43,6 +43,7 @@ class Worker:
     def __init__(self, key: WorkerKey, process: Process, pipes: tuple[int, int]) -> None:
         self.key = key
         self.is_reusable = True
+        self._is_warm = False
         self._process = process
         self._pipes = pipes
 
@@ -67,21 +68,32 @@ class Worker:
     ) -> dict[str, Any] | Ending:
         """Send one job and return the answer, or how the worker died.
 
-        The outputs get what user code prints meanwhile.
+        The outputs get what user code prints meanwhile. A warm worker that died before it began
+        answers `stale`, like one with old modules: the job may go to another worker.
         """
+        was_warm, self._is_warm = self._is_warm, True
         self.is_reusable = False
         for output, fd in zip((stdout, stderr), self._pipes, strict=True):
             output.attach(fd)
         self._writer.write(msgspec.json.encode(job) + b"\n")
-        try:
+        with suppress(ConnectionError):
             await self._writer.drain()
-            line = await self._reader.readline()
-        except ConnectionError:
-            line = b""
-        if not line.endswith(b"\n"):
+        first = await self._line()
+        if first is None and was_warm:
+            return {"kind": "stale"}
+        answer = await self._line() if first == {"kind": "begun"} else first
+        if answer is None:
             return await self._process.wait()
-        answer: dict[str, Any] = msgspec.json.decode(line)
         self.is_reusable = answer["kind"] != "stale" and not answer["is_dirty"]
+        return answer
+
+    async def _line(self) -> dict[str, Any] | None:
+        line = b""
+        with suppress(ConnectionError):
+            line = await self._reader.readline()
+        if not line.endswith(b"\n"):
+            return None
+        answer: dict[str, Any] = msgspec.json.decode(line)
         return answer
 
     async def end(self) -> None:

@@ -8,6 +8,8 @@ answer has a `kind`:
 - `missing`, `error` or `too_large` with `message` and `detail`;
 - `stale`: a module of the workspace changed on disk, so the job was not begun.
 
+Any but `stale` comes after a line of the kind `begun`: without it no user code ran.
+
 `is_dirty` says that the job left threads or processes: the worker has to be replaced.
 """
 
@@ -72,13 +74,15 @@ def serve(folders: Sequence[str]) -> None:
     channel.set_inheritable(False)
     modules = Modules(folders)
     for line in channel.makefile("rb"):
+        if modules.are_stale():
+            channel.sendall(b'{"kind":"stale"}\n')
+            continue
+        channel.sendall(b'{"kind":"begun"}\n')
         channel.sendall(answer(json.loads(line), modules) + b"\n")
 
 
 def answer(job: dict[str, Any], modules: Modules) -> bytes:
-    """Do one job, unless the modules are stale, and return the answer as JSON."""
-    if modules.are_stale():
-        return b'{"kind":"stale"}'
+    """Do one job and return the answer as JSON."""
     begun_ns = time.time_ns()
     importlib.invalidate_caches()  # a node before this one may have written the module
     environ = dict(os.environ)

@@ -36,7 +36,7 @@ class _Write:
         self.landed = landed
         self.future = future
         self.result: Any = None
-        self.error: EngineError | None = None
+        self.error: Exception | None = None
 
     def tell(self) -> None:
         if self.future.done():
@@ -150,7 +150,8 @@ class Committer:
             self._transact(batch)
         except _StatementFailed as failed:
             if len(batch) == 1:
-                batch[0].error = _unavailable(failed.error)
+                known = isinstance(failed.error, apsw.Error | OSError)
+                batch[0].error = _unavailable(failed.error) if known else failed.error
                 return
             for write in batch:
                 write.result = write.error = None
@@ -165,7 +166,7 @@ class Committer:
                     write.result = write.statements(connection)
                 except EngineError as error:
                     write.error = error
-        except apsw.Error as error:
+        except Exception as error:  # noqa: BLE001 # the boundary: each writer hears of its own
             self._roll_back()
             raise _StatementFailed(error) from error
         try:
@@ -200,7 +201,7 @@ class Committer:
 
 
 class _StatementFailed(Exception):
-    def __init__(self, error: apsw.Error) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
 

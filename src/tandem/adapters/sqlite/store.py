@@ -103,7 +103,7 @@ class SqliteStore:
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
             due_at_ms=now_ms,
-            inputs=new.inputs,
+            inputs=dict(new.inputs),
             workspace=new.workspace,
             nodes_total=len(new.plan),
         )
