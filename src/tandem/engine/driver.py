@@ -207,6 +207,8 @@ class Driver:
     async def _confirm_cleanup(self) -> None:
         """Say that the processes of a stopped run are dead; its attempts have all ended here."""
         run = self.view.run
+        if run.status not in DRIVEN and run.cleanup is None:
+            return  # this driver itself brought the run to rest
         fresh = self._store.find_run(run.run_id, tenant=run.tenant)
         if fresh is not None and fresh.status in TERMINAL and fresh.cleanup == self._engine_id:
             await self._execute(ProcessesEnded(engine_id=self._engine_id))

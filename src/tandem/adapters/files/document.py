@@ -148,7 +148,8 @@ def _whole_file(source: str, code: str, message: str) -> Problem:
 
 
 def _slug(stem: str) -> str:
-    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-.")[:100] or "automation"
+    words = re.sub(r"[^a-z0-9._-]+", "-", stem.lower())
+    return re.sub(r"\.{2,}", ".", words).strip("-.")[:100] or "automation"
 
 
 def _parse(loaded: Loaded, *, source: str, automation_id_default: str | None) -> Automation:

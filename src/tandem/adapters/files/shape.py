@@ -79,7 +79,8 @@ def _problem(details: ErrorDetails) -> tuple[Path, Problem]:
         path, message, hint = _tag_problem(path, models, value, context)
     elif kind in _EXPECTED:
         code = "field_type"
-        message = f"must be {_EXPECTED[kind]}, not {_noun(value)}"
+        given = _shown(value) if isinstance(value, float) else _noun(value)
+        message = f"must be {_EXPECTED[kind]}, not {given}"
         if kind == "string_type" and isinstance(value, bool | int | float):
             hint = "quote it"
         elif value is None:
@@ -116,7 +117,7 @@ def _tag_problem(
     given = value.get(key) if isinstance(value, Mapping) else None
     if given is None:
         return path, f"`{key}` is missing; it is one of: {listed}", ""
-    if given in _KINDS_LATER:
+    if isinstance(given, str) and given in _KINDS_LATER:
         return (*path, key), f"`{given}` is not available in this version; there are: {listed}", ""
     message = f"{_shown(given)} is not one of: {listed}"
     return (*path, key), message, _nearest(str(given), tags, list_all=False)

@@ -90,7 +90,7 @@ class _Reader:
             return self.tree.failure(
                 at, "yaml_tab", "a tab indents this line", hint="indent with spaces"
             )
-        context = f" ({error.context})" if error.context and error.problem else ""
+        context = f" ({error.context}{_begun(error)})" if error.context and error.problem else ""
         return self.tree.failure(
             at,
             "yaml_syntax",
@@ -170,6 +170,11 @@ def _number(text: str) -> object:
     if _INTEGER.fullmatch(text):
         return int(text)
     return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _begun(error: yaml.MarkedYAMLError) -> str:
+    begun, ended = _position(error.context_mark), _position(error.problem_mark)
+    return f", which begins in line {begun.line}" if begun.line != ended.line else ""
 
 
 def _position(mark: Any) -> Position:

@@ -1,0 +1,58 @@
+# `make` lists what there is. Everything is set up in .venv, from the lock file, when it is needed.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check fix bench soak lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+DEMO := examples/release-notes
+
+help:  ## List the targets.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(READY): requirements.lock pyproject.toml
+	@echo "setting up .venv from requirements.lock"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed, this is " + sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(READY)  ## Run the main job: release notes of this repository, to the published file.
+	@TANDEM_STATE_DIR="$(CURDIR)/.demo" $(BIN)/tandem run $(DEMO)/release-notes.yaml \
+		--workspace $(DEMO) --input repository="$(CURDIR)" --decide approve=approve
+	@echo
+	@echo "$(DEMO)/out/RELEASE_NOTES.md:"
+	@echo
+	@cat $(DEMO)/out/RELEASE_NOTES.md
+
+test: $(READY)  ## Run all tests; the domain must be covered by branch to the last one.
+	@$(BIN)/coverage run -m pytest tests/domain
+	@$(BIN)/coverage report
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/domain tests
+
+check: $(READY)  ## Check format, lint, types, layers and documents.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python scripts/write_docs.py --check
+
+fix: $(READY)  ## Format, mend what can be mended, write the generated documents.
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/python scripts/write_docs.py
+
+bench: $(READY)  ## Measure chain, many, fan and growth; three times each in fresh processes.
+	@$(BIN)/python bench/run.py
+
+soak: $(READY)  ## Search long: the simulation over many more seeds.
+	@$(BIN)/python -m pytest -n 2 -m soak tests
+
+lock:  ## Write requirements.lock anew from pyproject.toml (needs uv).
+	@uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+
+clean:  ## Remove everything that was set up or made.
+	@rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis $(DEMO)/out

@@ -1,0 +1,48 @@
+"""`make bench`: each workload several times in a fresh process; JSON lines, then a table.
+
+    python bench/run.py [--repeat N] [NAME ...]
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = ("chain", "many", "fan", "growth")
+COLUMNS = ("nodes_per_s", "ms_per_node", "cpu_ms_per_node", "commits_per_node", "bytes_per_node")
+
+
+def measure(name: str) -> dict[str, float]:
+    """Run one workload in a process of its own."""
+    script = Path(__file__).with_name("workloads.py")
+    done = subprocess.run(
+        [sys.executable, str(script), name], check=True, capture_output=True, text=True, timeout=600
+    )
+    print(done.stdout.strip(), flush=True)
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", default=NAMES)
+    parser.add_argument("--repeat", type=int, default=3)
+    arguments = parser.parse_args()
+    medians: dict[str, dict[str, float]] = {}
+    for name in arguments.names:
+        results = [measure(name) for _ in range(arguments.repeat)]
+        keys = [key for key, value in results[0].items() if isinstance(value, int | float)]
+        medians[name] = {key: statistics.median(r[key] for r in results) for key in keys}
+    print(f"\nmedians of {arguments.repeat}, full durability")
+    print(f"{'workload':10}" + "".join(f"{column:>18}" for column in COLUMNS))
+    for name, median in medians.items():
+        print(f"{name:10}" + "".join(f"{median[column]:>18,.4g}" for column in COLUMNS))
+        if "batch5_by_batch1" in median:
+            print(f"{'':10}batch 5 / batch 1 = {median['batch5_by_batch1']}")
+
+
+if __name__ == "__main__":
+    main()
