@@ -1,6 +1,6 @@
 """`make bench`: each workload several times in a fresh process; JSON lines, then a table.
 
-    python bench/run.py [--repeat N] [NAME ...]
+python bench/run.py [--repeat N] [NAME ...]
 """
 
 import argparse

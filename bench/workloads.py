@@ -1,6 +1,6 @@
 """The four workloads of `make bench`, each on a new store at full durability.
 
-    python bench/workloads.py NAME     runs one of chain, many, fan, growth; prints one JSON line
+python bench/workloads.py NAME     runs one of chain, many, fan, growth; prints one JSON line
 """
 
 import asyncio

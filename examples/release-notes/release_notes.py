@@ -20,7 +20,10 @@ SAMPLE = (
 AREAS = (
     ("fixed", re.compile(r"^(fix|repair|correct|mend|keep)\b", re.IGNORECASE)),
     ("documented", re.compile(r"^(document|docs?|describe|explain|state|write)\b", re.IGNORECASE)),
-    ("added", re.compile(r"^(add|allow|support|introduce|feat|run|drive|wire|lay)\b", re.IGNORECASE)),
+    (
+        "added",
+        re.compile(r"^(add|allow|support|introduce|feat|run|drive|wire|lay)\b", re.IGNORECASE),
+    ),
 )
 
 
@@ -86,10 +89,16 @@ def make_sample(folder: Path) -> Path:
 
 def git(folder: Path, *arguments: str) -> list[str]:
     """Run git in `folder` and return the lines it prints."""
-    who = {f"GIT_{role}_{part}": f"sample{'@example.org' if part == 'EMAIL' else ''}"
-           for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
+    who = {
+        f"GIT_{role}_{part}": f"sample{'@example.org' if part == 'EMAIL' else ''}"
+        for role in ("AUTHOR", "COMMITTER")
+        for part in ("NAME", "EMAIL")
+    }
     done = subprocess.run(
         ["git", "-C", str(folder), *arguments],
-        check=True, capture_output=True, text=True, env={**os.environ, **who},
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **who},
     )
     return done.stdout.splitlines()

@@ -1,0 +1,121 @@
+"""Write the documents that are made from the code; `--check` only says which are out of date."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from tandem.domain.lifecycle import (
+    NODE_TRANSITIONS,
+    RUN_TRANSITIONS,
+    TERMINAL,
+    NodeState,
+    RunEvent,
+    RunState,
+)
+from tandem.settings import SETTINGS, Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTE = "<!-- Written by `make fix` from the code; do not edit. -->\n"
+
+
+def diagram(table: Mapping[tuple[StrEnum, RunEvent], StrEnum], ends: Iterable[StrEnum]) -> str:
+    """Draw the transitions that change the state; events between the same two share an arrow."""
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for (before, event), after in table.items():
+        if before is not after:
+            arrows.setdefault((before.value, after.value), []).append(event.value)
+    lines = [
+        f"    {before} --> {after}: {', '.join(sorted(events))}"
+        for (before, after), events in sorted(arrows.items())
+    ]
+    lines += [f"    {end.value} --> [*]" for end in sorted(ends)]
+    return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
+
+
+def rows(table: Mapping[tuple[StrEnum, RunEvent], StrEnum]) -> str:
+    """List every transition, the events in the order of their definition."""
+    order = {event: place for place, event in enumerate(RunEvent)}
+    lines = ["| event | from | to |", "|---|---|---|"]
+    found = sorted(table.items(), key=lambda item: (order[item[0][1]], item[0][0].value))
+    lines += [f"| `{event}` | `{before}` | `{after}` |" for (before, event), after in found]
+    return "\n".join(lines)
+
+
+def lifecycle() -> str:
+    """Return docs/lifecycle.md."""
+    return f"""{NOTE}
+# The life of a run and of a node
+
+The tables are `RUN_TRANSITIONS` and `NODE_TRANSITIONS` in `src/tandem/domain/lifecycle.py`. An event
+that is not listed for a state is refused. Every event is stored; replaying the events of a run gives
+its state and the states of its nodes.
+
+## Runs
+
+{diagram(RUN_TRANSITIONS, TERMINAL)}
+
+## Nodes
+
+{diagram(NODE_TRANSITIONS, [NodeState.COMPLETED, NodeState.BLOCKED, NodeState.FAILED])}
+
+## Every transition of a run
+
+{rows(RUN_TRANSITIONS)}
+
+## Every transition of a node
+
+{rows(NODE_TRANSITIONS)}
+"""
+
+
+def settings() -> str:
+    """Return docs/reference/settings.md."""
+    defaults = msgspec.structs.asdict(Settings())
+    defaults["state_dir"] = "the platform's state folder for `tandem`"
+    lines = [
+        f"| `{setting.name}` | {setting.unit or 'text'} | "
+        f"{defaults[setting.field] if defaults[setting.field] != '' else 'empty'} | "
+        f"{setting.sentence} |"
+        for setting in SETTINGS
+    ]
+    table = "\n".join(["| name | unit | default | meaning |", "|---|---|---|---|", *lines])
+    return f"""{NOTE}
+# Settings
+
+Read from the environment. `tandem doctor` prints each with its value and where the value came from.
+
+{table}
+"""
+
+
+DOCUMENTS = {
+    "docs/lifecycle.md": lifecycle,
+    "docs/reference/settings.md": settings,
+}
+
+
+def main() -> int:
+    """Write or check."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    old = []
+    for name, make in DOCUMENTS.items():
+        path, text = ROOT / name, make()
+        if path.exists() and path.read_text("utf-8") == text:
+            continue
+        old.append(name)
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+    if old:
+        print(("out of date, run `make fix`: " if check else "wrote ") + ", ".join(old))
+    return 1 if old and check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
