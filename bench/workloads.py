@@ -55,7 +55,9 @@ class Meter:
 
     def __exit__(self, *_: object) -> None:
         ended = self._now()
-        wall, cpu, commits, size = (after - before for before, after in zip(self._started, ended))
+        wall, cpu, commits, size = (
+            after - before for before, after in zip(self._started, ended, strict=True)
+        )
         self.result = {
             "nodes": self.nodes,
             "wall_s": round(wall, 4),

@@ -14,7 +14,6 @@ from tandem.domain.lifecycle import (
     TERMINAL,
     NodeState,
     RunEvent,
-    RunState,
 )
 from tandem.settings import SETTINGS, Settings
 
@@ -50,9 +49,9 @@ def lifecycle() -> str:
     return f"""{NOTE}
 # The life of a run and of a node
 
-The tables are `RUN_TRANSITIONS` and `NODE_TRANSITIONS` in `src/tandem/domain/lifecycle.py`. An event
-that is not listed for a state is refused. Every event is stored; replaying the events of a run gives
-its state and the states of its nodes.
+The tables are `RUN_TRANSITIONS` and `NODE_TRANSITIONS` in `src/tandem/domain/lifecycle.py`. An
+event that is not listed for a state is refused. Every event is stored; replaying the events of a
+run gives its state and the states of its nodes.
 
 ## Runs
 

@@ -55,10 +55,10 @@ def ranges(file: str, column: str, lowest: float, highest: float) -> list[Findin
     return findings
 
 
-def report(rows: int, context: dict[str, Any]) -> dict[str, Any]:
+def report(rows: int, context: Any) -> dict[str, Any]:
     """Write out/report.md from the findings of all rules."""
     findings = sorted(
-        (finding for found in context["inputs"].values() for finding in found),
+        (finding for found in context.inputs.values() for finding in found),
         key=lambda finding: finding["line"],
     )
     bad_rows = len({finding["line"] for finding in findings})
@@ -67,7 +67,7 @@ def report(rows: int, context: dict[str, Any]) -> dict[str, Any]:
         f"# Data quality\n\n## Summary\n\n{bad_rows} of {rows} rows have a finding.\n\n"
         f"## Findings\n\n" + ("\n".join(lines) or "- none") + "\n"
     )
-    path = Path(context["workspace"]) / "out" / "report.md"
+    path = Path(context.workspace) / "out" / "report.md"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, "utf-8")
     return {"bad_rows": bad_rows, "path": "out/report.md"}

@@ -27,13 +27,13 @@ AREAS = (
 )
 
 
-def collect(repository: str, commits_max: int, context: dict[str, Any]) -> dict[str, Any]:
+def collect(repository: str, commits_max: int, context: Any) -> dict[str, Any]:
     """Return the newest commits; a folder without history gets a sample one beside the notes."""
     if shutil.which("git") is None:
         return {"source": "sample (git is not installed)", "commits": sample_commits()}
     folder = Path(repository) if repository else None
     if folder is None or not has_history(folder):
-        folder = make_sample(Path(context["workspace"]) / "out" / "sample-repository")
+        folder = make_sample(Path(context.workspace) / "out" / "sample-repository")
     log = git(folder, "log", f"--max-count={commits_max}", "--format=%h%x09%s")
     commits = [dict(zip(("commit", "subject"), line.split("\t", 1), strict=True)) for line in log]
     return {"source": str(folder), "commits": commits}
@@ -56,11 +56,11 @@ def summarise(heading: str, commits: list[Commit]) -> dict[str, Any]:
     return {"heading": heading, "count": len(commits), "text": f"## {heading}\n\n{text}\n"}
 
 
-def draft(title: str, parts: list[dict[str, Any]], context: dict[str, Any]) -> dict[str, Any]:
+def draft(title: str, parts: list[dict[str, Any]], context: Any) -> dict[str, Any]:
     """Put the sections together in out/DRAFT.md."""
     count = sum(part["count"] for part in parts)
     text = f"# {title}\n\n{count} changes.\n\n" + "\n".join(part["text"] for part in parts)
-    path = Path(context["workspace"]) / "out" / "DRAFT.md"
+    path = Path(context.workspace) / "out" / "DRAFT.md"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, "utf-8")
     return {"path": "out/DRAFT.md", "changes": count}

@@ -237,7 +237,7 @@ def test_every_mistake_of_a_file_is_reported_in_one_pass(tmp_path: Path) -> None
         "    action: {kind: comand}\n"
         "  - node_id: b\n"
         "    depends_on: [a, zz]\n"
-        '    action: {kind: command, argv: [x, "${nodes.d.output}"]}\n'
+        '    action: {kind: command, argv: [x, "${nodes.dd.output}"]}\n'
         "    sandbox: yes\n"
         "  - node_id: c\n"
         "    depends_on: [b]\n"
@@ -253,12 +253,12 @@ def test_every_mistake_of_a_file_is_reported_in_one_pass(tmp_path: Path) -> None
         (8, 5, "nodes[0].depends_on", "dependency_cycle"),
         (9, 14, "nodes[0].action.kind", "field_value"),
         (11, 21, "nodes[1].depends_on[1]", "dependency_unknown"),
-        (12, 29, "nodes[1].action.argv", "reference_not_upstream"),
+        (12, 29, "nodes[1].action.argv", "reference_unknown_node"),
         (13, 14, "nodes[1].sandbox", "yaml_ambiguous"),
         (16, 17, "nodes[2].timeout_ms", "yaml_ambiguous"),
         (17, 5, "nodes[2].stage_kind", "field_value"),
-        (18, 45, "nodes[3].input_refs[0].alias", "field_missing"),
-        (18, 70, "nodes[3].node_id", "duplicate_key"),
+        (18, 49, "nodes[3].input_refs[0].alias", "field_missing"),
+        (18, 69, "nodes[3].node_id", "duplicate_key"),
     ]
     assert all(problem.file == str(path) for problem in problems_of(path))
 

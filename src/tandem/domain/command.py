@@ -14,7 +14,7 @@ from tandem.domain.change import Change
 from tandem.domain.draft import Draft
 from tandem.domain.errors import NotFound, Refused
 from tandem.domain.ids import ChangeId, EngineId, GateId, NodeId
-from tandem.domain.lifecycle import DRIVEN, NodeState, RunEvent, RunState
+from tandem.domain.lifecycle import DRIVEN, LIVE, NodeState, RunEvent, RunState
 from tandem.domain.run import AttemptEnd, Gate, GatePurpose, GateStatus, NodeRun
 from tandem.domain.view import RunView
 
@@ -76,6 +76,13 @@ class Adopt(msgspec.Struct, frozen=True, kw_only=True):
     owner: EngineId | None = None
 
 
+class Own(msgspec.Struct, frozen=True, kw_only=True):
+    """An engine wants to drive a run itself when it is due; `former` is gone, or nobody."""
+
+    engine_id: EngineId
+    former: EngineId | None
+
+
 class HandBack(msgspec.Struct, frozen=True, kw_only=True):
     """An engine that stops gives a run back; its attempts are ended already."""
 
@@ -98,6 +105,7 @@ Command = (
     | DecideGate
     | Wake
     | Adopt
+    | Own
     | HandBack
     | ProcessesEnded
 )
@@ -140,6 +148,8 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
             _wake(draft)
         case Adopt():
             _adopt(draft, command)
+        case Own():
+            _own(draft, command)
         case HandBack():
             _hand_back(draft, command)
         case ProcessesEnded():
@@ -391,6 +401,16 @@ def _adopt(draft: Draft, command: Adopt) -> None:
     run.resume_reason = "server_restart_rehydration"
     run.due_at_ms = draft.now_ms
     run.owner = command.owner
+
+
+def _own(draft: Draft, command: Own) -> None:
+    run = draft.run
+    if run.status not in LIVE - DRIVEN:
+        raise _refuse(draft, "own", "only a run that waits can change its owner")
+    if run.owner != command.former:
+        raise _refuse(draft, "own", "another engine was first")
+    run.owner = command.engine_id
+    draft.happen(E.RUN_OWNER_CHANGED, metadata={"owner": command.engine_id})
 
 
 def _hand_back(draft: Draft, command: HandBack) -> None:

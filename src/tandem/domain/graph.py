@@ -5,9 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from tandem.domain.automation import Automation, Node, NodeKind
 from tandem.domain.ids import DefinitionDigest, NodeId
 
-PARALLEL_DEFAULT = 16
-PARALLEL_MAX = 1_000
-
 
 class PlanNode:
     """One node with its neighbours as numbers. Immutable by agreement; shared by all runs."""
@@ -61,9 +58,7 @@ class Plan:
                 successors[dependency].append(plan_node.node_no)
         for plan_node, after in zip(self.nodes, successors, strict=True):
             plan_node.successors = tuple(after)
-        execution = automation.execution
-        wanted = execution.max_parallel_agents if execution is not None else None
-        self.parallel = min(max(wanted or PARALLEL_DEFAULT, 1), PARALLEL_MAX)
+        self.parallel = automation.parallel_max
 
     def __len__(self) -> int:
         return len(self.nodes)

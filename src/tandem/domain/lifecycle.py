@@ -59,6 +59,7 @@ class RunEvent(StrEnum):
     """Everything that can happen to a run; each is stored as a lifecycle event."""
 
     RUN_CREATED = "run_created"
+    RUN_OWNER_CHANGED = "run_owner_changed"
     RUN_CLAIMED = "run_execution_claimed"
     RUN_PARKED_AT_GATE = "run_parked_at_gate"
     RUN_PARKED_ON_WAIT = "run_parked_on_wait"
@@ -116,6 +117,8 @@ _ATTEMPT_ENDS: Final = (
 RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (S.QUEUED, E.RUN_CREATED): S.QUEUED,
     (S.QUEUED, E.RUN_CLAIMED): S.RUNNING,
+    # An engine wants to drive a run itself whose former owner is gone.
+    **{(state, E.RUN_OWNER_CHANGED): state for state in LIVE - DRIVEN},
     # A driven run: nodes come and go.
     (S.RUNNING, E.NODE_STARTED): S.RUNNING,
     (S.RUNNING, E.GATE_OPENED): S.RUNNING,

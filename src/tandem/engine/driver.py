@@ -24,6 +24,8 @@ from tandem.ports.clock import Clock
 from tandem.ports.store import Store
 
 STORE_RETRY_MS = 200
+REST_MAX_MS = 5_000
+"""The wall clock may be set while a driver rests, so it looks again this often."""
 
 Announce = Callable[[RunView, Change], None]
 Report = Callable[[RunId, str, str, str], None]
@@ -150,7 +152,7 @@ class Driver:
         if due_at_ms is None:
             await self._wake.wait()
         else:
-            span_ms = max(due_at_ms - self._clock.now_ms(), 1)
+            span_ms = min(max(due_at_ms - self._clock.now_ms(), 1), REST_MAX_MS)
             with suppress(TimeoutError):
                 async with self._clock.deadline(span_ms):
                     await self._wake.wait()
@@ -209,9 +211,17 @@ class Driver:
         run = self.view.run
         if run.status not in DRIVEN and run.cleanup is None:
             return  # this driver itself brought the run to rest
-        fresh = self._store.find_run(run.run_id, tenant=run.tenant)
+        fresh = await self._stored(run)
         if fresh is not None and fresh.status in TERMINAL and fresh.cleanup == self._engine_id:
             await self._execute(ProcessesEnded(engine_id=self._engine_id))
+
+    async def _stored(self, run: Run) -> Run | None:
+        """Return the stored row of the run; a store that cannot be read is waited for."""
+        while True:
+            try:
+                return self._store.find_run(run.run_id, tenant=run.tenant)
+            except StoreUnavailable:
+                await self._clock.sleep(STORE_RETRY_MS)
 
     async def _execute(self, command: Command) -> None:
         """Run a command of the driver's own; a store that is away is waited for."""
@@ -225,11 +235,11 @@ class Driver:
                     change_id=self._new_change_id(),
                     now_ms=self._clock.now_ms(),
                 )
+                self.view = await self._store.load(run.run_id, tenant=run.tenant)
             except Refused:
                 return  # another engine was first; nothing is left to do here
             except StoreUnavailable:
                 await self._clock.sleep(STORE_RETRY_MS)
                 continue
-            self.view = await self._store.load(run.run_id, tenant=run.tenant)
             self._announce(self.view, change)
             return

@@ -10,7 +10,7 @@ import msgspec
 
 from tandem.domain.automation import Automation, NodeKind, canonical_document
 from tandem.domain.change import Change
-from tandem.domain.command import Adopt, Command, ProcessesEnded, Wake
+from tandem.domain.command import Adopt, Command, Own, ProcessesEnded, Wake
 from tandem.domain.errors import (
     EngineError,
     InvalidAutomation,
@@ -122,8 +122,8 @@ class Engine:
             self._host.leave()
             raise
         self._group = await self._stack.enter_async_context(asyncio.TaskGroup())
+        self._dispatching = self._group.create_task(self._dispatch(), name="dispatch")
         self._parts = [
-            self._group.create_task(self._dispatch(), name="dispatch"),
             self._group.create_task(self._renew(), name="renew"),
             self._group.create_task(self._sweep(), name="sweep"),
         ]
@@ -136,6 +136,9 @@ class Engine:
         trace: TracebackType | None,
     ) -> None:
         self._is_stopping = True
+        self._work.set()
+        # Not cancelled: a claim that is being written would be nobody's.
+        await asyncio.wait([self._dispatching])
         for driver in self._drivers.values():
             driver.hand_back()
         if self._drives:
@@ -236,25 +239,45 @@ class Engine:
     ) -> bool:
         """Free a run from an engine that is dead; False when nobody dead holds it.
 
+        With `own` a run that waits (for a claim, a person or a moment) becomes this engine's too,
+        unless an engine that lives has it.
+
         Raises:
             NotFound: no such run for this tenant.
-            Refused: an engine that lives drives the run.
+            Refused: an engine that lives drives the run, or has it for itself.
         """
+        run = self._run(run_id, tenant)
+        holder = run.engine_id or run.cleanup
+        freed = holder is not None and holder != self.engine_id
+        if holder is not None and freed:
+            self._refuse_living(run_id, holder)
+            await self._free(run_id, tenant, holder, owner=self.engine_id if own else None)
+        return await self._own(run_id, tenant) or freed if own else freed
+
+    async def _own(self, run_id: RunId, tenant: TenantId) -> bool:
+        run = self._run(run_id, tenant)
+        if run.status in TERMINAL or self.engine_id in (run.owner, run.engine_id):
+            return False
+        for other in (run.engine_id, run.owner):
+            if other is not None:
+                self._refuse_living(run_id, other)
+        await self.execute(run_id, Own(engine_id=self.engine_id, former=run.owner), tenant=tenant)
+        return True
+
+    def _run(self, run_id: RunId, tenant: TenantId) -> Run:
         run = self.store.find_run(run_id, tenant=tenant)
         if run is None:
             raise NotFound(f"there is no run {run_id}; `tandem runs list` shows the ones there are")
-        holder = run.engine_id or run.cleanup
-        if holder is None or holder == self.engine_id:
-            return False
-        row = next((e for e in self.store.list_engines() if e.engine_id == holder), None)
+        return run
+
+    def _refuse_living(self, run_id: RunId, engine_id: EngineId) -> None:
+        row = next((e for e in self.store.list_engines() if e.engine_id == engine_id), None)
         if row is not None and not self._host.is_dead(row, now_ms=self._clock.now_ms()):
             raise Refused(
-                f"run {run_id} is driven by {holder} (process {row.pid} on {row.host}), "
+                f"run {run_id} is driven by {engine_id} (process {row.pid} on {row.host}), "
                 "which is alive; watch it with `tandem runs show`, or stop that process",
                 code="driven_elsewhere",
             )
-        await self._free(run_id, tenant, holder, owner=self.engine_id if own else None)
-        return True
 
     def new_change_id(self) -> ChangeId:
         """Return an id for the next change of this engine."""
@@ -278,7 +301,7 @@ class Engine:
     # Driving
 
     async def _dispatch(self) -> None:
-        while True:
+        while not self._is_stopping:
             try:
                 busy = await self._claim_some() + await self._wake_some()
             except StoreUnavailable:

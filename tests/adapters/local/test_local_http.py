@@ -19,6 +19,7 @@ class Server:
         self.routes = {}
         self.requests = []
         self.port = 0
+        self.writers = set()
 
     def url(self, path):
         return f"http://127.0.0.1:{self.port}{path}"
@@ -29,6 +30,7 @@ class Server:
         self.routes[path] = "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
     async def serve(self, reader, writer):
+        self.writers.add(writer)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 first, *lines = head.decode().split("\r\n")
@@ -45,6 +47,7 @@ class Server:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            self.writers.discard(writer)
             writer.close()
 
 
@@ -56,6 +59,8 @@ async def serving():
     async with listener:
         yield found
         listener.close()
+        for writer in found.writers:  # leaving waits for the connections
+            writer.close()
 
 
 @pytest.fixture

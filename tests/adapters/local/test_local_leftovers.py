@@ -1,8 +1,11 @@
 """Leftovers of dead engines are found by the ids in their environment, and only they."""
 
 import asyncio
+import contextlib
 import os
+import signal
 import subprocess
+import sys
 from uuid import uuid4
 
 import pytest
@@ -19,14 +22,19 @@ def start(tmp_path, until):
     async def start_process(script="", **env):
         flag = tmp_path / uuid4().hex
         text = f"trap '' TERM; {script} touch {flag}; sleep 1000; :"
-        process = subprocess.Popen(["sh", "-c", text], env={"PATH": os.environ["PATH"], **env})
+        process = subprocess.Popen(
+            ["sh", "-c", text],
+            env={"PATH": os.environ["PATH"], **env},
+            start_new_session=True,
+        )
         started.append(process)
         await until(flag.exists)
         return process
 
     yield start_process
     for process in started:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -70,8 +78,6 @@ async def test_this_process_and_its_ancestors_are_spared(tmp_path):
         "import asyncio; from tandem.adapters.local import leftovers;"
         f"print(asyncio.run(leftovers.end(engine_ids=(), attempt_ids=({name!r},))))"
     )
-    import sys
-
     env = {"PATH": os.environ["PATH"], "TANDEM_ATTEMPT_ID": name}
     process = await asyncio.create_subprocess_exec(
         "sh", "-c", f'{sys.executable} -c "$0"; :', script, env=env, stdout=subprocess.PIPE

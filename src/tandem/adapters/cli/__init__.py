@@ -1,0 +1,1 @@
+"""The command line: parse, call one command or query of the engine, show the answer."""

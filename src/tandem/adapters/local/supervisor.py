@@ -519,7 +519,7 @@ class Helper:
 def watch_engine(pid: int) -> int:
     """Return a descriptor that becomes readable when the engine dies, or -1 without pidfds."""
     if os.getppid() != pid:
-        raise SystemExit("the engine is gone")
+        raise SystemExit  # the engine died before we looked
     if not hasattr(os, "pidfd_open"):
         return -1
     try:

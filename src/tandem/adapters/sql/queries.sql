@@ -88,6 +88,11 @@ VALUES (:run_no, :seq, :event, :recorded_at_ms, :change_id, :node_id, :attempt, 
 -- One run of a tenant by its id.
 SELECT * FROM run WHERE run_id = :run_id AND tenant = :tenant;
 
+-- name: list_run_ids
+-- The runs of a tenant whose ids lie in a range; the plus makes the range the way in.
+SELECT run_id FROM run
+ WHERE +tenant = :tenant AND run_id >= :first AND run_id < :past ORDER BY run_id LIMIT :limit;
+
 -- name: find_run_by_no
 -- One run by its number.
 SELECT * FROM run WHERE run_no = :run_no;
@@ -106,8 +111,8 @@ SELECT * FROM node_run WHERE node_run_id BETWEEN :first AND :last ORDER BY node_
 SELECT * FROM attempt WHERE attempt_no BETWEEN :first AND :last ORDER BY attempt_no;
 
 -- name: list_gates_of_run
--- The gates of a run that are open.
-SELECT * FROM gate WHERE run_no = :run_no AND status = 'open' ORDER BY requested_at_ms, gate_id;
+-- The gates of a run that are open. The plus keeps the planner from walking all open gates in order.
+SELECT * FROM gate WHERE run_no = :run_no AND status = 'open' ORDER BY +requested_at_ms, gate_id;
 
 -- name: list_waits_of_run
 -- The waits of a run that are registered.
@@ -121,8 +126,15 @@ SELECT node_no, attempt, ref FROM artifact WHERE run_no = :run_no ORDER BY artif
 -- Gates of one tenant with their runs, oldest first.
 SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status, g.*
   FROM gate AS g JOIN run AS r ON r.run_no = g.run_no
- WHERE g.status = :status AND r.tenant = :tenant AND (:run_id IS NULL OR r.run_id = :run_id)
+ WHERE g.status = :status AND r.tenant = :tenant
  ORDER BY g.requested_at_ms LIMIT :limit;
+
+-- name: list_gates_in_run
+-- Gates of one run of a tenant, oldest first; the plus as in `list_gates_of_run`.
+SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status, g.*
+  FROM run AS r JOIN gate AS g ON g.run_no = r.run_no
+ WHERE g.status = :status AND r.tenant = :tenant AND r.run_id = :run_id
+ ORDER BY +g.requested_at_ms LIMIT :limit;
 
 -- name: list_claimable_own
 -- Due queued runs of this engine, oldest first.
@@ -130,7 +142,8 @@ SELECT run_no FROM run WHERE status = 'queued' AND owner = :engine_id AND due_at
  ORDER BY due_at_ms, run_no LIMIT :limit;
 
 -- name: list_claimable
--- Due queued runs of this engine, of nobody, and of engines that are gone, oldest first.
+-- Due queued runs of this engine, of nobody, and of engines that are gone, oldest first. The plus
+-- keeps the planner from walking all due runs in search of one with a lost owner.
 SELECT run_no FROM (
     SELECT run_no, due_at_ms FROM (
         SELECT run_no, due_at_ms FROM run
@@ -144,9 +157,10 @@ SELECT run_no FROM (
     UNION ALL
     SELECT run_no, due_at_ms FROM (
         SELECT run_no, due_at_ms FROM run
-         WHERE status = 'queued' AND owner IS NOT NULL AND due_at_ms <= :now_ms
+         WHERE status = 'queued' AND due_at_ms IS NOT NULL AND +due_at_ms <= :now_ms
+           AND owner IS NOT NULL AND owner <> :engine_id
            AND owner NOT IN (SELECT engine_id FROM engine)
-         ORDER BY due_at_ms LIMIT :limit)
+         ORDER BY +due_at_ms LIMIT :limit)
 ) ORDER BY due_at_ms, run_no LIMIT :limit;
 
 -- name: list_due
@@ -173,6 +187,11 @@ SELECT * FROM run WHERE tenant = :tenant AND status = :status AND run_no < :befo
 SELECT * FROM run WHERE tenant = :tenant AND automation_id = :automation_id AND run_no < :before_no
  ORDER BY run_no DESC LIMIT :limit;
 
+-- name: list_runs_of_automation_in_status
+-- The newest runs of an automation in one state.
+SELECT * FROM run WHERE tenant = :tenant AND automation_id = :automation_id AND status = :status
+   AND run_no < :before_no ORDER BY run_no DESC LIMIT :limit;
+
 -- name: list_events
 -- The events of a run after a number.
 SELECT e.* FROM lifecycle_event AS e
@@ -185,8 +204,10 @@ INSERT OR REPLACE INTO engine (engine_id, host, pid, version, lock_path, started
 VALUES (:engine_id, :host, :pid, :version, :lock_path, :started_at_ms, :lease_until_ms);
 
 -- name: remove_engine
--- Forget an engine.
-DELETE FROM engine WHERE engine_id = :engine_id;
+-- Forget an engine that holds nothing; one that does stays, so that others find what it holds.
+DELETE FROM engine WHERE engine_id = :engine_id
+   AND NOT EXISTS (SELECT 1 FROM run WHERE run.engine_id = :engine_id)
+   AND NOT EXISTS (SELECT 1 FROM run WHERE run.cleanup = :engine_id);
 
 -- name: list_engines
 -- All engines.

@@ -7,20 +7,21 @@ COMMIT run inline. Writes are done in the order in which they were submitted.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import apsw
 
-from tandem.adapters.sqlite.turnstile import Turnstile
+from tandem.adapters.sqlite.turnstile import TURN_WAIT_MAX_S, Turnstile
 from tandem.domain.errors import EngineError, StoreUnavailable
 
 T = TypeVar("T")
 Statements = Callable[[apsw.Connection], T]
 
-TURN_WAIT_MAX_S = 30.0
 _TURN_POLL_S = 0.0005
 _TURN_POLL_MAX_S = 0.01
 _BATCH_MAX = 1_000
+_REOPEN_S = 0.2
 
 
 class _Write:
@@ -37,6 +38,11 @@ class _Write:
         self.future = future
         self.result: Any = None
         self.error: Exception | None = None
+        self.is_decided = False
+
+    def decide(self, error: Exception | None = None) -> None:
+        self.error = self.error or error
+        self.is_decided = True
 
     def tell(self) -> None:
         if self.future.done():
@@ -65,10 +71,12 @@ class Committer:
         commit: Callable[[apsw.Connection], None] | None = None,
     ) -> None:
         self._connection = connection
+        self._is_connected = True
         self._turnstile = turnstile
         self._reopen = reopen
         self._commit = commit or _commit
         self._waiting: deque[_Write] = deque()
+        self._unsure: tuple[list[_Write], Exception] | None = None
         self._scheduled = False
         self._turn_asked_at: float | None = None
         self.commits = 0
@@ -83,8 +91,8 @@ class Committer:
         """Queue a write; the future is done when it is on disk.
 
         Args:
-            statements: writes within the transaction. It may refuse with an `EngineError`, but
-                only before its first write.
+            statements: writes within the transaction. It may refuse with an `EngineError`, best
+                before its first write: then the others of the batch are not written again.
             landed: says on a fresh connection whether the write is on disk; asked when a commit
                 failed and nobody knows.
         """
@@ -98,6 +106,12 @@ class Committer:
 
     def close(self) -> None:
         """Refuse what still waits and close the connection."""
+        unsure = self._unsure[0] if self._unsure is not None else []
+        for write in unsure:
+            write.error = write.error or StoreUnavailable(
+                "the store was closed before it could say whether this was written"
+            )
+            write.tell()
         for write in self._waiting:
             write.error = StoreUnavailable("the store was closed; nothing was written")
             write.tell()
@@ -106,6 +120,9 @@ class Committer:
         self._turnstile.close()
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._unsure is not None and not self._ask_the_disk():
+            loop.call_later(_REOPEN_S, self._flush, loop)
+            return
         if not self._waiting:
             self._scheduled = False
             return
@@ -119,8 +136,9 @@ class Committer:
         finally:
             self._turnstile.leave()
         for write in batch:
-            write.tell()
-        if self._waiting:
+            if write.is_decided:
+                write.tell()
+        if self._waiting or self._unsure is not None:
             loop.call_soon(self._flush, loop)
         else:
             self._scheduled = False
@@ -133,6 +151,7 @@ class Committer:
         if waited > TURN_WAIT_MAX_S:
             self._turn_asked_at = None
             self._scheduled = False
+            self._turnstile.give_up()
             self._fail(list(self._waiting), "another process held the store's turn too long")
             self._waiting.clear()
             return
@@ -147,32 +166,48 @@ class Committer:
     def _write(self, batch: list[_Write]) -> None:
         """Write a batch as one transaction; when a statement fails, each write on its own."""
         try:
+            self._connect()
             self._transact(batch)
+        except StoreUnavailable as error:
+            for write in batch:
+                write.error = write.error or error
         except _StatementFailed as failed:
             if len(batch) == 1:
                 known = isinstance(failed.error, apsw.Error | OSError)
-                batch[0].error = _unavailable(failed.error) if known else failed.error
+                batch[0].decide(_unavailable(failed.error) if known else failed.error)
                 return
-            for write in batch:
+            for place, write in enumerate(batch):
                 write.result = write.error = None
                 self._write([write])
+                if self._unsure is not None:
+                    # The others wait, in their order, until the disk has answered.
+                    self._waiting.extendleft(reversed(batch[place + 1 :]))
+                    return
 
     def _transact(self, batch: list[_Write]) -> None:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
             for write in batch:
+                changes = connection.total_changes()
                 try:
                     write.result = write.statements(connection)
                 except EngineError as error:
+                    if connection.total_changes() != changes:
+                        raise  # a refusal that has written takes the transaction with it
                     write.error = error
-        except Exception as error:  # noqa: BLE001 # the boundary: each writer hears of its own
+        except Exception as error:  # the boundary: each writer hears of its own
             self._roll_back()
             raise _StatementFailed(error) from error
         try:
             self._commit(connection)
         except (apsw.Error, OSError) as error:
-            self._look_up(batch, error)
+            # Nothing is assumed: the disk is asked what it has, when it can be read again.
+            self._unsure = (batch, error)
+            self._ask_the_disk()
+        else:
+            for write in batch:
+                write.decide()
         self.commits += 1
         self.writes += len(batch)
 
@@ -181,23 +216,35 @@ class Committer:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
         except apsw.Error:
-            self._replace_connection()
+            self._disconnect()
 
-    def _replace_connection(self) -> None:
+    def _disconnect(self) -> None:
+        self._is_connected = False
         self._connection.close(True)
-        self._connection = self._reopen()
 
-    def _look_up(self, batch: list[_Write], error: Exception) -> None:
-        """After a failed commit nothing is assumed: reopen, and ask the disk what it has."""
+    def _connect(self) -> None:
+        """Open the file again when the connection had to be given up; it may take several tries."""
+        if not self._is_connected:
+            self._connection = self._reopen()
+            self._is_connected = True
+
+    def _ask_the_disk(self) -> bool:
+        """Find out on a fresh connection what a failed commit left; False when it cannot be told."""
+        if self._unsure is None:
+            raise AssertionError("every commit is known")
+        batch, error = self._unsure
         try:
             self._replace_connection()
-        except EngineError as unavailable:
-            for write in batch:
-                write.error = write.error or unavailable
-            return
+            landed = [write.error is None and write.landed(self._connection) for write in batch]
+        except (EngineError, apsw.Error):
+            return False
+        self._unsure = None
+        for write, is_there in zip(batch, landed, strict=True):
+            write.decide(None if is_there else _unavailable(error))
+        # After `_flush` has told those of its own batch, a second telling does nothing.
         for write in batch:
-            if write.error is None and not write.landed(self._connection):
-                write.error = _unavailable(error)
+            write.tell()
+        return True
 
 
 class _StatementFailed(Exception):
@@ -215,6 +262,8 @@ def _unavailable(error: Exception) -> StoreUnavailable:
         why = "the disk that holds the store is full; free some space"
     elif isinstance(error, apsw.ReadOnlyError):
         why = "the store is read-only; check the permissions of its folder"
+    elif isinstance(error, apsw.IOError):
+        why = f"the disk that holds the store failed ({error}); check the disk and its limits"
     else:
         why = f"the store failed: {error}"
     return StoreUnavailable(f"{why}; nothing was written, it is safe to try again")

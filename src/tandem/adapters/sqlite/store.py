@@ -22,7 +22,13 @@ from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.domain.automation import parse_document
 from tandem.domain.change import Change, NodeArtifact
 from tandem.domain.command import Claim, Command, decide
-from tandem.domain.errors import ChangeRefused, LeaseLost, NotFound, StoreUnavailable
+from tandem.domain.errors import (
+    ChangeRefused,
+    EngineError,
+    LeaseLost,
+    NotFound,
+    StoreUnavailable,
+)
 from tandem.domain.graph import Plan
 from tandem.domain.ids import ChangeId, DefinitionDigest, EngineId, RunId, TenantId
 from tandem.domain.lifecycle import RunEvent, RunState
@@ -32,6 +38,10 @@ from tandem.ports.store import EngineRow, Held, NewRun, OpenGate, RunFilter
 
 _PLANS_MAX = 256
 _NUMBER_MAX = 2**62
+_IN_STATUS = {
+    "list_runs": "list_runs_of_status",
+    "list_runs_of_automation": "list_runs_of_automation_in_status",
+}
 
 Found = list[dict[str, Any]]
 
@@ -65,10 +75,16 @@ class SqliteStore:
                 f"cannot write beside the store {path}: {error.strerror}; "
                 "check the permissions of its folder, or set TANDEM_STATE_DIR"
             ) from error
-        writer = reopen()
-        migrate(writer, path)
+        try:
+            # Two processes that make the same new file at once would find it locked.
+            with turnstile.turn():
+                writer = reopen()
+                migrate(writer, path)
+                self._reader = open_connection(path, synchronous=synchronous, read_only=True)
+        except EngineError:
+            turnstile.close()
+            raise
         self._committer = Committer(writer, turnstile, reopen=reopen, commit=commit)
-        self._reader = open_connection(path, synchronous=synchronous, read_only=True)
         self._data_version = self._read_data_version()
 
     @property
@@ -190,9 +206,7 @@ class SqliteStore:
 
         def write(connection: apsw.Connection) -> Sequence[RunView]:
             claimed.clear()
-            found = connection.execute(
-                statement, (engine_id, now_ms, limit)
-            ).fetchall()
+            found = connection.execute(statement, (engine_id, now_ms, limit)).fetchall()
             for (run_no,) in found:
                 row = _fetch(connection, self._sql["find_run_by_no"], (run_no,))[0]
                 view = self._view(connection, rows.run_of(row))
@@ -262,12 +276,16 @@ class SqliteStore:
 
         Raises:
             NotFound: no such run for this tenant.
+            StoreUnavailable: the file cannot be read.
         """
-        self._reader.execute("BEGIN")
         try:
-            return self._load(self._reader, run_id, tenant)
-        finally:
-            self._reader.execute("COMMIT")
+            self._reader.execute("BEGIN")
+            try:
+                return self._load(self._reader, run_id, tenant)
+            finally:
+                self._reader.execute("COMMIT")
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
 
     def _load(self, connection: apsw.Connection, run_id: RunId, tenant: TenantId) -> RunView:
         found = _fetch(connection, self._sql["find_run"], (run_id, tenant))
@@ -312,30 +330,38 @@ class SqliteStore:
         try:
             return _fetch(self._reader, self._sql[name], values)
         except apsw.Error as error:
-            raise StoreUnavailable(f"cannot read the store {self._path}: {error}") from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: apsw.Error) -> StoreUnavailable:
+        return StoreUnavailable(f"cannot read the store {self._path}: {error}; check its disk")
 
     def find_run(self, run_id: RunId, *, tenant: TenantId) -> Run | None:
         """See `Store.find_run`."""
         found = self._find("find_run", run_id, tenant)
         return rows.run_of(found[0]) if found else None
 
+    def list_run_ids(self, prefix: str, *, tenant: TenantId, limit: int) -> Sequence[RunId]:
+        """Return ids of runs that begin with `prefix`, in the order of the ids."""
+        found = self._find("list_run_ids", tenant, prefix, prefix + "\U0010ffff", limit)
+        return [RunId(row["run_id"]) for row in found]
+
     def list_runs(self, chosen: RunFilter) -> Sequence[Run]:
         """See `Store.list_runs`."""
         before = _NUMBER_MAX if chosen.before_no is None else chosen.before_no
         tenant, limit = chosen.tenant, chosen.limit
+        name = "list_runs"
+        of: tuple[str, ...] = (tenant,)
         if chosen.automation_id is not None:
-            name = "list_runs_of_automation"
-            found = self._find(name, tenant, chosen.automation_id, before, limit)
-            wanted = set(chosen.statuses or RunState)
-            return [run for run in map(rows.run_of, found) if run.status in wanted]
-        if chosen.statuses:
-            parts = [
-                self._find("list_runs_of_status", tenant, status.value, before, limit)
-                for status in chosen.statuses
-            ]
-            merged = sorted((row for part in parts for row in part), key=lambda r: -r["run_no"])
-            return [rows.run_of(row) for row in merged[:limit]]
-        return [rows.run_of(row) for row in self._find("list_runs", tenant, before, limit)]
+            name, of = "list_runs_of_automation", (tenant, chosen.automation_id)
+        if not chosen.statuses:
+            return [rows.run_of(row) for row in self._find(name, *of, before, limit)]
+        name = _IN_STATUS[name]
+        parts = [
+            self._find(name, *of, status.value, before, limit)
+            for status in dict.fromkeys(chosen.statuses)
+        ]
+        merged = sorted((row for part in parts for row in part), key=lambda row: -row["run_no"])
+        return [rows.run_of(row) for row in merged[:limit]]
 
     def list_events(
         self, run_id: RunId, *, tenant: TenantId, after_seq: int, limit: int
@@ -370,6 +396,10 @@ class SqliteStore:
         self, *, tenant: TenantId, status: GateStatus, run_id: RunId | None, limit: int
     ) -> Sequence[OpenGate]:
         """See `Store.list_gates`."""
+        if run_id is None:
+            found = self._find("list_gates", status.value, tenant, limit)
+        else:
+            found = self._find("list_gates_in_run", status.value, tenant, run_id, limit)
         return [
             OpenGate(
                 run_id=RunId(row["of_run"]),
@@ -378,7 +408,7 @@ class SqliteStore:
                 run_status=RunState(row["run_status"]),
                 gate=_gate(row),
             )
-            for row in self._find("list_gates", status.value, tenant, run_id, limit)
+            for row in found
         ]
 
     def list_due(self, *, now_ms: int, limit: int) -> Sequence[tuple[TenantId, RunId]]:
@@ -424,7 +454,10 @@ class SqliteStore:
 
     async def changed_elsewhere(self) -> bool:
         """See `Store.changed_elsewhere`."""
-        version = self._read_data_version()
+        try:
+            version = self._read_data_version()
+        except apsw.Error:
+            return True  # it cannot be told, so whoever asks has to look
         changed = version != self._data_version
         self._data_version = version
         return changed

@@ -7,7 +7,15 @@ already waits, so the turns alternate; `busy_timeout` alone lets a busy writer w
 
 import fcntl
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from tandem.domain.errors import StoreUnavailable
+
+TURN_WAIT_MAX_S = 30.0
+_POLL_S = 0.001
 
 
 class Turnstile:
@@ -29,6 +37,33 @@ class Turnstile:
         fcntl.flock(self._queue, fcntl.LOCK_UN)
         self._is_next = False
         return True
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Have the turn, waiting for it without a loop; for opening the store.
+
+        Raises:
+            StoreUnavailable: another process did not let it go.
+        """
+        give_up_at = time.monotonic() + TURN_WAIT_MAX_S
+        while not self.try_enter():
+            if time.monotonic() > give_up_at:
+                self.give_up()
+                raise StoreUnavailable(
+                    "another process held the store's turn too long; nothing was written, it is "
+                    "safe to try again"
+                )
+            time.sleep(_POLL_S)
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def give_up(self) -> None:
+        """Let the place in the queue go; the turn is not wanted any more."""
+        if self._is_next:
+            fcntl.flock(self._queue, fcntl.LOCK_UN)
+            self._is_next = False
 
     def leave(self) -> None:
         """Give the turn to the next process."""

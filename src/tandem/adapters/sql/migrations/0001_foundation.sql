@@ -44,6 +44,8 @@ CREATE TABLE run (
 );
 CREATE INDEX run_queue ON run (owner, due_at_ms) WHERE status = 'queued' AND due_at_ms IS NOT NULL;
 CREATE INDEX run_due ON run (due_at_ms) WHERE due_at_ms IS NOT NULL;
+CREATE INDEX run_parked ON run (due_at_ms)
+    WHERE status IN ('paused', 'awaiting_approval') AND due_at_ms IS NOT NULL;
 CREATE INDEX run_of_tenant ON run (tenant, run_no);
 CREATE INDEX run_of_status ON run (tenant, status, run_no);
 CREATE INDEX run_of_automation ON run (tenant, automation_id, run_no);

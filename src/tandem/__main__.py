@@ -1,0 +1,104 @@
+"""The program: wires the parts and hands them to the command line."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tandem.adapters.local.artifacts import FileArtifacts
+    from tandem.adapters.local.host import LocalHost
+    from tandem.adapters.sqlite.store import SqliteStore
+    from tandem.domain.automation import Automation
+    from tandem.settings import Settings
+    from tandem.wiring import Parts
+
+
+class LocalTools:
+    """The parts of this machine. See `adapters.cli.tools.Tools` for what each promises.
+
+    Everything is imported when it is asked for: `tandem --help` needs none of it.
+    """
+
+    def read_settings(self) -> "Settings":
+        """See `Tools.read_settings`."""
+        from tandem.settings import read_settings
+
+        return read_settings(os.environ)
+
+    def open_engine(
+        self,
+        settings: "Settings",
+        *,
+        drives: bool = True,
+        own_only: bool = False,
+        on_problem: Callable[[str], None] | None = None,
+    ) -> "AbstractAsyncContextManager[Parts]":
+        """See `Tools.open_engine`."""
+        from tandem.wiring import open_engine
+
+        return open_engine(settings, drives=drives, own_only=own_only, on_problem=on_problem)
+
+    def open_store(self, settings: "Settings") -> "SqliteStore":
+        """See `Tools.open_store`."""
+        from tandem.wiring import open_store
+
+        return open_store(settings)
+
+    def open_artifacts(self, settings: "Settings") -> "FileArtifacts":
+        """See `Tools.open_artifacts`."""
+        from tandem.adapters.local.artifacts import FileArtifacts
+
+        return FileArtifacts(settings.state_dir / "artifacts")
+
+    def open_host(self, settings: "Settings") -> "LocalHost":
+        """See `Tools.open_host`."""
+        from tandem.adapters.local.host import LocalHost
+
+        return LocalHost(settings.state_dir)
+
+    def load_automation(self, path: Path) -> "Automation":
+        """See `Tools.load_automation`."""
+        from tandem.adapters.files.document import load_automation
+
+        return load_automation(path)
+
+    def automation_json_schema(self) -> Mapping[str, Any]:
+        """See `Tools.automation_json_schema`."""
+        from tandem.adapters.files.document import automation_json_schema
+
+        return automation_json_schema()
+
+    def sqlite_version(self) -> str:
+        """See `Tools.sqlite_version`."""
+        import apsw
+
+        return apsw.sqlite_lib_version()
+
+    def file_system_of(self, path: Path) -> str:
+        """See `Tools.file_system_of`."""
+        from tandem.adapters.sqlite.connection import file_system_of
+
+        return file_system_of(path)
+
+    async def isolation_of(self, settings: "Settings") -> str:
+        """See `Tools.isolation_of`."""
+        from tandem.adapters.local.spawner import Spawner
+        from tandem.domain.ids import EngineId
+
+        async with Spawner(settings.isolation) as spawner:  # type: ignore[arg-type] # checked text
+            isolates = await spawner.isolates(EngineId("doctor"))
+        return "pid_namespace" if isolates else "subreaper"
+
+
+def main() -> int:
+    """Run the command line; returns its exit code."""
+    from tandem.adapters.cli.app import main as run_command_line
+
+    return run_command_line(LocalTools())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,264 @@
+"""The whole of `run` and `resume`: open an engine, drive, tell how it ended."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Final, TypeVar
+
+import click
+import msgspec
+
+from tandem.adapters.cli import exits, text
+from tandem.adapters.cli.display import Display, JsonLines, Lines, Quiet
+from tandem.adapters.cli.given import Decisions
+from tandem.adapters.cli.references import find_run_id, short_id
+from tandem.adapters.cli.session import Session
+from tandem.adapters.cli.story import document, is_unfinished, read_story
+from tandem.adapters.cli.summary import print_summary
+from tandem.adapters.cli.tools import LocalStore, OpenEngine, Tools
+from tandem.domain.automation import Automation
+from tandem.domain.command import Recover, Resume
+from tandem.domain.errors import NotFound, Refused
+from tandem.domain.ids import LOCAL_TENANT, RunId
+from tandem.domain.json import JsonObject
+from tandem.domain.lifecycle import DRIVEN, LIVE, TERMINAL, RunState
+from tandem.domain.run import Run
+from tandem.ports.host import Host
+from tandem.ports.store import RunFilter
+from tandem.settings import Settings
+
+UNFINISHED_MAX: Final = 1_000
+
+_T = TypeVar("_T")
+
+
+class Look(Enum):
+    """How a command shows what happens; AUTO is the live view on a terminal, else lines."""
+
+    AUTO = "auto"
+    JSON = "json"
+    QUIET = "quiet"
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that is asked for. `workspace` is absolute."""
+
+    automation: Automation
+    inputs: JsonObject
+    workspace: str
+    decisions: Decisions
+
+
+def workspace_of(automation: Automation, given: Path | None) -> str:
+    """Return the workspace of a run: the given one, the automation's, or the current directory.
+
+    Raises:
+        NotFound: it is not a directory.
+    """
+    folder = (given or Path(automation.workspace_root or ".")).expanduser().absolute()
+    if not folder.is_dir():
+        raise NotFound(f"the workspace {folder} is not a directory; create it, or name another")
+    return str(folder)
+
+
+def detach(tools: Tools, settings: Settings, order: Order, look: Look) -> int:
+    """Create the run for whoever takes it, and print its id."""
+
+    async def create() -> Run:
+        async with tools.open_engine(settings, drives=False, on_problem=text.note) as parts:
+            return await parts.engine.start(
+                order.automation, order.inputs, workspace=order.workspace
+            )
+
+    run = asyncio.run(create())
+    if look is Look.JSON:
+        result = {"type": "result", "run_id": run.run_id, "status": run.status, "detached": True}
+        text.print_json(result, indent=0)
+    else:
+        click.echo(run.run_id)
+    return exits.COMPLETED
+
+
+def run(tools: Tools, settings: Settings, order: Order, look: Look) -> int:
+    """Create a run, drive it until it rests, tell how it was left; return the exit code."""
+
+    async def choose(parts: OpenEngine) -> list[RunId]:
+        started = await parts.engine.start(
+            order.automation, order.inputs, workspace=order.workspace, owned=True
+        )
+        return [started.run_id]
+
+    return _drive(tools, settings, choose, order.decisions, look, after_seq=0)
+
+
+def resume(
+    tools: Tools,
+    settings: Settings,
+    name: str | None,
+    decisions: Decisions,
+    look: Look,
+    *,
+    every: bool,
+) -> int | None:
+    """Take runs over, drive them until they rest, tell how; None when there was nothing to do.
+
+    Raises:
+        NotFound: no run is named so.
+        Refused: an engine that lives has the run, or it has ended for good.
+        click.UsageError: several runs could be meant.
+    """
+    host = tools.open_host(settings)
+    store = tools.open_store(settings)
+    try:
+        if every or name is None:
+            chosen = _unfinished(store, host, every=every)
+        else:
+            chosen = [find_run_id(store, name)]
+    finally:
+        store.close()
+    if not chosen:
+        if look is not Look.JSON:
+            text.note("there is no unfinished run")
+        return None
+
+    async def take(parts: OpenEngine) -> list[RunId]:
+        taken: list[RunId] = []
+        for run_id in chosen:
+            try:
+                await _take(parts, run_id)
+            except Refused as refused:
+                if not every:
+                    raise
+                text.note(str(refused))
+                continue
+            taken.append(run_id)
+        return taken
+
+    return _drive(tools, settings, take, decisions, look, after_seq=None)
+
+
+def _unfinished(store: LocalStore, host: Host, *, every: bool) -> list[RunId]:
+    chosen = RunFilter(tenant=LOCAL_TENANT, statuses=tuple(sorted(LIVE)), limit=UNFINISHED_MAX)
+    engines = {engine.engine_id: engine for engine in store.list_engines()}
+    found: list[Run] = []
+    for run in store.list_runs(chosen):
+        holder = run.engine_id or run.owner
+        engine = engines.get(holder) if holder is not None else None
+        if engine is None or host.is_dead(engine, now_ms=_now_ms()):
+            found.append(run)
+    if len(found) > 1 and not every:
+        names = "\n".join(
+            f"  {short_id(run.run_id)}  {run.status.value}  {text.one_line(run.name)}"
+            for run in found
+        )
+        raise click.UsageError(f"several runs are unfinished; name one, or say --all:\n{names}")
+    return [run.run_id for run in reversed(found)]
+
+
+def _now_ms() -> int:
+    import time
+
+    return time.time_ns() // 1_000_000
+
+
+async def _take(parts: OpenEngine, run_id: RunId) -> None:
+    """Make the run this engine's own, in whatever state it was left.
+
+    Raises:
+        Refused: an engine that lives has it, or it has ended for good.
+    """
+    engine = parts.engine
+    await engine.take_over(run_id, own=True)
+    run = parts.store.find_run(run_id, tenant=LOCAL_TENANT)
+    if run is None:
+        raise NotFound(f"there is no run {run_id}")
+    if run.status in (RunState.FAILED, RunState.BLOCKED):
+        await engine.execute(run_id, Recover(owner=engine.engine_id))
+    elif run.status is RunState.PAUSED and not run.parked:
+        await engine.execute(run_id, Resume(owner=engine.engine_id))
+    elif run.status in TERMINAL and not is_unfinished(run):
+        raise Refused(
+            f"run {run_id} is {run.status.value}; there is nothing to resume", code="run_ended"
+        )
+
+
+def _drive(
+    tools: Tools,
+    settings: Settings,
+    choose: Callable[[OpenEngine], Awaitable[list[RunId]]],
+    decisions: Decisions,
+    look: Look,
+    *,
+    after_seq: int | None,
+) -> int:
+    async def drive() -> int:
+        async with tools.open_engine(settings, own_only=True, on_problem=text.note) as parts:
+            run_ids = await choose(parts)
+            with _display(look, several=len(run_ids) > 1) as display:
+                session = Session(parts, display, decisions)
+                if hasattr(display, "answered"):
+                    display.answered = session.wake
+                try:
+                    runs = await session.follow(run_ids, after_seq=after_seq)
+                except* BrokenPipeError:
+                    names = ", ".join(short_id(run_id) for run_id in run_ids)
+                    text.note(f"nobody reads the output any more: run {names} was handed back")
+                    raise
+            for run_id in run_ids:
+                _tell_end(tools, settings, parts, run_id, look)
+            return exits.worst([exits.code_of_state(run.status) for run in runs])
+
+    return _run_loop(drive)
+
+
+def _run_loop(main: Callable[[], Awaitable[_T]]) -> _T:
+    async def start() -> _T:
+        return await main()
+
+    return asyncio.run(start())
+
+
+def _tell_end(
+    tools: Tools, settings: Settings, parts: OpenEngine, run_id: RunId, look: Look
+) -> None:
+    host = tools.open_host(settings)
+    story = read_story(parts.store, host, run_id, self_id=parts.engine.engine_id)
+    if look is Look.JSON:
+        code = exits.code_of_state(story.run.status)
+        found = document(story, parts.artifacts, settings)
+        text.print_json({"type": "result", "exit_code": code, **found}, indent=0)
+    else:
+        print_summary(story, parts.artifacts, settings)
+
+
+@contextmanager
+def _display(look: Look, *, several: bool) -> Iterator[Display]:
+    if look is Look.JSON:
+        yield JsonLines()
+    elif look is Look.QUIET:
+        yield Quiet()
+    elif several or not text.is_terminal() or not _is_in_foreground():
+        yield Lines(named=several)
+    else:
+        from tandem.adapters.cli.live import LiveView
+
+        with LiveView() as view:
+            yield view
+
+
+def _is_in_foreground() -> bool:
+    from tandem.adapters.cli.keyboard import is_ours
+
+    return is_ours()
+
+
+def states_text(states: Sequence[RunState]) -> str:
+    """Return the names of states for a message."""
+    return ", ".join(state.value for state in states)
+
+
+def is_driven(run: Run) -> bool:
+    """Say whether an engine holds a claim on the run."""
+    return run.status in DRIVEN

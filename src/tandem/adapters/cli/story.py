@@ -1,0 +1,272 @@
+"""What there is to say about a run: what happened, where, why, and what to do next."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tandem.adapters.cli import text
+from tandem.adapters.cli.references import short_id
+from tandem.adapters.cli.tools import LocalStore
+from tandem.domain.change import NodeArtifact
+from tandem.domain.errors import EngineError
+from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
+from tandem.domain.json import JsonValue, decode
+from tandem.domain.lifecycle import DRIVEN, TERMINAL, NodeState, RunState
+from tandem.domain.run import Attempt, NodeRun, Run
+from tandem.domain.view import RunView
+from tandem.ports.artifacts import Artifacts
+from tandem.ports.host import Host
+from tandem.settings import Settings
+
+_DETAIL_LINES_MAX: Final = 12
+_OUTPUT_BYTES_MAX: Final = 65_536
+
+S, N = RunState, NodeState
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Four answers; `next` are commands to type, or sentences when there is none."""
+
+    what: str
+    where: str = ""
+    why: str = ""
+    next: tuple[str, ...] = ()
+
+
+class Story(msgspec.Struct, frozen=True, kw_only=True):
+    """One consistent picture of a run. `holder` is `alive`, `dead`, or empty when none has it."""
+
+    view: RunView
+    attempts: Sequence[Attempt]
+    artifacts: Sequence[NodeArtifact]
+    holder: str
+    now_ms: int
+
+    @property
+    def run(self) -> Run:
+        """The row of the run."""
+        return self.view.run
+
+    @property
+    def duration_ms(self) -> int:
+        """How long the run took, or has taken until now."""
+        run = self.run
+        return (run.finished_at_ms or self.now_ms) - (run.started_at_ms or run.created_at_ms)
+
+
+def read_story(store: LocalStore, host: Host, run_id: RunId, *, self_id: str = "") -> Story:
+    """Read everything about a run; `self_id` is an engine of this process, which leaves soon.
+
+    Raises:
+        NotFound: there is no such run.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    view = store.read(run_id, tenant=LOCAL_TENANT)
+    run = view.run
+    return Story(
+        view=view,
+        attempts=store.list_attempts(run_id, tenant=LOCAL_TENANT),
+        artifacts=store.list_artifacts(run_id, tenant=LOCAL_TENANT),
+        holder=holder_state(store, host, run, self_id=self_id),
+        now_ms=now_ms,
+    )
+
+
+def holder_state(store: LocalStore, host: Host, run: Run, *, self_id: str = "") -> str:
+    """Say whether the engine that drives the run, or has it for itself, lives."""
+    holder: EngineId | None = run.engine_id or run.cleanup or run.owner
+    if holder is None:
+        return ""
+    if holder == self_id:
+        return "dead"  # it is about to leave
+    now_ms = time.time_ns() // 1_000_000
+    row = next((e for e in store.list_engines() if e.engine_id == holder), None)
+    return "dead" if row is None or host.is_dead(row, now_ms=now_ms) else "alive"
+
+
+def explain(story: Story) -> Explanation:
+    """Return the four answers for the state that the run is in."""
+    run = story.run
+    name = short_id(run.run_id)
+    resume = f"tandem resume {name}"
+    done = f"{run.nodes_completed} of {text.count(run.nodes_total, 'node')} completed"
+    alone = story.holder != "alive"
+    match run.status:
+        case S.COMPLETED:
+            return Explanation(what=f"completed in {text.span(story.duration_ms)}; {done}")
+        case S.FAILED | S.BLOCKED:
+            return _explain_halted(story, done, resume)
+        case S.CANCELLED:
+            pending = "; processes of it are still being ended" if run.cleanup else ""
+            return Explanation(
+                what=f"cancelled; {done}{pending}",
+                why=run.stop_reason,
+                next=(resume,) if run.cleanup and alone else (),
+            )
+        case S.RUNNING | S.PAUSING:
+            return _explain_driven(story, done, resume)
+        case S.QUEUED:
+            due = f"; due {text.moment(run.due_at_ms)}" if run.queue_reason else ""
+            return Explanation(
+                what=f"queued; {done}",
+                why=(run.queue_reason or run.detail or "waits for an engine") + due,
+                next=(resume,) if alone else (),
+            )
+        case S.AWAITING_APPROVAL:
+            return _explain_gates(story, done, resume)
+        case S.PAUSED:
+            if run.parked:
+                return Explanation(
+                    what=f"waiting for time; {done}",
+                    where=", ".join(f"node `{w.node_id}`" for w in story.view.waits.values()),
+                    why=f"{run.parked}, due {text.moment(run.due_at_ms)}",
+                    next=(resume,) if alone else (),
+                )
+            return Explanation(
+                what=f"paused; {done}",
+                why=run.pause_reason,
+                next=(resume, f"tandem runs cancel {name}"),
+            )
+
+
+def _explain_driven(story: Story, done: str, resume: str) -> Explanation:
+    run = story.run
+    running = ", ".join(f"`{story.view.plan.nodes[n].node_id}`" for n in sorted(story.view.running))
+    where = f"running: {running}" if running else ""
+    if story.holder == "alive":
+        return Explanation(what=f"{run.status.value}; {done}", where=where, why=run.detail)
+    return Explanation(
+        what=f"interrupted; {done}",
+        where=where,
+        why=f"engine {run.engine_id} drove it and is gone",
+        next=(resume,),
+    )
+
+
+def _explain_gates(story: Story, done: str, resume: str) -> Explanation:
+    run, name = story.run, short_id(story.run.run_id)
+    gates = sorted(story.view.gates.values(), key=lambda gate: gate.requested_at_ms)
+    decide = [
+        f"tandem gates decide {name} {'|'.join(gate.decisions)} --node {gate.node_id}"
+        for gate in gates
+    ]
+    return Explanation(
+        what=f"waiting for a decision; {done}",
+        where=", ".join(f"gate `{gate.node_id}`" for gate in gates),
+        why="; ".join(dict.fromkeys(text.one_line(g.instructions or g.title) for g in gates))
+        or run.detail,
+        next=(*decide, resume) if story.holder != "alive" else tuple(decide),
+    )
+
+
+def _explain_halted(story: Story, done: str, resume: str) -> Explanation:
+    run, view = story.run, story.view
+    halted = sorted(view.halted, key=lambda n: (view.node(n).failure is None, n))
+    roots = [n for n in halted if view.node(n).failure is not None] or halted
+    where = ", ".join(
+        f"node `{view.plan.nodes[n].node_id}`, attempt {view.node(n).attempts}"
+        if view.node(n).attempts
+        else f"node `{view.plan.nodes[n].node_id}`"
+        for n in roots
+    )
+    reasons = [failure_of(story, n) for n in roots]
+    return Explanation(
+        what=f"{run.status.value} after {text.span(story.duration_ms)}; {done}",
+        where=where,
+        why="\n".join(filter(None, reasons)) or run.detail,
+        next=(resume, f"tandem runs events {short_id(run.run_id)}"),
+    )
+
+
+def failure_of(story: Story, node_no: int) -> str:
+    """Return why a node failed: its newest message, and the last lines that the body said."""
+    node = story.view.node(node_no)
+    newest = [a for a in story.attempts if a.node_no == node_no and a.number == node.attempts]
+    message = node.failure.reason if node.failure is not None else ""
+    detail = ""
+    if newest:
+        message = message or newest[0].message
+        detail = newest[0].detail
+    lines = text.clean(detail).strip().splitlines()[-_DETAIL_LINES_MAX:]
+    return "\n".join((text.one_line(message), *(f"  | {line}" for line in lines))).strip()
+
+
+def status_file(run: Run, settings: Settings) -> Path:
+    """Return where the status file of the run lies."""
+    folder = Path(run.workspace) if run.workspace else settings.state_dir
+    return folder / ".tandem" / "runs" / run.run_id / "status.json"
+
+
+def read_output(node: NodeRun, artifacts: Artifacts) -> bytes:
+    """Return the output of a completed node as JSON text.
+
+    Raises:
+        NotFound: it was large and its file is gone.
+    """
+    if node.output is not None:
+        return node.output
+    if node.output_ref is not None:
+        return artifacts.get(LOCAL_TENANT, node.output_ref)
+    return b"null"
+
+
+def last_outputs(story: Story, artifacts: Artifacts) -> dict[str, JsonValue]:
+    """Return the outputs of the completed nodes that nothing comes after.
+
+    One above 64 KiB is shown as the reference of its artifact.
+    """
+    found: dict[str, JsonValue] = {}
+    for plan_node in story.view.plan.nodes:
+        node = story.view.node(plan_node.node_no)
+        if plan_node.successors or node.state is not N.COMPLETED:
+            continue
+        ref = node.output_ref
+        if ref is not None and ref.size_bytes > _OUTPUT_BYTES_MAX:
+            found[plan_node.node_id] = {"artifact": text.plain(ref)}
+            continue
+        try:
+            found[plan_node.node_id] = decode(read_output(node, artifacts))
+        except EngineError as error:
+            found[plan_node.node_id] = {"error": str(error)}
+    return found
+
+
+def document(story: Story, artifacts: Artifacts, settings: Settings) -> dict[str, Any]:
+    """Return the whole story as data, for programs."""
+    run, view = story.run, story.view
+    ids = [node.node_id for node in view.plan.nodes]
+    return {
+        **text.plain(run),
+        "duration_ms": story.duration_ms,
+        "holder": story.holder or None,
+        "explanation": text.plain(explain(story)),
+        "nodes": [
+            {
+                "node_id": ids[number],
+                **{k: v for k, v in text.plain(view.node(number)).items() if k != "output"},
+            }
+            for number in range(len(ids))
+        ],
+        "attempts": [{"node_id": ids[a.node_no], **text.plain(a)} for a in story.attempts],
+        "gates": [text.plain(gate) for gate in view.gates.values()],
+        "waits": [text.plain(wait) for wait in view.waits.values()],
+        "artifacts": [
+            {"node_id": ids[a.node_no], "attempt": a.attempt, **text.plain(a.ref)}
+            for a in story.artifacts
+        ],
+        "outputs": last_outputs(story, artifacts),
+        "status_file": str(status_file(run, settings)),
+    }
+
+
+def is_unfinished(run: Run) -> bool:
+    """Say whether a `resume` without a name may mean this run."""
+    return run.status not in TERMINAL or run.cleanup is not None
+
+
+def is_driven(run: Run) -> bool:
+    """Say whether an engine holds a claim on the run."""
+    return run.status in DRIVEN

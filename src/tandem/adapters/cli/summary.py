@@ -1,0 +1,88 @@
+"""The story of a run, printed for a person."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import click
+
+from tandem.adapters.cli import text
+from tandem.adapters.cli.story import Story, explain, last_outputs, status_file
+from tandem.domain.lifecycle import NodeState
+from tandem.domain.run import NodeRun
+from tandem.ports.artifacts import Artifacts
+from tandem.settings import Settings
+
+_ARTIFACTS_MAX: Final = 20
+_NODES_MAX: Final = 200
+
+
+def print_summary(story: Story, artifacts: Artifacts, settings: Settings) -> None:
+    """Print how a run was left: state, answers, outputs, files, where status.json lies."""
+    run = story.run
+    click.echo(f"\n{run.name or run.automation_id}  {run.run_id}")
+    print_explanation(story)
+    print_outputs(story, artifacts)
+    print_artifacts(story)
+    _print_field("status", str(status_file(run, settings)))
+
+
+def print_explanation(story: Story) -> None:
+    """Print what happened, where, why, and what to do next."""
+    found = explain(story)
+    _print_field("what", found.what)
+    _print_field("where", found.where)
+    _print_field("why", found.why)
+    for command in found.next:
+        _print_field("next", command)
+
+
+def print_outputs(story: Story, artifacts: Artifacts) -> None:
+    """Print the outputs of the last nodes, short."""
+    for node_id, value in last_outputs(story, artifacts).items():
+        _print_field("output", f"{node_id}: {text.short(value)}")
+
+
+def print_artifacts(story: Story) -> None:
+    """Print the files and large outputs that the run left."""
+    latest = {(left.node_no, left.ref.path or left.ref.name): left for left in story.artifacts}
+    for left in list(latest.values())[:_ARTIFACTS_MAX]:
+        ref = left.ref
+        _print_field("file", f"{ref.path or ref.name} ({text.size(ref.size_bytes)}, {ref.digest})")
+    if len(latest) > _ARTIFACTS_MAX:
+        _print_field("file", f"and {len(latest) - _ARTIFACTS_MAX} more")
+
+
+def print_nodes(story: Story) -> None:
+    """Print one line for each node: state, attempts, duration, error."""
+    nodes = story.view.plan.nodes
+    rows = [_row(story, number) for number in range(min(len(nodes), _NODES_MAX))]
+    text.print_table(rows)
+    if len(nodes) > _NODES_MAX:
+        click.echo(f"and {len(nodes) - _NODES_MAX} more; `--json` has them all")
+
+
+def _row(story: Story, number: int) -> Mapping[str, str]:
+    plan_node, node = story.view.plan.nodes[number], story.view.node(number)
+    failure = node.failure.reason if node.failure is not None else ""
+    return {
+        "node": text.one_line(plan_node.node_id),
+        "kind": plan_node.kind.value,
+        "state": node.state.value,
+        "attempts": str(node.attempts or ""),
+        "duration": duration(node, story.now_ms),
+        "error": text.one_line(failure or "; ".join(node.repair), width=80),
+    }
+
+
+def duration(node: NodeRun, now_ms: int) -> str:
+    """Return how long the node took, or has taken until now."""
+    if node.started_at_ms is None:
+        return ""
+    if node.finished_at_ms is None and node.state is NodeState.PENDING:
+        return ""
+    return text.span((node.finished_at_ms or now_ms) - node.started_at_ms)
+
+
+def _print_field(name: str, value: str) -> None:
+    for index, line in enumerate(text.clean(value).splitlines()):
+        click.echo(f"  {name if index == 0 else '':<8}{line}".rstrip())

@@ -1,0 +1,138 @@
+"""What the command line is given: everything concrete, chosen by whoever starts it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from tandem.domain.automation import Automation
+from tandem.domain.change import NodeArtifact
+from tandem.domain.ids import RunId, TenantId
+from tandem.domain.view import RunView
+from tandem.engine.engine import Engine
+from tandem.ports.artifacts import Artifacts
+from tandem.ports.host import Host
+from tandem.ports.store import Store
+from tandem.settings import Settings
+
+
+class LocalStore(Store, Protocol):
+    """The store of this machine: the port, and what only a person at the machine asks for."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        ...
+
+    def read(self, run_id: RunId, *, tenant: TenantId) -> RunView:
+        """Load a run as one consistent picture.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        ...
+
+    def list_run_ids(self, prefix: str, *, tenant: TenantId, limit: int) -> Sequence[RunId]:
+        """Return ids of runs that begin with `prefix`, in the order of the ids."""
+        ...
+
+    def list_artifacts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[NodeArtifact]:
+        """Return what the attempts of a run left, oldest first."""
+        ...
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the file; empty when all is well."""
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...
+
+
+class OpenEngine(Protocol):
+    """An open engine and what stands around it."""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; entered when it drives."""
+        ...
+
+    @property
+    def store(self) -> LocalStore:
+        """Its store."""
+        ...
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """Its large outputs."""
+        ...
+
+
+class Tools(Protocol):
+    """The concrete parts, each made when it is asked for."""
+
+    def read_settings(self) -> Settings:
+        """Read the settings of this process.
+
+        Raises:
+            InvalidSetting: a variable has a value that its setting does not allow.
+        """
+        ...
+
+    def open_engine(
+        self,
+        settings: Settings,
+        *,
+        drives: bool = True,
+        own_only: bool = False,
+        on_problem: Callable[[str], None] | None = None,
+    ) -> AbstractAsyncContextManager[OpenEngine]:
+        """Open an engine; leaving hands its runs back and closes the store.
+
+        Raises (when entered):
+            StoreUnavailable: the store cannot be opened.
+            StoreTooNew: a newer version made it.
+        """
+        ...
+
+    def open_store(self, settings: Settings) -> LocalStore:
+        """Open the store alone.
+
+        Raises:
+            StoreUnavailable: it cannot be opened.
+            StoreTooNew: a newer version made it.
+        """
+        ...
+
+    def open_artifacts(self, settings: Settings) -> Artifacts:
+        """Open the folder of large outputs."""
+        ...
+
+    def open_host(self, settings: Settings) -> Host:
+        """Return this machine's view of which engines live; it is not entered."""
+        ...
+
+    def load_automation(self, path: Path) -> Automation:
+        """Read an automation from a file.
+
+        Raises:
+            NotFound: there is no such file.
+            InvalidAutomation: with every mistake that was found.
+        """
+        ...
+
+    def automation_json_schema(self) -> Mapping[str, Any]:
+        """Return the JSON Schema of the file form."""
+        ...
+
+    def sqlite_version(self) -> str:
+        """Return the version of the SQLite that the store uses."""
+        ...
+
+    def file_system_of(self, path: Path) -> str:
+        """Return the type of the file system that holds `path`; empty where it cannot be told."""
+        ...
+
+    async def isolation_of(self, settings: Settings) -> str:
+        """Return how bodies are kept from outliving the engine here, tried out."""
+        ...

@@ -1,0 +1,40 @@
+"""Large outputs and workspaces of a simulated world, in memory; they outlive its processes."""
+
+from tandem.domain.artifact import ArtifactRef
+from tandem.domain.errors import NotFound
+from tandem.domain.ids import TenantId
+from tandem.domain.json import digest
+
+
+class MemoryArtifacts:
+    """Bytes by tenant and digest."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[TenantId, str], bytes] = {}
+
+    def put(self, tenant: TenantId, name: str, content: bytes, *, media_type: str) -> ArtifactRef:
+        """See `Artifacts.put`."""
+        ref = ArtifactRef(
+            name=name, digest=digest(content), size_bytes=len(content), media_type=media_type
+        )
+        self._kept[tenant, ref.digest] = content
+        return ref
+
+    def get(self, tenant: TenantId, ref: ArtifactRef) -> bytes:
+        """See `Artifacts.get`."""
+        try:
+            return self._kept[tenant, ref.digest]
+        except KeyError:
+            raise NotFound(f"the artifact {ref.digest} is gone") from None
+
+
+class NoFiles:
+    """A workspace in which there is nothing."""
+
+    def find_file(self, workspace: str, relative: str) -> ArtifactRef | None:
+        """See `WorkspaceFiles.find_file`."""
+        return None
+
+    def read_text(self, workspace: str, relative: str, *, bytes_max: int) -> str:
+        """See `WorkspaceFiles.read_text`."""
+        raise NotFound(f"there is no file {relative}")

@@ -1,0 +1,161 @@
+"""Bodies that follow a script, and the ledger that sees every one of them from outside."""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from hashlib import blake2b
+from random import Random
+
+import msgspec
+
+from tandem.domain.ids import AttemptId, EngineId
+from tandem.domain.json import JsonValue
+from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Succeeded
+from tandem.ports.executor import AttemptSpec, Progress
+from tandem.testing.clock import SimulatedClock
+from tandem.testing.loop import Process
+
+
+class Script(msgspec.Struct, frozen=True, kw_only=True):
+    """What the bodies of one node do.
+
+    The first `fails` bodies that come to their end fail, the next `repairs` miss the contract, and
+    all later ones end as `ending` says: `succeed`, `fail` or `repair`.
+    """
+
+    duration_ms: int
+    fails: int = 0
+    repairs: int = 0
+    ending: str = "succeed"
+    failure_class: FailureClass = FailureClass.EXECUTION_ERROR
+
+
+class Body(msgspec.Struct, kw_only=True):
+    """One execution of a node's body. A leftover is one that outlived its engine."""
+
+    spec: AttemptSpec
+    process: Process
+    is_live: bool = True
+    result: Outcome | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The run and the node."""
+        return self.spec.run_id, self.spec.node_id
+
+
+class Bodies:
+    """Every body of a simulated world. `started` is asked before a body counts as running."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.all: list[Body] = []
+        self.live: list[Body] = []
+        self.ends: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.successes: dict[tuple[str, str], JsonValue] = {}
+        self.started: Callable[[Body], None] = _ignore
+        self.reaped: Callable[[Body], None] = _ignore
+
+    def start(self, body: Body) -> None:
+        """A body begins."""
+        self.started(body)
+        self.all.append(body)
+        self.live.append(body)
+
+    def end(self, body: Body, result: Outcome | None = None) -> None:
+        """A body is gone; with a result it came to its own end."""
+        if not body.is_live:
+            return
+        body.is_live = False
+        self.live.remove(body)
+        body.result = result
+        if result is not None:
+            self.ends[body.key] += 1
+        if isinstance(result, Succeeded):
+            self.successes[body.key] = result.output
+
+    def bury(self, process: Process) -> None:
+        """An engine died: some of its bodies die with it, the others stay as leftovers."""
+        for body in list(self.live):
+            if body.process is process and self.random.random() < 0.5:
+                self.end(body)
+
+
+class ScriptedExecutor:
+    """The executor of one simulated process."""
+
+    def __init__(
+        self,
+        bodies: Bodies,
+        scripts: dict[tuple[str, str], Script],
+        process: Process,
+        clock: SimulatedClock,
+    ) -> None:
+        self._bodies = bodies
+        self._scripts = scripts
+        self._process = process
+        self._clock = clock
+
+    async def run(self, attempt: AttemptSpec, progress: Progress) -> Outcome:
+        """See `Executor.run`."""
+        bodies = self._bodies
+        script = self._scripts[attempt.run_id, attempt.node_id]
+        body = Body(spec=attempt, process=self._process)
+        bodies.start(body)
+        try:
+            progress("event", "started")
+            await self._clock.sleep(script.duration_ms)
+            result = outcome_of(script, bodies.ends[body.key], attempt)
+            bodies.end(body, result)
+            return result
+        finally:
+            if body.is_live and self._process.is_alive:
+                # Cancelled: what the body started takes a moment to die.
+                try:
+                    await self._clock.sleep(bodies.random.choice((0, 1, 15)))
+                finally:
+                    if self._process.is_alive:
+                        bodies.end(body)
+
+    async def end_leftovers(
+        self, *, engine_ids: Collection[EngineId], attempt_ids: Collection[AttemptId]
+    ) -> int:
+        """See `Executor.end_leftovers`."""
+        await self._clock.sleep(self._bodies.random.choice((0, 2, 20)))
+        found = [
+            body
+            for body in self._bodies.live
+            if body.spec.engine_id in engine_ids or body.spec.attempt_id in attempt_ids
+        ]
+        for body in found:
+            self._bodies.reaped(body)
+            self._bodies.end(body)
+        return len(found)
+
+
+def outcome_of(script: Script, ends: int, attempt: AttemptSpec) -> Outcome:
+    """Return how a body ends when `ends` bodies of its node came to their end before it."""
+    ending = script.ending
+    if ends < script.fails:
+        ending = "fail"
+    elif ends < script.fails + script.repairs:
+        ending = "repair"
+    match ending:
+        case "fail":
+            return Failed(failure_class=script.failure_class, message="as the script says")
+        case "repair":
+            return NeedsRepair(reasons=("as the script says",), output={"value": "unfinished"})
+        case _:
+            return Succeeded(output=output_of(attempt.node_id, attempt.inputs))
+
+
+def output_of(node_id: str, inputs: Mapping[str, JsonValue]) -> JsonValue:
+    """Return the output of a body: a value that depends on its inputs and on nothing else."""
+    parts = [node_id]
+    for name, given in sorted(inputs.items()):
+        value = given.get("value", "") if isinstance(given, dict) else ""
+        parts.append(f"{name}={value}")
+    return {"value": blake2b("|".join(parts).encode(), digest_size=6).hexdigest()}
+
+
+def _ignore(_body: Body) -> None:
+    """Nobody watches."""

@@ -1,0 +1,553 @@
+"""One seeded world: engines on one store, users, faults, and the rules that must hold.
+
+`simulate(seed)` builds the world, lets it go wrong for a while, then lets it calm down and demands
+that every run comes to an end. The same seed gives the same events.
+"""
+
+import asyncio
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import Context
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+import apsw
+import msgspec
+
+from tandem.adapters.sqlite.store import SqliteStore
+from tandem.domain.change import Change
+from tandem.domain.command import Cancel, Command, DecideGate, Pause, Recover, Resume
+from tandem.domain.driving import GATE_EXPIRES_AFTER_MS
+from tandem.domain.errors import EngineError, NotFound, Refused
+from tandem.domain.graph import Plan
+from tandem.domain.ids import LOCAL_TENANT, ChangeId, DefinitionDigest, EngineId, RunId, TenantId
+from tandem.domain.json import decode
+from tandem.domain.lifecycle import TERMINAL, RunState
+from tandem.domain.run import GatePurpose, GateStatus, Run
+from tandem.engine.engine import Engine, Limits
+from tandem.ports.store import NewRun
+from tandem.testing.artifacts import MemoryArtifacts, NoFiles
+from tandem.testing.builders import Story, ending_of, random_story
+from tandem.testing.clock import SimulatedClock
+from tandem.testing.executor import Bodies, Body, Script, ScriptedExecutor
+from tandem.testing.faults import Crashed, Fault, Faults, FaultyCommit
+from tandem.testing.host import SimulatedHost, SimulatedMachine
+from tandem.testing.ids import SeededIds
+from tandem.testing.invariants import Invariants, Seen, Violation
+from tandem.testing.loop import Process, SimulatedLoop, Stuck
+
+T = TypeVar("T")
+
+CALM_S_MAX = 120.0
+"""How long a world without faults may take until every run has ended, in simulated seconds."""
+CRASHES_MAX = 4
+"""A node that takes its engine down five times fails, so that many would change how a run ends."""
+HOUR_MS = 3_600_000
+
+
+class Broken(AssertionError):
+    """A seed under which an invariant does not hold; the message repeats it in one line."""
+
+
+class EngineDied(Exception):
+    """The engine that was asked died before it answered."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened in a world."""
+
+    seed: int
+    events: list[Seen]
+    crashes: int
+    bodies: int
+    callbacks: int
+    simulated_s: float
+    endings: list[RunState]
+
+
+class EngineProcess(Process):
+    """A process with one engine in it, from its start to its end or its death."""
+
+    def __init__(self, name: str, loop: SimulatedLoop) -> None:
+        super().__init__(name)
+        self.ready: asyncio.Future[Engine] = loop.create_future()
+        self.gone: asyncio.Future[None] = loop.create_future()
+        self.stop = asyncio.Event()
+        self.store: WatchedStore | None = None
+
+
+class WatchedStore(SqliteStore):
+    """The real store; what it answers is compared with what is on disk."""
+
+    def __init__(self, path: Path, invariants: Invariants, commit: Any) -> None:
+        self._invariants = invariants
+        self.on_lie: Callable[[str], None] = lambda _text: None
+        super().__init__(path, synchronous="OFF", commit=commit)
+
+    async def create_run(self, new: NewRun, *, now_ms: int) -> Run:
+        """See `Store.create_run`."""
+        self._invariants.expect(new.run_id, new.plan)
+        return await self._watch(super().create_run(new, now_ms=now_ms), new.change_id)
+
+    def apply(self, change: Change) -> Awaitable[None]:
+        """See `Store.apply`."""
+        written = super().apply(change)
+        if isinstance(written, asyncio.Future):
+            written.add_done_callback(lambda done: self._applied(done, change.change_id))
+        return written
+
+    def _applied(self, done: asyncio.Future[None], change_id: ChangeId) -> None:
+        if not done.cancelled():
+            self._compare(done.exception(), change_id)
+
+    async def execute(
+        self, run_id: RunId, command: Command, *, tenant: TenantId, change_id: ChangeId, now_ms: int
+    ) -> Change:
+        """See `Store.execute`."""
+        return await self._watch(
+            super().execute(run_id, command, tenant=tenant, change_id=change_id, now_ms=now_ms),
+            change_id,
+        )
+
+    async def _watch(self, answer: Coroutine[Any, Any, T], change_id: ChangeId) -> T:
+        try:
+            result = await answer
+        except EngineError as error:
+            self._compare(error, change_id)
+            raise
+        self._compare(None, change_id)
+        return result
+
+    def _compare(self, error: BaseException | None, change_id: ChangeId) -> None:
+        if error is None and not self._invariants.has_change(change_id):
+            self.on_lie(f"change {change_id} was acknowledged and is not on disk")
+        if isinstance(error, EngineError) and self._invariants.has_change(change_id):
+            self.on_lie(f"change {change_id} is on disk, but: {error}")
+
+
+class World:
+    """Everything of one seed. `gentle` worlds have no command that changes how runs end."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.random = Random(seed)
+        self.loop = SimulatedLoop(Random(self.random.random()))
+        self.clock = SimulatedClock(self.loop)
+        self.path = folder / "tandem.db"
+        shutil.copyfile(_template(), self.path)
+        self.bodies = Bodies(Random(self.random.random()))
+        self.invariants = Invariants(self.path, self.bodies)
+        self.bodies.started = self._guarded(self.invariants.body_started)
+        self.bodies.reaped = self._guarded(self.invariants.body_reaped)
+        self.machine = SimulatedMachine(
+            self.loop, Random(self.random.random()), loses=self.random.choice((0, 0, 0.3, 1))
+        )
+        self.artifacts = MemoryArtifacts()
+        self.faults = Faults(self._draw_faults())
+        self.ids = SeededIds(Random(self.random.random()))
+        self.gentle = self.random.random() < 0.6
+        self.limits = Limits(
+            runs_max=self.random.choice((1, 2, 8)), inline_bytes_max=self.random.choice((8, 16_384))
+        )
+        self.stories: dict[RunId, Story] = {}
+        self.scripts: dict[tuple[str, str], Script] = {}
+        self.processes: list[EngineProcess] = []
+        self.violation: BaseException | None = None
+        self.crashes = 0
+        self.is_calm = False
+        self._born = 0
+        self._jumped_ms = 0
+        self.loop.set_exception_handler(self._callback_failed)
+
+    def _draw_faults(self) -> Mapping[int, Fault]:
+        count = self.random.choice((0, 1, 2, 4))
+        kinds = list(Fault)
+        return {self.random.randint(2, 60): self.random.choice(kinds) for _ in range(count)}
+
+    # Judging
+
+    def break_off(self, error: BaseException) -> None:
+        """Remember the first thing that must not happen, and stop the world."""
+        if self.violation is None:
+            self.violation = error
+            self.loop.stop()
+
+    def _guarded(self, check: Callable[[Body], None]) -> Callable[[Body], None]:
+        def guarded(body: Body) -> None:
+            try:
+                check(body)
+            except Violation as violation:
+                self.break_off(violation)
+
+        return guarded
+
+    def _committed(self) -> None:
+        try:
+            self.invariants.check()
+        except Violation as violation:
+            self.break_off(violation)
+
+    def _callback_failed(self, _loop: object, context: Mapping[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, Crashed | OSError):
+            self.break_off(error or Violation(str(context.get("message"))))
+
+    # Processes
+
+    def boot(self, name: str) -> EngineProcess:
+        """Start an engine in a process of its own."""
+        self._born += 1
+        process = EngineProcess(f"{name}-{self._born}", self.loop)
+        self.processes.append(process)
+        self.loop.spawn(process, self._live(process), name=process.name)
+        return process
+
+    async def _live(self, process: EngineProcess) -> None:
+        commit = FaultyCommit(
+            self.faults, die=lambda: self.kill(process), committed=self._committed
+        )
+        store = WatchedStore(self.path, self.invariants, commit)
+        store.on_lie = lambda text: self.break_off(Violation(text))
+        process.store = store
+        engine = Engine(
+            store=store,
+            executor=ScriptedExecutor(self.bodies, self.scripts, process, self.clock),
+            artifacts=self.artifacts,
+            files=NoFiles(),
+            host=SimulatedHost(self.machine, process),
+            clock=self.clock,
+            ids=self.ids,
+            scratch_root="/nowhere",
+            limits=self.limits,
+        )
+        try:
+            async with engine:
+                process.ready.set_result(engine)
+                await process.stop.wait()
+        except EngineError:
+            pass  # the store failed at its start or end; the process ends with an error
+        except Exception as error:  # noqa: BLE001 # an engine that falls over is a finding
+            self.break_off(error)
+        left = [body.key for body in self.bodies.live if body.process is process]
+        if left and process.is_alive:
+            self.break_off(Violation(f"bodies outlive {process.name}, which stopped: {left}"))
+        self._bury(process)
+
+    def kill(self, process: EngineProcess) -> None:
+        """Kill a process: nothing of it runs from now on, nothing it had in mind is kept."""
+        if not process.is_alive:
+            return
+        self.crashes += 1
+        # Not at once: this may be called from deep inside of the dying process.
+        process.is_alive = False
+        self.loop.call_soon(self._bury, process, context=Context())
+
+    def _bury(self, process: EngineProcess) -> None:
+        process.is_alive = False
+        self.bodies.bury(process)
+        if process.store is not None:
+            with suppress(apsw.Error, OSError):
+                process.store.close()
+        if not process.ready.done():
+            process.ready.cancel()
+        if not process.gone.done():
+            process.gone.set_result(None)
+
+    async def _keep(self, name: str) -> None:
+        """Restart the engine of this name whenever it is gone, some time later."""
+        while True:
+            process = self.boot(name)
+            await process.gone
+            if self.is_calm:
+                await self.clock.sleep(10)
+            else:
+                await self.clock.sleep(self.random.choice((0, 20, 300, 1_500)))
+
+    def living(self) -> list[EngineProcess]:
+        """Return the processes whose engine answers."""
+        return [p for p in self.processes if p.is_alive and p.ready.done() and not p.stop.is_set()]
+
+    async def ask(
+        self, process: EngineProcess, question: Callable[[Engine], Coroutine[Any, Any, T]]
+    ) -> T:
+        """Ask an engine from within its process.
+
+        Raises:
+            EngineDied: it died before it answered.
+            EngineError: its answer.
+        """
+        engine = process.ready.result()
+        answer = self.loop.spawn(process, question(engine), name="question")
+        await asyncio.wait({answer, process.gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise EngineDied(process.name)
+        try:
+            return answer.result()  # type: ignore[no-any-return]
+        except apsw.ConnectionClosedError:
+            raise EngineDied(process.name) from None
+
+    # Users
+
+    async def _start_run(self, story: Story) -> None:
+        while True:
+            living = self.living()
+            if not living:
+                await self.clock.sleep(20)
+                continue
+            process = self.random.choice(living)
+            owned = self.random.random() < 0.3
+            before = {run["run_id"] for run in self.invariants.runs()}
+            try:
+                run = await self.ask(process, lambda e: self._start(e, story, owned=owned))
+            except EngineDied:
+                # Nobody knows whether it was created; a user looks.
+                created = {run["run_id"] for run in self.invariants.runs()} - before
+                if created & self.stories.keys():
+                    return
+            except EngineError:
+                await self.clock.sleep(50)
+            else:
+                if all(row["run_id"] != run.run_id for row in self.invariants.runs()):
+                    raise Violation(f"run {run.run_id} was acknowledged and is lost")
+                return
+
+    async def _start(self, engine: Engine, story: Story, *, owned: bool) -> Run:
+        # The bodies of a run may start before its id is told.
+        known = self.ids.peek()
+        run_id = RunId(f"automation-v2-run-{known}")
+        self.stories[run_id] = story
+        for name, script in story.scripts.items():
+            self.scripts[run_id, name] = script
+        return await engine.start(story.automation, owned=owned)
+
+    async def _interfere(self) -> None:
+        """Do one thing that users, operators and bad luck do."""
+        living = self.living()
+        runs = self.invariants.runs()
+        what = self.random.choices(
+            ("kill", "stop", "jump", "command"), (2, 2, 1, 12 if runs else 0)
+        )[0]
+        if what == "jump":
+            span_ms = self.random.choice((-HOUR_MS, HOUR_MS, -500, 500))
+            self._jumped_ms += span_ms
+            self.clock.jump_ms(span_ms)
+        elif not living:
+            return
+        elif what == "kill" and self.crashes < CRASHES_MAX:
+            self.kill(self.random.choice(living))
+        elif what == "stop":
+            self.random.choice(living).stop.set()
+        elif what == "command":
+            run_id = RunId(self.random.choice(runs)["run_id"])
+            await self._command(self.random.choice(living), run_id, self._draw_command())
+
+    def _draw_command(self) -> Command:
+        kinds: list[Command] = [Pause(), Resume(), DecideGate(decision="approve")]
+        if not self.gentle:
+            kinds += [
+                Cancel(),
+                Recover(),
+                DecideGate(decision="rework"),
+                DecideGate(decision="cancel"),
+                DecideGate(decision="retry"),
+                DecideGate(decision="done", output=b'{"value":"by hand"}'),
+            ]
+        return self.random.choice(kinds)
+
+    async def _command(self, process: EngineProcess, run_id: RunId, command: Command) -> None:
+        with suppress(EngineDied, EngineError):
+            await self.ask(process, lambda engine: engine.execute(run_id, command))
+
+    async def _help(self) -> bool:
+        """Do what the runs wait for; return whether all of them have come to their end."""
+        ended = True
+        for row in self.invariants.runs():
+            status = RunState(row["status"])
+            if status in TERMINAL and row["cleanup"] is None:
+                continue
+            ended = False
+            living = self.living()
+            if not living:
+                continue
+            process, run_id = self.random.choice(living), RunId(row["run_id"])
+            if status is RunState.PAUSED and not row["parked"]:
+                await self._command(process, run_id, Resume())
+            await self._decide_gates(process, run_id)
+            self._pass_time(row)
+        return ended
+
+    async def _decide_gates(self, process: EngineProcess, run_id: RunId) -> None:
+        store = process.store
+        if store is None or not process.is_alive:
+            return
+        gates = store.list_gates(
+            tenant=LOCAL_TENANT, status=GateStatus.OPEN, run_id=run_id, limit=100
+        )
+        for found in gates:
+            gate = found.gate
+            command = DecideGate(decision="approve", gate_id=gate.gate_id)
+            if gate.purpose is GatePurpose.OUTCOME_UNKNOWN:
+                output = self.bodies.successes.get((run_id, gate.node_id))
+                command = DecideGate(
+                    decision="retry" if output is None else "done",
+                    gate_id=gate.gate_id,
+                    output=None if output is None else msgspec.json.encode(output),
+                )
+            await self._command(process, run_id, command)
+
+    def _pass_time(self, row: Mapping[str, Any]) -> None:
+        """Let hours pass for a run that rests until a far moment; a gate's expiry is no such."""
+        due_at_ms = row["due_at_ms"]
+        far_ms = 0 if due_at_ms is None else due_at_ms - self.clock.now_ms()
+        if 5_000 < far_ms < GATE_EXPIRES_AFTER_MS / 2:
+            self.clock.jump_ms(far_ms)
+
+    # The story
+
+    async def run(self) -> None:
+        """Live through the whole seed."""
+        async with asyncio.TaskGroup() as group:
+            keepers = [group.create_task(self._keep(name)) for name in self._draw_names()]
+            await self._go_wrong(group)
+            await self._calm_down()
+            for keeper in keepers:
+                keeper.cancel()
+        await self._stop_all()
+        self.invariants.check_all()
+        self._compare_endings()
+
+    def _draw_names(self) -> list[str]:
+        return ["a", "b"] if self.random.random() < 0.8 else ["a"]
+
+    async def _go_wrong(self, group: asyncio.TaskGroup) -> None:
+        starting = [
+            group.create_task(self._start_run(random_story(self.random)))
+            for _ in range(self.random.choice((1, 1, 2, 3)))
+        ]
+        for _ in range(self.random.choice((0, 2, 5, 10))):
+            await self.clock.sleep(self.random.choice((0, 1, 7, 40, 150, 600)))
+            await self._interfere()
+        await asyncio.wait(starting)
+
+    async def _calm_down(self) -> None:
+        self.is_calm = True
+        self.faults.clear()
+        self.clock.jump_ms(-self._jumped_ms)
+        deadline_s = self.loop.now_s + CALM_S_MAX
+        while not await self._help():
+            if self.loop.now_s > deadline_s:
+                waiting = [
+                    (run["run_id"], run["status"], run["detail"], run["engine_id"], run["due_at_ms"])
+                    for run in self.invariants.runs()
+                    if run["status"] not in TERMINAL or run["cleanup"]
+                ]
+                raise Violation(f"runs hang without a reason: {waiting}")
+            await self.clock.sleep(100)
+
+    async def _stop_all(self) -> None:
+        for process in self.processes:
+            if process.is_alive:
+                process.stop.set()
+        gone = [process.gone for process in self.processes]
+        _, pending = await asyncio.wait(gone, timeout=60)
+        if pending:
+            raise Violation("an engine does not stop")
+
+    def _compare_endings(self) -> None:
+        rows = {RunId(row["run_id"]): row for row in self.invariants.runs()}
+        if not self.gentle:
+            return
+        for run_id, row in rows.items():
+            ending = ending_of(self.stories[run_id])
+            if row["status"] != ending.status.value:
+                raise Violation(
+                    f"run {run_id} ended {row['status']} ({row['detail']}), "
+                    f"undisturbed it ends {ending.status.value}"
+                )
+            if ending.status is RunState.COMPLETED:
+                outputs = self._outputs(run_id)
+                if outputs != ending.outputs:
+                    raise Violation(f"run {run_id} has outputs {outputs}, not {ending.outputs}")
+
+    def _outputs(self, run_id: RunId) -> dict[str, Any]:
+        store = SqliteStore(self.path, synchronous="OFF")
+        try:
+            view = store.read(run_id, tenant=LOCAL_TENANT)
+        finally:
+            store.close()
+        found: dict[str, Any] = {}
+        for name in self.stories[run_id].scripts:
+            node = view.node(view.plan.by_id[name])  # type: ignore[index] # a NodeId
+            if node.output is not None:
+                found[name] = decode(node.output)
+            elif node.output_ref is not None:
+                found[name] = decode(self.artifacts.get(LOCAL_TENANT, node.output_ref))
+        return found
+
+
+def simulate(seed: int) -> Report:
+    """Run the world of one seed.
+
+    Raises:
+        Broken: an invariant does not hold; the message repeats the seed in one line.
+    """
+    with _folder() as folder:
+        world = World(seed, folder)
+        try:
+            world.loop.run_until_complete(world.run())
+        except BaseException as error:
+            cause = world.violation or _first(error)
+            if not isinstance(cause, Exception):
+                raise
+            raise Broken(f"{_repeat(seed)}\n{type(cause).__name__}: {cause}") from cause
+        finally:
+            for process in world.processes:
+                process.is_alive = False
+                if process.store is not None:
+                    with suppress(apsw.Error, OSError):
+                        process.store.close()
+            world.loop.dispose()
+            runs = world.invariants.runs()
+            world.invariants.close()
+    return Report(
+        seed=seed,
+        events=world.invariants.events,
+        crashes=world.crashes,
+        bodies=len(world.bodies.all),
+        callbacks=world.loop.callbacks,
+        simulated_s=world.loop.now_s,
+        endings=[RunState(run["status"]) for run in runs],
+    )
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _repeat(seed: int) -> str:
+    return f"TANDEM_SIM_SEED={seed} .venv/bin/python -m pytest tests/sim -k one_seed"
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    memory = Path("/dev/shm")
+    parent = memory if os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="tandem-sim-", dir=parent) as name:
+        yield Path(name)
+
+
+@cache
+def _template() -> Path:
+    """Return a store with its tables and nothing in it, made once in this process."""
+    folder = Path(tempfile.mkdtemp(prefix="tandem-sim-template-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / "tandem.db"
+    SqliteStore(path, synchronous="OFF").close()
+    return path

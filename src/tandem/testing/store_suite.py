@@ -1,0 +1,790 @@
+"""The promises of `ports.store` as tests that every store must pass.
+
+A store proves itself by a subclass with one fixture:
+
+    class TestMyStore(StoreSuite):
+        @pytest.fixture
+        def open_store(self) -> Iterator[OpenStore]: ...
+
+`open_store(fault)` opens the same place each time it is called. Importing modules should call
+`pytest.register_assert_rewrite("tandem.testing.store_suite")` first.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import pytest
+
+from tandem.domain.automation import Automation, canonical_document
+from tandem.domain.change import Change
+from tandem.domain.command import Adopt, Cancel, DecideGate, Pause, Resume, Wake
+from tandem.domain.driving import Settled, advance
+from tandem.domain.errors import (
+    ChangeRefused,
+    EngineError,
+    LeaseLost,
+    NotFound,
+    Refused,
+    StoreUnavailable,
+)
+from tandem.domain.graph import Plan
+from tandem.domain.ids import (
+    LOCAL_TENANT,
+    AutomationId,
+    ChangeId,
+    DefinitionDigest,
+    EngineId,
+    RunId,
+    TenantId,
+)
+from tandem.domain.json import digest
+from tandem.domain.lifecycle import NodeState, RunEvent, RunState
+from tandem.domain.outcome import Succeeded
+from tandem.domain.run import AttemptEnd, GateStatus, Run
+from tandem.domain.view import RunView
+from tandem.ports.store import EngineRow, NewRun, RunFilter, Store
+
+NOW_MS = 1_700_000_000_000
+ENGINE_A = EngineId("engine-a")
+ENGINE_B = EngineId("engine-b")
+OTHER_TENANT = TenantId("another")
+LIMIT_S = 20
+
+
+class CommitFault:
+    """Makes commits fail. `arm` fails the next `times` commits before or after they took effect."""
+
+    def __init__(self) -> None:
+        self._moment = ""
+        self._times = 0
+
+    def arm(self, moment: str, *, times: int = 1) -> None:
+        """Fail the next commits; `moment` is `before` or `after` the effect."""
+        self._moment, self._times = moment, times
+
+    def take(self) -> str:
+        """Return the moment at which this commit has to fail, empty when it must not."""
+        if self._times == 0:
+            return ""
+        self._times -= 1
+        return self._moment
+
+
+class OpenStore(Protocol):
+    """Opens the store under test; each call gives another store on the same place."""
+
+    def __call__(self, fault: CommitFault | None = None) -> Store: ...
+
+
+def plan_of(nodes: Sequence[dict[str, Any]], *, name: str = "job") -> tuple[Plan, bytes]:
+    """Return the plan of these nodes and its canonical document."""
+    automation = Automation.model_validate(
+        {"automation_id": name, "name": name, "flow": {"nodes": list(nodes)}}
+    )
+    document = canonical_document(automation)
+    return Plan(automation, DefinitionDigest(digest(document))), document
+
+
+def chain(length: int) -> list[dict[str, Any]]:
+    """Return nodes `n0`, `n1`, … that run one after the other."""
+    return [
+        {
+            "node_id": f"n{number}",
+            "depends_on": [f"n{number - 1}"] if number else [],
+            "action": {"kind": "command", "argv": ["true"]},
+        }
+        for number in range(length)
+    ]
+
+
+GATE = [{"node_id": "ask", "gate": {"required": True}}]
+TIMER = [{"node_id": "later", "wait": {"kind": "timer", "delay_ms": 5_000}}]
+
+
+class Scene:
+    """One store with the little that most stories need."""
+
+    def __init__(self, store: Store, *, name: str = "s") -> None:
+        self.store = store
+        self.name = name
+        self._numbers = itertools.count(1)
+
+    def change_id(self) -> ChangeId:
+        """Return an id that no other scene of another name gives."""
+        return ChangeId(f"{self.name}-change-{next(self._numbers)}")
+
+    async def create(
+        self,
+        run_id: str,
+        nodes: Sequence[dict[str, Any]] | None = None,
+        *,
+        tenant: TenantId = LOCAL_TENANT,
+        owner: EngineId | None = None,
+        now_ms: int = NOW_MS,
+        automation: str = "job",
+    ) -> Run:
+        """Create a run; a chain of two nodes unless told otherwise."""
+        plan, document = plan_of(chain(2) if nodes is None else nodes, name=automation)
+        new = NewRun(
+            run_id=RunId(run_id),
+            tenant=tenant,
+            change_id=self.change_id(),
+            plan=plan,
+            document=document,
+            inputs={"x": 1},
+            workspace="",
+            trigger_type="manual",
+            owner=owner,
+        )
+        return await self.store.create_run(new, now_ms=now_ms)
+
+    async def claim(
+        self,
+        engine_id: EngineId = ENGINE_A,
+        *,
+        limit: int = 10,
+        own_only: bool = False,
+        now_ms: int = NOW_MS,
+    ) -> Sequence[RunView]:
+        """Claim due runs."""
+        return await self.store.claim(
+            engine_id,
+            limit=limit,
+            own_only=own_only,
+            now_ms=now_ms,
+            new_change_id=self.change_id,
+        )
+
+    async def claimed(self, run_id: str, nodes: Sequence[dict[str, Any]] | None = None) -> RunView:
+        """Create a run and claim it."""
+        await self.create(run_id, nodes)
+        (view,) = await self.claim()
+        return view
+
+    def next(self, view: RunView, *settled: Settled, now_ms: int = NOW_MS) -> Change:
+        """Decide the next change of a claimed run and make it part of the view."""
+        change = advance(
+            view,
+            settled=settled,
+            engine_id=view.run.engine_id or ENGINE_A,
+            change_id=self.change_id(),
+            now_ms=now_ms,
+        )
+        assert change is not None, "there was nothing to decide"
+        view.apply(change)
+        return change
+
+    async def execute(
+        self, run_id: str, command: Any, *, tenant: TenantId = LOCAL_TENANT, now_ms: int = NOW_MS
+    ) -> Change:
+        """Execute a command."""
+        return await self.store.execute(
+            RunId(run_id), command, tenant=tenant, change_id=self.change_id(), now_ms=now_ms
+        )
+
+    def get(self, run_id: str, *, tenant: TenantId = LOCAL_TENANT) -> Run:
+        """Return the row of a run that must exist."""
+        run = self.store.find_run(RunId(run_id), tenant=tenant)
+        assert run is not None
+        return run
+
+    def events(self, run_id: str, *, after_seq: int = 0, limit: int = 1_000) -> list[RunEvent]:
+        """Return what happened to a run."""
+        found = self.store.list_events(
+            RunId(run_id), tenant=LOCAL_TENANT, after_seq=after_seq, limit=limit
+        )
+        return [event.event for event in found]
+
+
+def succeeded(node_no: int, number: int = 1, output: bytes = b'"done"') -> Settled:
+    """Return the settled outcome of an attempt that went well."""
+    return Settled(node_no=node_no, number=number, outcome=Succeeded(output=None), output=output)
+
+
+def engine_row(engine_id: EngineId, *, lease_until_ms: int = NOW_MS + 30_000) -> EngineRow:
+    """Return the row of an engine that lives."""
+    return EngineRow(
+        engine_id=engine_id,
+        host="here",
+        pid=1,
+        version="1",
+        lock_path="",
+        started_at_ms=NOW_MS,
+        lease_until_ms=lease_until_ms,
+    )
+
+
+class StoreSuite:
+    """What a store promises. Subclass it and give `open_store`."""
+
+    @pytest.fixture
+    def open_store(self) -> OpenStore:
+        """Open stores on one fresh place; close them afterwards."""
+        raise NotImplementedError("a subclass says how its store is opened")
+
+    @pytest.fixture
+    def scene(self, open_store: OpenStore) -> Scene:
+        """One store."""
+        return Scene(open_store())
+
+    # Creating and loading
+
+    async def test_created_run_is_queued_due_and_has_its_first_event(self, scene: Scene) -> None:
+        created = await scene.create("r1")
+
+        run = scene.get("r1")
+        assert run == created
+        assert (run.status, run.due_at_ms, run.event_seq) == (RunState.QUEUED, NOW_MS, 1)
+        assert (run.inputs, run.nodes_total, run.epoch) == ({"x": 1}, 2, 0)
+        assert scene.events("r1") == [RunEvent.RUN_CREATED]
+
+    async def test_run_id_is_taken_only_once(self, scene: Scene) -> None:
+        await scene.create("r1")
+        with pytest.raises(StoreUnavailable):
+            await scene.create("r1")
+        assert scene.events("r1") == [RunEvent.RUN_CREATED]
+
+    async def test_missing_run_is_not_found(self, scene: Scene) -> None:
+        assert scene.store.find_run(RunId("none"), tenant=LOCAL_TENANT) is None
+        with pytest.raises(NotFound):
+            await scene.store.load(RunId("none"), tenant=LOCAL_TENANT)
+        with pytest.raises(NotFound):
+            await scene.execute("none", Cancel())
+        with pytest.raises(NotFound):
+            scene.events("none")
+
+    async def test_another_store_loads_what_was_written(self, open_store: OpenStore) -> None:
+        scene = Scene(open_store())
+        view = await scene.claimed("r1", [*chain(2), *GATE, *TIMER])
+        await scene.store.apply(scene.next(view))
+        await scene.store.apply(scene.next(view, succeeded(0, output=b'{"a":[1]}')))
+
+        loaded = await open_store().load(RunId("r1"), tenant=LOCAL_TENANT)
+
+        assert loaded.run == view.run
+        assert loaded.nodes == view.nodes
+        assert loaded.gates == view.gates
+        assert loaded.waits == view.waits
+        assert loaded.open_deps == view.open_deps
+        assert loaded.node(0).output == b'{"a":[1]}'
+        assert (list(loaded.gates), list(loaded.waits)) != ([], [])
+
+    async def test_definition_is_kept_with_the_run(self, open_store: OpenStore) -> None:
+        await Scene(open_store()).create("r1", chain(3))
+        other = open_store()
+        view = await other.load(RunId("r1"), tenant=LOCAL_TENANT)
+        assert other.document(view) == plan_of(chain(3))[1]
+        assert len(view.plan) == 3
+
+    # Changes
+
+    async def test_change_writes_run_nodes_attempts_and_events(self, scene: Scene) -> None:
+        view = await scene.claimed("r1")
+        await scene.store.apply(scene.next(view))
+        await scene.store.apply(scene.next(view, succeeded(0)))
+
+        assert scene.events("r1") == [
+            RunEvent.RUN_CREATED,
+            RunEvent.RUN_CLAIMED,
+            RunEvent.NODE_STARTED,
+            RunEvent.NODE_COMPLETED,
+            RunEvent.NODE_STARTED,
+        ]
+        first, second = scene.store.list_attempts(RunId("r1"), tenant=LOCAL_TENANT)
+        assert (first.attempt_id, first.outcome) == ("r1/n0/1", AttemptEnd.SUCCEEDED)
+        assert (first.started_at_ms, first.ended_at_ms) == (NOW_MS, NOW_MS)
+        assert (second.attempt_id, second.outcome) == ("r1/n1/1", None)
+        assert scene.get("r1").nodes_completed == 1
+
+    async def test_change_on_an_older_state_is_refused_and_writes_nothing(
+        self, scene: Scene
+    ) -> None:
+        view = await scene.claimed("r1")
+        await scene.execute("r1", Pause())
+        before = scene.get("r1"), scene.events("r1")
+
+        with pytest.raises(ChangeRefused):
+            await scene.store.apply(scene.next(view))
+
+        assert (scene.get("r1"), scene.events("r1")) == before
+        assert scene.store.list_attempts(RunId("r1"), tenant=LOCAL_TENANT) == []
+
+    async def test_change_of_an_engine_that_lost_its_claim_is_refused_as_lease_lost(
+        self, scene: Scene
+    ) -> None:
+        stale = await scene.claimed("r1")
+        await scene.execute("r1", Adopt(dead=ENGINE_A))
+        (fresh,) = await scene.claim(ENGINE_B)
+        assert fresh.run.epoch == stale.run.epoch + 1
+        before = scene.get("r1"), scene.events("r1")
+
+        with pytest.raises(LeaseLost):
+            await scene.store.apply(scene.next(stale))
+
+        assert (scene.get("r1"), scene.events("r1")) == before
+
+    async def test_same_change_twice_is_refused_the_second_time(self, scene: Scene) -> None:
+        view = await scene.claimed("r1")
+        change = scene.next(view)
+        await scene.store.apply(change)
+        before = scene.events("r1")
+        with pytest.raises(ChangeRefused):
+            await scene.store.apply(change)
+        assert scene.events("r1") == before
+
+    async def test_queued_changes_build_on_each_other(self, scene: Scene) -> None:
+        view = await scene.claimed("r1", chain(4))
+        changes = [scene.next(view)]
+        changes += [scene.next(view, succeeded(number)) for number in range(4)]
+
+        written = [scene.store.apply(change) for change in changes]
+        await asyncio.gather(*written)
+
+        run = scene.get("r1")
+        assert (run.status, run.nodes_completed) == (RunState.COMPLETED, 4)
+        assert run == view.run
+        seqs = [
+            event.seq
+            for event in scene.store.list_events(
+                RunId("r1"), tenant=LOCAL_TENANT, after_seq=0, limit=100
+            )
+        ]
+        assert seqs == list(range(1, run.event_seq + 1))
+
+    async def test_refused_change_refuses_all_queued_behind_it(self, scene: Scene) -> None:
+        view = await scene.claimed("r1", chain(4))
+        await scene.execute("r1", Pause())
+        await scene.create("r2")
+        before = scene.get("r1"), scene.events("r1")
+        changes = [scene.next(view)]
+        changes += [scene.next(view, succeeded(number)) for number in range(3)]
+
+        written = [scene.store.apply(change) for change in changes]
+        neighbour = asyncio.ensure_future(scene.execute("r2", Pause()))
+        results = await asyncio.gather(*written, return_exceptions=True)
+
+        assert [type(result) for result in results] == [ChangeRefused] * 4
+        assert (scene.get("r1"), scene.events("r1")) == before
+        await neighbour
+        assert scene.get("r2").status is RunState.PAUSED
+
+    async def test_command_between_queued_changes_refuses_those_behind_it(
+        self, scene: Scene
+    ) -> None:
+        view = await scene.claimed("r1", chain(4))
+        first, second = scene.next(view), scene.next(view, succeeded(0))
+
+        one = scene.store.apply(first)
+        pause = asyncio.ensure_future(scene.execute("r1", Pause()))
+        await asyncio.wait_for(pause, LIMIT_S)
+        two = scene.store.apply(second)
+
+        await one
+        with pytest.raises(ChangeRefused):
+            await two
+        assert scene.get("r1").status is RunState.PAUSING
+
+    # Commands
+
+    async def test_refused_command_writes_nothing(self, scene: Scene) -> None:
+        await scene.create("r1")
+        before = scene.get("r1"), scene.events("r1")
+        with pytest.raises(Refused):
+            await scene.execute("r1", Resume())
+        assert (scene.get("r1"), scene.events("r1")) == before
+
+    async def test_command_never_loses_to_a_busy_driver(self, open_store: OpenStore) -> None:
+        """A driver that writes back to back holds a command of another store up, never off."""
+        busy, calm = Scene(open_store(), name="busy"), Scene(open_store(), name="calm")
+        view = await busy.claimed("r1", chain(400))
+        paused = asyncio.Event()
+        written = 0
+
+        async def drive() -> None:
+            nonlocal written
+            change = busy.next(view)
+            for number in range(399):
+                await busy.store.apply(change)
+                written += 1
+                change = busy.next(view, succeeded(number))
+
+        async def pause() -> None:
+            await calm.execute("r1", Pause())
+            paused.set()
+
+        async with asyncio.timeout(LIMIT_S):
+            with pytest.raises(ChangeRefused):
+                await asyncio.gather(drive(), pause())
+        await paused.wait()
+        # It had its turn long before the driver was through.
+        assert written < 300
+        assert calm.get("r1").status is RunState.PAUSING
+
+    async def test_gate_is_decided_once(self, scene: Scene) -> None:
+        view = await scene.claimed("r1", GATE)
+        await scene.store.apply(scene.next(view))
+        (waiting,) = scene.store.list_gates(
+            tenant=LOCAL_TENANT, status=GateStatus.OPEN, run_id=None, limit=10
+        )
+        assert (waiting.run_id, waiting.gate.node_id) == ("r1", "ask")
+
+        results = await asyncio.gather(
+            scene.execute("r1", DecideGate(decision="approve")),
+            scene.execute("r1", DecideGate(decision="cancel")),
+            return_exceptions=True,
+        )
+
+        assert [type(result) for result in results] == [Change, Refused]
+        (decided,) = scene.store.list_gates(
+            tenant=LOCAL_TENANT, status=GateStatus.DECIDED, run_id=RunId("r1"), limit=10
+        )
+        assert decided.gate.decision == "approve"
+        assert scene.get("r1").status is RunState.QUEUED
+
+    # Claims
+
+    async def test_claim_takes_the_oldest_due_runs_up_to_the_limit(self, scene: Scene) -> None:
+        for number in (2, 0, 1, 3):
+            await scene.create(f"r{number}", now_ms=NOW_MS + number)
+        views = await scene.claim(limit=2, now_ms=NOW_MS + 10)
+        assert [view.run.run_id for view in views] == ["r0", "r1"]
+        assert [view.run.epoch for view in views] == [1, 1]
+        assert scene.get("r0").engine_id == ENGINE_A
+        rest = await scene.claim(ENGINE_B, now_ms=NOW_MS + 10)
+        assert [view.run.run_id for view in rest] == ["r2", "r3"]
+
+    async def test_run_that_is_not_due_is_left(self, scene: Scene) -> None:
+        await scene.create("r1", now_ms=NOW_MS + 1)
+        assert await scene.claim(now_ms=NOW_MS) == []
+        assert len(await scene.claim(now_ms=NOW_MS + 1)) == 1
+
+    async def test_only_queued_runs_are_claimed(self, scene: Scene) -> None:
+        for number in range(3):
+            await scene.create(f"r{number}")
+        await scene.execute("r0", Cancel())
+        await scene.execute("r1", Pause())
+        assert [view.run.run_id for view in await scene.claim()] == ["r2"]
+
+    async def test_runs_of_another_living_engine_are_left(self, scene: Scene) -> None:
+        await scene.store.put_engine(engine_row(ENGINE_B))
+        await scene.create("of_b", owner=ENGINE_B)
+        await scene.create("of_a", owner=ENGINE_A)
+        await scene.create("of_nobody")
+        assert {view.run.run_id for view in await scene.claim()} == {"of_a", "of_nobody"}
+
+    async def test_runs_of_an_engine_that_is_gone_are_claimed(self, scene: Scene) -> None:
+        await scene.store.put_engine(engine_row(ENGINE_B))
+        await scene.create("of_b", owner=ENGINE_B)
+        assert await scene.claim() == []
+        await scene.store.remove_engine(ENGINE_B)
+        assert [view.run.run_id for view in await scene.claim()] == ["of_b"]
+
+    async def test_own_only_claims_nothing_else(self, scene: Scene) -> None:
+        await scene.create("of_nobody")
+        await scene.create("of_gone", owner=ENGINE_B)
+        await scene.create("of_a", owner=ENGINE_A)
+        views = await scene.claim(own_only=True)
+        assert [view.run.run_id for view in views] == ["of_a"]
+
+    async def test_two_claims_at_once_share_the_runs(self, open_store: OpenStore) -> None:
+        one, two = Scene(open_store(), name="one"), Scene(open_store(), name="two")
+        for number in range(30):
+            await one.create(f"r{number}")
+
+        async with asyncio.timeout(LIMIT_S):
+            rounds = await asyncio.gather(
+                *(one.claim(ENGINE_A, limit=3) for _ in range(6)),
+                *(two.claim(ENGINE_B, limit=3) for _ in range(6)),
+            )
+
+        claimed = [view.run.run_id for views in rounds for view in views]
+        assert len(claimed) == len(set(claimed)) == 30
+        for run_id in claimed:
+            assert one.events(run_id).count(RunEvent.RUN_CLAIMED) == 1
+            assert one.get(run_id).epoch == 1
+
+    # Faults
+
+    async def test_commit_that_failed_before_its_effect_wrote_nothing(
+        self, open_store: OpenStore
+    ) -> None:
+        fault = CommitFault()
+        scene = Scene(open_store(fault))
+        view = await scene.claimed("r1")
+        before = scene.get("r1"), scene.events("r1")
+        change = scene.next(view)
+
+        fault.arm("before")
+        with pytest.raises(StoreUnavailable):
+            await scene.store.apply(change)
+        assert (scene.get("r1"), scene.events("r1")) == before
+
+        await scene.store.apply(change)
+        assert scene.get("r1").last_change_id == change.change_id
+
+    async def test_commit_that_failed_after_its_effect_counts_as_written(
+        self, open_store: OpenStore
+    ) -> None:
+        fault = CommitFault()
+        scene = Scene(open_store(fault))
+        fault.arm("after")
+        await scene.create("r1")
+        fault.arm("after")
+        (view,) = await scene.claim()
+        changes = [scene.next(view), scene.next(view, succeeded(0))]
+
+        fault.arm("after")
+        await asyncio.gather(*[scene.store.apply(change) for change in changes])
+        assert scene.get("r1") == view.run
+
+        fault.arm("after")
+        await scene.execute("r1", Pause())
+        assert scene.get("r1").status is RunState.PAUSING
+        fault.arm("after")
+        await scene.store.put_engine(engine_row(ENGINE_A))
+        assert [row.engine_id for row in scene.store.list_engines()] == [ENGINE_A]
+        fault.arm("after")
+        await scene.store.remove_engine(ENGINE_A)
+        assert scene.store.list_engines() == []
+
+    async def test_failed_commit_fails_everything_in_it(self, open_store: OpenStore) -> None:
+        fault = CommitFault()
+        scene = Scene(open_store(fault))
+        one = await scene.claimed("r1", chain(3))
+        two = await scene.claimed("r2")
+        before = [(scene.get(name), scene.events(name)) for name in ("r1", "r2")]
+        changes = [scene.next(one), scene.next(one, succeeded(0)), scene.next(two)]
+
+        fault.arm("before")
+        written = [scene.store.apply(change) for change in changes]
+        results = await asyncio.gather(*written, return_exceptions=True)
+
+        assert [type(result) for result in results] == [StoreUnavailable] * 3
+        assert [(scene.get(name), scene.events(name)) for name in ("r1", "r2")] == before
+
+    async def test_every_write_that_was_refused_by_the_disk_left_nothing(
+        self, open_store: OpenStore
+    ) -> None:
+        fault = CommitFault()
+        scene = Scene(open_store(fault))
+        await scene.create("r1")
+        before = scene.get("r1"), scene.events("r1")
+        writes: list[Callable[[], Any]] = [
+            lambda: scene.create("r2"),
+            lambda: scene.claim(),
+            lambda: scene.execute("r1", Pause()),
+            lambda: scene.store.put_engine(engine_row(ENGINE_B)),
+        ]
+        for write in writes:
+            fault.arm("before")
+            with pytest.raises(StoreUnavailable):
+                await write()
+        assert (scene.get("r1"), scene.events("r1")) == before
+        assert scene.store.find_run(RunId("r2"), tenant=LOCAL_TENANT) is None
+        assert scene.store.list_engines() == []
+        assert len(await scene.claim()) == 1
+
+    # Tenants
+
+    async def test_tenants_never_see_each_other(self, scene: Scene) -> None:
+        await scene.create("r1", GATE)
+        (view,) = await scene.claim()
+        await scene.store.apply(scene.next(view))
+        store = scene.store
+
+        assert store.find_run(RunId("r1"), tenant=OTHER_TENANT) is None
+        assert store.list_runs(RunFilter(tenant=OTHER_TENANT)) == []
+        everything = RunFilter(tenant=OTHER_TENANT, statuses=tuple(RunState))
+        assert store.list_runs(everything) == []
+        by_name = RunFilter(tenant=OTHER_TENANT, automation_id=AutomationId("job"))
+        assert store.list_runs(by_name) == []
+        for run_id in (None, RunId("r1")):
+            gates = store.list_gates(
+                tenant=OTHER_TENANT, status=GateStatus.OPEN, run_id=run_id, limit=10
+            )
+            assert gates == []
+        calls: list[Callable[[], Any]] = [
+            lambda: store.list_events(RunId("r1"), tenant=OTHER_TENANT, after_seq=0, limit=1),
+            lambda: store.list_attempts(RunId("r1"), tenant=OTHER_TENANT),
+        ]
+        for call in calls:
+            with pytest.raises(NotFound):
+                call()
+        with pytest.raises(NotFound):
+            await store.load(RunId("r1"), tenant=OTHER_TENANT)
+        with pytest.raises(NotFound):
+            await scene.execute("r1", Cancel(), tenant=OTHER_TENANT)
+        assert scene.get("r1").status is RunState.AWAITING_APPROVAL
+
+    async def test_same_definition_is_kept_for_each_tenant(self, open_store: OpenStore) -> None:
+        scene = Scene(open_store())
+        await scene.create("r1")
+        await scene.create("r2", tenant=OTHER_TENANT)
+        view = await open_store().load(RunId("r2"), tenant=OTHER_TENANT)
+        assert open_store().document(view) == plan_of(chain(2))[1]
+
+    # Lists
+
+    @pytest.mark.parametrize("kind", ["all", "status", "statuses", "automation", "both"])
+    async def test_lists_page_newest_first_and_miss_nothing(self, scene: Scene, kind: str) -> None:
+        wanted = []
+        for number in range(25):
+            automation = "job" if number % 2 else "other"
+            await scene.create(f"r{number}", automation=automation)
+            if number % 5 == 0:
+                await scene.execute(f"r{number}", Cancel())
+            states = {
+                "all": True,
+                "status": number % 5 == 0,
+                "statuses": True,
+                "automation": number % 2 == 1,
+                "both": number % 2 == 1 and number % 5 == 0,
+            }
+            if states[kind]:
+                wanted.append(f"r{number}")
+        statuses = {
+            "status": (RunState.CANCELLED,),
+            "statuses": (RunState.CANCELLED, RunState.QUEUED),
+            "both": (RunState.CANCELLED,),
+        }.get(kind, ())
+        name = AutomationId("job") if kind in ("automation", "both") else None
+
+        found: list[str] = []
+        before_no: int | None = None
+        for _ in range(20):
+            page = scene.store.list_runs(
+                RunFilter(
+                    tenant=LOCAL_TENANT,
+                    statuses=statuses,
+                    automation_id=name,
+                    before_no=before_no,
+                    limit=2,
+                )
+            )
+            if not page:
+                break
+            found += [run.run_id for run in page]
+            before_no = page[-1].run_no
+            # What arrives while somebody turns pages moves nothing.
+            await scene.create(f"new{len(found)}", automation="third")
+        seen = [run_id for run_id in found if not run_id.startswith("new")]
+        assert seen == wanted[::-1]
+
+    async def test_events_continue_after_a_number(self, scene: Scene) -> None:
+        view = await scene.claimed("r1", chain(3))
+        for change in [scene.next(view), *[scene.next(view, succeeded(n)) for n in range(3)]]:
+            await scene.store.apply(change)
+        everything = scene.events("r1")
+        assert scene.events("r1", limit=3) == everything[:3]
+        assert scene.events("r1", after_seq=3, limit=2) == everything[3:5]
+        assert scene.events("r1", after_seq=len(everything)) == []
+        cursors = [
+            event.cursor
+            for event in scene.store.list_events(
+                RunId("r1"), tenant=LOCAL_TENANT, after_seq=0, limit=100
+            )
+        ]
+        assert cursors == sorted(set(cursors))
+
+    async def test_gates_are_listed_oldest_first_up_to_the_limit(self, scene: Scene) -> None:
+        for number in range(4):
+            view = await scene.claimed(f"r{number}", GATE)
+            await scene.store.apply(scene.next(view, now_ms=NOW_MS + 10 - number))
+        listed = scene.store.list_gates(
+            tenant=LOCAL_TENANT, status=GateStatus.OPEN, run_id=None, limit=3
+        )
+        assert [waiting.run_id for waiting in listed] == ["r3", "r2", "r1"]
+        only = scene.store.list_gates(
+            tenant=LOCAL_TENANT, status=GateStatus.OPEN, run_id=RunId("r2"), limit=3
+        )
+        assert [waiting.run_id for waiting in only] == ["r2"]
+
+    # Due
+
+    async def test_parked_run_is_due_at_its_moment_and_woken_once(self, scene: Scene) -> None:
+        view = await scene.claimed("r1", TIMER)
+        await scene.store.apply(scene.next(view))
+        due_ms = NOW_MS + 5_000
+
+        assert scene.get("r1").status is RunState.PAUSED
+        assert scene.store.list_due(now_ms=due_ms - 1, limit=10) == []
+        assert scene.store.list_due(now_ms=due_ms, limit=10) == [(LOCAL_TENANT, "r1")]
+        assert scene.store.next_due_at_ms() == due_ms
+        with pytest.raises(Refused):
+            await scene.execute("r1", Wake(), now_ms=due_ms - 1)
+
+        results = await asyncio.gather(
+            *(scene.execute("r1", Wake(), now_ms=due_ms) for _ in range(2)),
+            return_exceptions=True,
+        )
+        assert [type(result) for result in results] == [Change, Refused]
+        assert scene.store.list_due(now_ms=due_ms, limit=10) == []
+        (again,) = await scene.claim(now_ms=due_ms)
+        await scene.store.apply(scene.next(again, now_ms=due_ms))
+        assert scene.get("r1").status is RunState.COMPLETED
+        assert scene.store.next_due_at_ms() is None
+
+    async def test_due_runs_come_earliest_first_up_to_the_limit(self, scene: Scene) -> None:
+        for number in range(4):
+            view = await scene.claimed(f"r{number}", TIMER)
+            await scene.store.apply(scene.next(view, now_ms=NOW_MS + 10 - number))
+        await scene.create("queued")
+        due = scene.store.list_due(now_ms=NOW_MS + 60_000, limit=3)
+        assert [run_id for _, run_id in due] == ["r3", "r2", "r1"]
+        assert scene.store.next_due_at_ms() == NOW_MS
+
+    # Engines
+
+    async def test_engine_is_kept_renewed_and_forgotten(self, scene: Scene) -> None:
+        await scene.store.put_engine(engine_row(ENGINE_A))
+        renewed = engine_row(ENGINE_A, lease_until_ms=NOW_MS + 60_000)
+        await scene.store.put_engine(renewed)
+        assert scene.store.list_engines() == [renewed]
+        await scene.store.remove_engine(ENGINE_A)
+        assert scene.store.list_engines() == []
+
+    async def test_held_runs_are_those_driven_owned_or_to_be_cleaned_up(self, scene: Scene) -> None:
+        driven = await scene.claimed("driven")
+        await scene.store.apply(scene.next(driven))
+        stopped = await scene.claimed("stopped")
+        await scene.store.apply(scene.next(stopped))
+        await scene.execute("stopped", Cancel())
+        await scene.create("owned", owner=ENGINE_A)
+        await scene.create("free")
+
+        held = {row.run_id: row for row in scene.store.list_held(ENGINE_A)}
+
+        assert set(held) == {"driven", "stopped", "owned"}
+        assert held[RunId("stopped")].cleanup == ENGINE_A
+        assert held[RunId("driven")].status is RunState.RUNNING
+        assert scene.store.list_held(ENGINE_B) == []
+
+    async def test_writes_of_another_store_are_noticed(self, open_store: OpenStore) -> None:
+        one, two = Scene(open_store(), name="one"), Scene(open_store(), name="two")
+        await one.store.changed_elsewhere()
+        assert not await one.store.changed_elsewhere()
+        await two.create("r1")
+        assert await one.store.changed_elsewhere()
+        assert not await one.store.changed_elsewhere()
+
+    async def test_readers_do_not_wait_for_a_writer(self, open_store: OpenStore) -> None:
+        """What is queued and not yet on disk is not seen; what is on disk is seen at once."""
+        one, two = Scene(open_store(), name="one"), Scene(open_store(), name="two")
+        view = await one.claimed("r1")
+        written = one.store.apply(one.next(view))
+        assert two.get("r1").event_seq == 2
+        await written
+        assert two.get("r1").event_seq == 3
+        assert (await two.store.load(RunId("r1"), tenant=LOCAL_TENANT)).node(0).state is (
+            NodeState.RUNNING
+        )
+
+    async def test_errors_are_those_of_the_engine(self, scene: Scene) -> None:
+        for call in (
+            scene.execute("none", Cancel()),
+            scene.store.load(RunId("n"), tenant=LOCAL_TENANT),
+        ):
+            with pytest.raises(EngineError):
+                await call

@@ -1,0 +1,45 @@
+"""The store on SQLite keeps the promises of the port."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+pytest.register_assert_rewrite("tandem.testing.store_suite")
+
+from tandem.adapters.sqlite.store import SqliteStore  # noqa: E402
+from tandem.testing.store_suite import CommitFault, OpenStore, StoreSuite  # noqa: E402
+
+
+def failing_commit(fault: CommitFault, connection: apsw.Connection) -> None:
+    """Commit, or fail before or after it took effect."""
+    moment = fault.take()
+    if moment == "before":
+        raise apsw.IOError("disk I/O error")
+    connection.execute("COMMIT")
+    if moment == "after":
+        raise apsw.IOError("disk I/O error")
+
+
+class TestSqliteStore(StoreSuite):
+    """All promises, on one file in WAL mode."""
+
+    @pytest.fixture
+    def open_store(self, tmp_path: Path) -> Iterator[OpenStore]:
+        opened: list[SqliteStore] = []
+
+        def open_one(fault: CommitFault | None = None) -> SqliteStore:
+            faults = fault or CommitFault()
+            store = SqliteStore(
+                tmp_path / "store.db",
+                synchronous="OFF",
+                commit=lambda connection: failing_commit(faults, connection),
+            )
+            opened.append(store)
+            return store
+
+        yield open_one
+        for store in opened:
+            assert store.check() == []
+            store.close()
