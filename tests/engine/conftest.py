@@ -33,7 +33,9 @@ class Bench:
     async def end(self, run: Run) -> str:
         """Wait for the end of a run."""
         async with asyncio.timeout(WAIT_S):
-            return await run.wait()
+            state = await run.wait()
+        print(run.row)  # shown by pytest when the test fails
+        return state
 
     async def rest(self, run: Run) -> str:
         """Wait until a run ends or needs a person."""

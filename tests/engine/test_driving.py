@@ -1,11 +1,13 @@
 """Runs driven by a real engine on a real store."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tandem import Run
 from tandem.domain.errors import InvalidAutomation, Refused
 from tandem.domain.run import AttemptEnd
 from tests.engine.conftest import Bench, call, command, events
@@ -216,19 +218,28 @@ async def test_pause_lets_the_attempt_end_and_resume_goes_on(bench: Bench) -> No
     assert await bench.end(run) == "completed"
 
 
-async def test_cancel_ends_the_processes_before_it_is_over(bench: Bench, tmp_path: Path) -> None:
-    mark = tmp_path / "pid"
-    run = await bench.start(command("sleep", f"echo $$ > {mark}; sleep 600 & wait"))
+async def test_cancel_ends_the_processes_before_it_is_over(bench: Bench) -> None:
+    run = await bench.start(command("sleep", "setsid sleep 600 & sleep 600"))
     async with asyncio.timeout(20):
-        while not mark.exists() or not mark.read_text().strip():
+        while len(processes_of(run)) < 2:
             await asyncio.sleep(0.01)
     await run.cancel("enough")
     assert run.status == "cancelled"
     assert await bench.end(run) == "cancelled"
-    assert not Path(f"/proc/{mark.read_text().strip()}").exists()
+    assert processes_of(run) == []
     assert events(run)[-1] == ("run_processes_ended", None)
     with pytest.raises(Refused, match="has ended already"):
         await run.cancel()
+
+
+def processes_of(run: Run) -> list[str]:
+    mark = f"TANDEM_RUN_ID={run.run_id}".encode()
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if mark in environment.read_bytes().split(b"\0"):
+                found.append(environment.parent.name)
+    return found
 
 
 async def test_timeouts_kill_and_say_which_limit(bench: Bench) -> None:

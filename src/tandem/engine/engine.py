@@ -118,7 +118,7 @@ class Engine:
         self._row = msgspec.structs.replace(row, lease_until_ms=self._lease_until_ms())
         try:
             await self.store.put_engine(self._row)
-        except EngineError:
+        except BaseException:
             self._host.leave()
             raise
         self._group = await self._stack.enter_async_context(asyncio.TaskGroup())

@@ -49,7 +49,9 @@ class PythonExecutor:
         in_process: bool = False,
     ) -> None:
         self._pool = pool
-        self._functions = dict(registered or {})
+        # Not copied: the host may register more while the engine runs.
+        self._registered = registered if registered is not None else {}
+        self._found: dict[str, Callable[..., object]] = {}
         self._wanting_context: dict[str, bool] = {}
         self._in_process = in_process
 
@@ -57,7 +59,7 @@ class PythonExecutor:
         """Call one function; a cancelled one is dead, with all that it started, on return."""
         action = attempt.action
         assert isinstance(action, PythonAction)
-        if self._in_process or action.function in self._functions:
+        if self._in_process or action.function in self._registered:
             return await self._run_here(attempt, action)
         return await self._run_in_worker(attempt, action, progress)
 
@@ -86,9 +88,9 @@ class PythonExecutor:
 
     def _call(self, attempt: AttemptSpec, action: PythonAction) -> object:
         name = action.function
-        function = self._functions.get(name)
+        function = self._registered.get(name) or self._found.get(name)
         if function is None:
-            function = self._functions[name] = functions.find(name)
+            function = self._found[name] = functions.find(name)
         wants_context = self._wanting_context.get(name)
         if wants_context is None:
             wants_context = self._wanting_context[name] = functions.wants_context(function)

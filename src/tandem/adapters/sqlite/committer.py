@@ -7,7 +7,6 @@ COMMIT run inline. Writes are done in the order in which they were submitted.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import apsw
@@ -25,7 +24,7 @@ _REOPEN_S = 0.2
 
 
 class _Write:
-    __slots__ = ("error", "future", "landed", "result", "statements")
+    __slots__ = ("error", "future", "is_decided", "landed", "result", "statements")
 
     def __init__(
         self,
@@ -170,7 +169,7 @@ class Committer:
             self._transact(batch)
         except StoreUnavailable as error:
             for write in batch:
-                write.error = write.error or error
+                write.decide(error)
         except _StatementFailed as failed:
             if len(batch) == 1:
                 known = isinstance(failed.error, apsw.Error | OSError)
@@ -234,7 +233,8 @@ class Committer:
             raise AssertionError("every commit is known")
         batch, error = self._unsure
         try:
-            self._replace_connection()
+            self._disconnect()
+            self._connect()
             landed = [write.error is None and write.landed(self._connection) for write in batch]
         except (EngineError, apsw.Error):
             return False

@@ -1,0 +1,196 @@
+"""A real engine in a process of its own that a test can kill at any instant.
+
+It is a nursery: it imports the engine once, then forks one process for each line of JSON on its
+standard input, waits for its end, and answers with one line of JSON. A job is
+
+    {"folder": …, "automation": …, "kill": …}
+
+where `folder` holds the store and everything else. The process drives the run that is in the
+store, or starts one, decides its gates, and writes `outputs.json` at its end. `kill` is null or
+
+    {"commit": 3, "moment": "before" or "after"}   SIGKILL at the third commit that writes
+    {"gate": true}                                 when the run is parked at its gate
+    {"says": "word"}                               when a body prints this word
+    {"body": "name"}                               in the middle of the function of node `name`
+    {"after_s": 0.02}                              from outside, after so many seconds
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+import tandem.wiring
+from tandem import Automation, Engine
+from tandem.adapters.sqlite.store import SqliteStore
+from tandem.domain.errors import Refused
+from tandem.domain.ids import LOCAL_TENANT
+from tandem.domain.lifecycle import RunState
+from tandem.embedded import Run
+from tandem.ports.store import RunFilter
+from tandem.settings import Settings
+
+FLAKY_FAILURES = 2
+
+
+def kill_now() -> None:
+    """Die as `kill -9` does it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def log_effect(folder: Path, name: str, note: str = "") -> None:
+    """Note outside the store that a body ran, durably, before it goes on."""
+    fd = os.open(folder / "effects.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(fd, f"{name} {note}\n".encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def effects(folder: Path) -> list[str]:
+    """Return the names of the bodies that ran, in their order."""
+    try:
+        return [line.split()[0] for line in (folder / "effects.log").read_text().splitlines()]
+    except FileNotFoundError:
+        return []
+
+
+class Commit:
+    """Commits, and kills this process at the one that was asked for."""
+
+    def __init__(self, at: int, moment: str) -> None:
+        self._at = at
+        self._moment = moment
+        self._changes: dict[int, int] = {}
+        self.count = 0
+
+    def __call__(self, connection: apsw.Connection) -> None:
+        """Commit; transactions that write nothing do not count."""
+        changes = connection.total_changes()
+        if changes != self._changes.get(id(connection), 0):
+            self._changes[id(connection)] = changes
+            self.count += 1
+        is_it = self.count == self._at
+        if is_it and self._moment == "before":
+            kill_now()
+        connection.execute("COMMIT")
+        if is_it:
+            kill_now()
+
+
+def functions(folder: Path, kill: dict[str, Any]) -> dict[str, Callable[..., object]]:
+    """Return the bodies; each notes that it ran."""
+
+    def work(name: str, value: int = 0) -> object:
+        log_effect(folder, name)
+        if kill.get("body") == name:
+            kill_now()
+        return {"name": name, "value": value + 1}
+
+    def flaky(name: str) -> object:
+        log_effect(folder, name)
+        if effects(folder).count(name) <= FLAKY_FAILURES:
+            raise RuntimeError("not yet")
+        return {"name": name}
+
+    return {"host:work": work, "host:flaky": flaky}
+
+
+async def drive(folder: Path, document: dict[str, Any], kill: dict[str, Any]) -> None:
+    """Drive the run of this folder to its end."""
+    commit = Commit(kill.get("commit", 0), kill.get("moment", ""))
+
+    def open_store(settings: Settings) -> SqliteStore:
+        return SqliteStore(settings.store_path, synchronous=settings.synchronous, commit=commit)
+
+    tandem.wiring.open_store = open_store
+    url = f"sqlite:///{folder}/store.db"
+    async with Engine.open(url, functions=functions(folder, kill)) as engine:
+
+        def listen(run_id: str, node_id: str, kind: str, text: str) -> None:
+            if kill.get("says", "\0") in text:
+                kill_now()
+
+        engine.parts.engine.listen_to_output(listen)
+        run = await find_or_start(engine, document, folder)
+        while await run.wait_at_rest() is RunState.AWAITING_APPROVAL:
+            if kill.get("gate"):
+                kill_now()
+            try:
+                await run.decide("approve", decided_by="test")
+            except Refused:
+                continue  # the killed process had decided already
+        outputs = await run.outputs()
+        (folder / "outputs.json").write_text(json.dumps({"end": run.status, **outputs}))
+    (folder / "commits.txt").write_text(str(commit.count))
+
+
+async def find_or_start(engine: Engine, document: dict[str, Any], folder: Path) -> Run:
+    """Return the run that is in the store, or start one."""
+    rows = engine.parts.store.list_runs(RunFilter(tenant=LOCAL_TENANT))
+    if rows:
+        return engine.get_run(rows[0].run_id)
+    workspace = folder / "workspace"
+    workspace.mkdir(exist_ok=True)
+    return await engine.run(Automation.from_dict(document), workspace=workspace)
+
+
+def child(job: dict[str, Any]) -> None:
+    """Do one job and exit."""
+    code = 1
+    try:
+        folder = Path(job["folder"])
+        folder.mkdir(exist_ok=True)
+        err = os.open(folder / "stderr.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.dup2(err, 2)
+        asyncio.run(drive(folder, job["automation"], job["kill"] or {}))
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def wait_for(pid: int, after_s: float | None, limit_s: float) -> int:
+    """Wait for the child; kill it after `after_s` seconds. Returns its exit code as `wait` does."""
+    if after_s is not None:
+        signal.sigtimedwait([signal.SIGCHLD], after_s)
+        os.kill(pid, signal.SIGKILL)
+    started = time.monotonic()
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() - started > limit_s:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return -1_000
+        signal.sigtimedwait([signal.SIGCHLD], 1)
+
+
+def main() -> None:
+    """Read jobs until the end of the input."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    for line in sys.stdin:
+        job = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+            child(job)
+        after_s = (job["kill"] or {}).get("after_s")
+        started = time.monotonic()
+        code = wait_for(pid, after_s, job.get("limit_s", 30))
+        print(json.dumps({"code": code, "took_s": time.monotonic() - started}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
