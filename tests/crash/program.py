@@ -5,7 +5,7 @@ standard input, waits for its end, and answers with one line of JSON. A job is
 
     {"folder": …, "automation": …, "kill": …}
 
-where `folder` holds the store and everything else. The process drives the run that is in the
+where `folder` holds the store and everything else, and `isolation` may name how bodies are kept. The process drives the run that is in the
 store, or starts one, decides its gates, and writes `outputs.json` at its end. `kill` is null or
 
     {"commit": 3, "moment": "before" or "after"}   SIGKILL at the third commit that writes
@@ -151,6 +151,7 @@ def child(job: dict[str, Any]) -> None:
         folder.mkdir(exist_ok=True)
         err = os.open(folder / "stderr.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.dup2(err, 2)
+        os.environ["TANDEM_PROCESS_ISOLATION"] = job.get("isolation", "subreaper")
         asyncio.run(drive(folder, job["automation"], job["kill"] or {}))
         code = 0
     except BaseException:

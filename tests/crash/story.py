@@ -1,7 +1,6 @@
 """A run that is killed and taken up again: real engines, and a look at their store from outside."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -24,16 +23,27 @@ class Nursery:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "TANDEM_PROCESS_ISOLATION": "subreaper"},
         )
 
         self.took_s = 0.0
 
-    def run(self, folder: Path, automation: dict[str, Any], kill: dict[str, Any] | None) -> int:
+    def run(
+        self,
+        folder: Path,
+        automation: dict[str, Any],
+        kill: dict[str, Any] | None,
+        *,
+        isolation: str = "subreaper",
+    ) -> int:
         """Run one engine to its end and return its exit code; minus 9 when it was killed."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        job = {"folder": str(folder), "automation": automation, "kill": kill}
+        job = {
+            "folder": str(folder),
+            "automation": automation,
+            "kill": kill,
+            "isolation": isolation,
+        }
         print(json.dumps(job), file=self._process.stdin, flush=True)
         answer = json.loads(self._process.stdout.readline())
         self.took_s = float(answer["took_s"])

@@ -27,7 +27,7 @@ class Bench:
         """Start a run of these nodes."""
         workspace = fields.pop("workspace", None)
         inputs = fields.pop("given", None)
-        document = {"automation_id": "test", "nodes": list(nodes), **fields}
+        document = {"automation_id": "test", **fields, "nodes": list(nodes)}
         return await self.engine.run(Automation.from_dict(document), inputs, workspace=workspace)
 
     async def end(self, run: Run) -> str:

@@ -96,6 +96,13 @@ class ProcessesEnded(msgspec.Struct, frozen=True, kw_only=True):
     engine_id: EngineId
 
 
+class Panic(msgspec.Struct, frozen=True, kw_only=True):
+    """The driver of a run met a mistake of ours; its attempts are ended already (T43)."""
+
+    engine_id: EngineId
+    reason: str
+
+
 Command = (
     Claim
     | Pause
@@ -108,6 +115,7 @@ Command = (
     | Own
     | HandBack
     | ProcessesEnded
+    | Panic
 )
 
 GATE_ALIASES: Final[Mapping[str, str]] = {
@@ -154,6 +162,8 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
             _hand_back(draft, command)
         case ProcessesEnded():
             _processes_ended(draft, command)
+        case Panic():
+            _panic(draft, command)
     draft.moved = True
     return draft.close()
 
@@ -386,10 +396,7 @@ def _adopt(draft: Draft, command: Adopt) -> None:
     if run.status not in DRIVEN or run.engine_id != command.dead:
         raise _refuse(draft, "adopt", f"engine {command.dead} does not hold it")
     reason = f"engine {command.dead} died"
-    for number in sorted(draft.in_state(N.RUNNING)):
-        node = draft.node(number)
-        driving.end_attempt(draft, node, AttemptEnd.INTERRUPTED, message=reason)
-        driving.interrupt(draft, draft.plan.nodes[number], node, reason=reason, counts=True)
+    _interrupt_running(draft, AttemptEnd.INTERRUPTED, reason=reason)
     if run.status is S.PAUSING:
         draft.happen(
             E.RUN_PAUSING_SETTLED, reason="automation run settled to paused after server restart"
@@ -413,16 +420,19 @@ def _own(draft: Draft, command: Own) -> None:
     draft.happen(E.RUN_OWNER_CHANGED, metadata={"owner": command.engine_id})
 
 
+def _interrupt_running(draft: Draft, end: AttemptEnd, *, reason: str) -> None:
+    counts = end is AttemptEnd.INTERRUPTED
+    for number in sorted(draft.in_state(N.RUNNING)):
+        node = draft.node(number)
+        driving.end_attempt(draft, node, end, message=reason)
+        driving.interrupt(draft, draft.plan.nodes[number], node, reason=reason, counts=counts)
+
+
 def _hand_back(draft: Draft, command: HandBack) -> None:
     run = draft.run
     if run.status not in DRIVEN or run.engine_id != command.engine_id:
         raise _refuse(draft, "hand back", f"engine {command.engine_id} does not hold it")
-    for number in sorted(draft.in_state(N.RUNNING)):
-        node = draft.node(number)
-        driving.end_attempt(draft, node, AttemptEnd.STOPPED, message=command.reason)
-        driving.interrupt(
-            draft, draft.plan.nodes[number], node, reason=command.reason, counts=False
-        )
+    _interrupt_running(draft, AttemptEnd.STOPPED, reason=command.reason)
     run.owner = None
     if run.status is S.PAUSING:
         draft.happen(E.RUN_PAUSED, reason=run.pause_reason)
@@ -438,3 +448,14 @@ def _processes_ended(draft: Draft, command: ProcessesEnded) -> None:
         raise _refuse(draft, "clean up", f"engine {command.engine_id} holds no process of it")
     draft.happen(E.RUN_PROCESSES_ENDED)
     run.cleanup = None
+
+
+def _panic(draft: Draft, command: Panic) -> None:
+    run = draft.run
+    if run.status not in DRIVEN or run.engine_id != command.engine_id:
+        raise _refuse(draft, "fail", f"engine {command.engine_id} does not hold it")
+    _interrupt_running(draft, AttemptEnd.STOPPED, reason=command.reason)
+    run.detail = run.stop_reason = f"automation run panicked: {command.reason}"
+    run.stop_kind = StopKind.PANIC
+    run.owner = None
+    draft.happen(E.RUN_FAILED_PANIC, reason=run.detail, stop_kind=run.stop_kind)

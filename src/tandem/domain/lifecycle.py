@@ -78,6 +78,7 @@ class RunEvent(StrEnum):
     RUN_COMPLETED = "run_completed"
     RUN_BLOCKED = "run_blocked"
     RUN_FAILED = "run_failed"
+    RUN_FAILED_PANIC = "run_failed_panic"
 
     NODE_STARTED = "node_started"
     NODE_COMPLETED = "node_completed"
@@ -158,6 +159,7 @@ RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (S.RUNNING, E.RUN_COMPLETED): S.COMPLETED,
     (S.RUNNING, E.RUN_BLOCKED): S.BLOCKED,
     (S.RUNNING, E.RUN_FAILED): S.FAILED,
+    **{(state, E.RUN_FAILED_PANIC): S.FAILED for state in DRIVEN},
 }
 
 NODE_TRANSITIONS: Final[Mapping[tuple[NodeState, RunEvent], NodeState]] = {

@@ -312,13 +312,13 @@ class Engine:
             await self._wait_for_work()
 
     async def _wait_for_work(self) -> None:
-        try:
+        with suppress(TimeoutError):
             async with self._clock.deadline(POLL_MS):
                 await self._work.wait()
-            self._work.clear()
-        except TimeoutError:
-            if await self.store.changed_elsewhere():
-                self._poke_changed()
+        self._work.clear()
+        # The net under the sockets: also when this engine is so busy that it never rests.
+        if await self.store.changed_elsewhere():
+            self._poke_changed()
 
     async def _claim_some(self) -> int:
         free = self.limits.runs_max - len(self._drivers)
@@ -355,10 +355,22 @@ class Engine:
     async def _drive_to_end(self, driver: Driver, run_id: RunId) -> None:
         try:
             await driver.drive()
+        except Exception as error:  # noqa: BLE001 # one run's panic must not take the others along
+            await self._panic(driver, error)
         finally:
             del self._drivers[run_id]
             del self._drives[run_id]
             self._work.set()
+
+    async def _panic(self, driver: Driver, error: Exception) -> None:
+        run = driver.view.run
+        cause: BaseException = error
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        command = Panic(engine_id=self.engine_id, reason=f"{type(cause).__name__}: {cause}")
+        # A store that is away leaves the run with this engine; its death or lease frees it.
+        with suppress(EngineError):
+            await self.execute(run.run_id, command, tenant=run.tenant)
 
     async def _wake_some(self) -> int:
         now_ms = self._clock.now_ms()

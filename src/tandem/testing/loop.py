@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
-CALLBACKS_MAX = 400_000
+CALLBACKS_MAX = 150_000
 
 
 class Stuck(Exception):

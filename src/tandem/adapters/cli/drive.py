@@ -1,11 +1,12 @@
 """The whole of `run` and `resume`: open an engine, drive, tell how it ended."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import click
 import msgspec
@@ -23,15 +24,13 @@ from tandem.domain.command import Recover, Resume
 from tandem.domain.errors import NotFound, Refused
 from tandem.domain.ids import LOCAL_TENANT, RunId
 from tandem.domain.json import JsonObject
-from tandem.domain.lifecycle import DRIVEN, LIVE, TERMINAL, RunState
+from tandem.domain.lifecycle import LIVE, TERMINAL, RunState
 from tandem.domain.run import Run
 from tandem.ports.host import Host
 from tandem.ports.store import RunFilter
 from tandem.settings import Settings
 
 UNFINISHED_MAX: Final = 1_000
-
-_T = TypeVar("_T")
 
 
 class Look(Enum):
@@ -158,8 +157,6 @@ def _unfinished(store: LocalStore, host: Host, *, every: bool) -> list[RunId]:
 
 
 def _now_ms() -> int:
-    import time
-
     return time.time_ns() // 1_000_000
 
 
@@ -210,14 +207,7 @@ def _drive(
                 _tell_end(tools, settings, parts, run_id, look)
             return exits.worst([exits.code_of_state(run.status) for run in runs])
 
-    return _run_loop(drive)
-
-
-def _run_loop(main: Callable[[], Awaitable[_T]]) -> _T:
-    async def start() -> _T:
-        return await main()
-
-    return asyncio.run(start())
+    return asyncio.run(drive())
 
 
 def _tell_end(
@@ -252,13 +242,3 @@ def _is_in_foreground() -> bool:
     from tandem.adapters.cli.keyboard import is_ours
 
     return is_ours()
-
-
-def states_text(states: Sequence[RunState]) -> str:
-    """Return the names of states for a message."""
-    return ", ".join(state.value for state in states)
-
-
-def is_driven(run: Run) -> bool:
-    """Say whether an engine holds a claim on the run."""
-    return run.status in DRIVEN

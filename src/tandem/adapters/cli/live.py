@@ -128,7 +128,7 @@ class LiveView:
         chosen = choose_rows(view, rows_max)
         table = Table.grid(padding=(0, 2), expand=False)
         for column in ({"width": 1}, {"no_wrap": True}, {}, {"justify": "right"}, {}):
-            table.add_column(overflow="ellipsis", **column)  # type: ignore[arg-type] # mixed kinds
+            table.add_column(overflow="ellipsis", **column)
         for number in chosen:
             table.add_row(*self._row(view, number, now_ms))
         hidden = len(view.plan) - len(chosen)

@@ -14,7 +14,7 @@ from tandem.domain.change import NodeArtifact
 from tandem.domain.errors import EngineError
 from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
 from tandem.domain.json import JsonValue, decode
-from tandem.domain.lifecycle import DRIVEN, TERMINAL, NodeState, RunState
+from tandem.domain.lifecycle import TERMINAL, NodeState, RunState
 from tandem.domain.run import Attempt, NodeRun, Run
 from tandem.domain.view import RunView
 from tandem.ports.artifacts import Artifacts
@@ -265,8 +265,3 @@ def document(story: Story, artifacts: Artifacts, settings: Settings) -> dict[str
 def is_unfinished(run: Run) -> bool:
     """Say whether a `resume` without a name may mean this run."""
     return run.status not in TERMINAL or run.cleanup is not None
-
-
-def is_driven(run: Run) -> bool:
-    """Say whether an engine holds a claim on the run."""
-    return run.status in DRIVEN

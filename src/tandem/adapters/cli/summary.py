@@ -23,7 +23,23 @@ def print_summary(story: Story, artifacts: Artifacts, settings: Settings) -> Non
     print_explanation(story)
     print_outputs(story, artifacts)
     print_artifacts(story)
-    _print_field("status", str(status_file(run, settings)))
+    print_status_file(story, settings)
+
+
+def print_status_file(story: Story, settings: Settings) -> None:
+    """Print where the status file lies."""
+    _print_field("status", str(status_file(story.run, settings)))
+
+
+def print_times(story: Story) -> None:
+    """Print when the run began and ended, and which engine has it."""
+    run = story.run
+    _print_field("created", text.moment(run.created_at_ms))
+    if run.finished_at_ms is not None:
+        _print_field("ended", text.moment(run.finished_at_ms))
+    holder = run.engine_id or run.cleanup or run.owner
+    if holder is not None:
+        _print_field("engine", f"{holder} ({story.holder})")
 
 
 def print_explanation(story: Story) -> None:

@@ -207,15 +207,17 @@ class SqliteStore:
         def write(connection: apsw.Connection) -> Sequence[RunView]:
             claimed.clear()
             found = connection.execute(statement, (engine_id, now_ms, limit)).fetchall()
+            # All are decided before the first is written: a refusal may not leave half a batch.
             for (run_no,) in found:
                 row = _fetch(connection, self._sql["find_run_by_no"], (run_no,))[0]
                 view = self._view(connection, rows.run_of(row))
                 change = decide(
                     view, Claim(engine_id=engine_id), change_id=new_change_id(), now_ms=now_ms
                 )
+                claimed.append((view, change))
+            for view, change in claimed:
                 self._write(connection, change)
                 view.apply(change)
-                claimed.append((view, change))
             return [view for view, _ in claimed]
 
         return await self._committer.submit(

@@ -1,0 +1,154 @@
+"""`tandem gates`: what waits for a person, and what the person says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+if TYPE_CHECKING:
+    from tandem.adapters.cli.tools import LocalStore, OpenEngine, Tools
+    from tandem.domain.command import DecideGate
+    from tandem.domain.ids import RunId
+    from tandem.domain.run import Run
+
+_LISTED_MAX: Final = 500
+_TAKEN_WAIT_S: Final = 0.6
+_LOOK_S: Final = 0.05
+
+
+@click.group()
+def gates() -> None:
+    """See and decide the gates at which runs wait."""
+
+
+@gates.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def list_(tools: Tools, as_json: bool) -> None:
+    """List the open gates, oldest first."""
+    from tandem.adapters.cli import text
+    from tandem.adapters.cli.references import short_id
+    from tandem.domain.ids import LOCAL_TENANT
+    from tandem.domain.run import GateStatus
+
+    store = tools.open_store(tools.read_settings())
+    try:
+        found = store.list_gates(
+            tenant=LOCAL_TENANT, status=GateStatus.OPEN, run_id=None, limit=_LISTED_MAX
+        )
+    finally:
+        store.close()
+    if as_json:
+        text.print_json([text.plain(gate) for gate in found])
+        return
+    text.print_table(
+        [
+            {
+                "run": short_id(item.run_id),
+                "automation": text.one_line(item.automation_id, width=30),
+                "node": text.one_line(item.gate.node_id, width=30),
+                "decisions": text.one_line(", ".join(item.gate.decisions)),
+                "since": text.moment(item.gate.requested_at_ms),
+                "expires": text.moment(item.gate.expires_at_ms),
+                "asks": text.one_line(item.gate.instructions or item.gate.title, width=60),
+            }
+            for item in found
+        ]
+    )
+    if not found:
+        text.note("no gate is open")
+
+
+@gates.command("decide")
+@click.argument("run")
+@click.argument("decision")
+@click.option("--node", metavar="NODE", help="The gate of this node; else the oldest open one.")
+@click.option("--reason", default="", help="Why; kept with the decision.")
+@click.option("--output", metavar="JSON", help="For `done`: the output that the node left.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def decide(
+    tools: Tools,
+    run: str,
+    decision: str,
+    node: str | None,
+    reason: str,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """Decide a gate of RUN: DECISION is one of those that the gate offers."""
+    import asyncio
+
+    from tandem.adapters.cli import text
+    from tandem.adapters.cli.references import short_id
+    from tandem.adapters.cli.session import person
+    from tandem.domain.command import DecideGate
+    from tandem.domain.ids import NodeId
+    from tandem.domain.lifecycle import TERMINAL
+
+    command = DecideGate(
+        decision=decision,
+        node_id=NodeId(node) if node else None,
+        reason=reason,
+        decided_by=person(),
+        output=_checked(output),
+    )
+    row, goes_on = asyncio.run(_decide(tools, run, command))
+    if as_json:
+        text.print_json({**text.plain(row), "goes_on": goes_on})
+        return
+    click.echo(f"decided: {text.one_line(decision)}; run {row.run_id} is {row.status.value}")
+    if row.status not in TERMINAL and not goes_on:
+        click.echo(f"no engine drives it on; continue with: tandem resume {short_id(row.run_id)}")
+
+
+def _checked(output: str | None) -> bytes | None:
+    if output is None:
+        return None
+    import json
+
+    try:
+        return json.dumps(json.loads(output)).encode()
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"--output is not JSON: {error}") from None
+
+
+async def _decide(tools: Tools, name: str, command: DecideGate) -> tuple[Run, bool]:
+    from tandem.adapters.cli.references import find_run_id
+    from tandem.adapters.cli.text import note
+
+    settings = tools.read_settings()
+    async with tools.open_engine(settings, drives=False, on_problem=note) as parts:
+        run_id = find_run_id(parts.store, name)
+        await parts.engine.execute(run_id, command)
+        return await _after(tools, parts, run_id)
+
+
+async def _after(tools: Tools, parts: OpenEngine, run_id: RunId) -> tuple[Run, bool]:
+    """Return the run after the decision and whether an engine that lives goes on with it."""
+    import asyncio
+    import time
+
+    from tandem.adapters.cli.story import holder_state
+
+    host = tools.open_host(tools.read_settings())
+    until = time.monotonic() + _TAKEN_WAIT_S
+    while True:
+        run = _row(parts.store, run_id)
+        if holder_state(parts.store, host, run) == "alive":
+            return run, True
+        # Nobody has it for itself; an engine that serves everybody takes it within moments.
+        if time.monotonic() >= until or not parts.store.list_engines():
+            return run, False
+        await asyncio.sleep(_LOOK_S)
+
+
+def _row(store: LocalStore, run_id: RunId) -> Run:
+    from tandem.domain.errors import NotFound
+    from tandem.domain.ids import LOCAL_TENANT
+
+    run = store.find_run(run_id, tenant=LOCAL_TENANT)
+    if run is None:
+        raise NotFound(f"there is no run {run_id}")
+    return run

@@ -1,0 +1,198 @@
+"""`tandem doctor` and `tandem db`: is everything in order on this machine?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from tandem.adapters.cli import exits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tandem.adapters.cli.tools import LocalStore, Tools
+    from tandem.domain.run import Run
+    from tandem.settings import Settings
+
+_FSYNCS: Final = 20
+_RUNS_MAX: Final = 1_000
+_EVENTS_AT_ONCE: Final = 1_000
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command()
+@_json
+@click.pass_obj
+def doctor(tools: Tools, as_json: bool) -> int:
+    """Show what the engine finds on this machine, and every setting with its source."""
+    from tandem.adapters.cli import text
+
+    settings = tools.read_settings()
+    found = _examine(tools, settings)
+    if as_json:
+        text.print_json(found)
+    else:
+        _print_findings(found)
+    return exits.STORE if found["store"]["error"] else exits.COMPLETED
+
+
+def _examine(tools: Tools, settings: Settings) -> dict[str, Any]:
+    import asyncio
+    import platform
+    from importlib.metadata import version
+
+    store = _examine_store(tools, settings)
+    return {
+        "version": version("tandem-engine"),
+        "python": platform.python_version(),
+        "sqlite": tools.sqlite_version(),
+        "state_dir": str(settings.state_dir),
+        "store": store,
+        "file_system": tools.file_system_of(_existing(settings.state_dir)) or "unknown",
+        "fsync_ms": _fsync_ms(settings.state_dir),
+        "isolation": asyncio.run(tools.isolation_of(settings)),
+        "settings": _settings(settings),
+    }
+
+
+def _examine_store(tools: Tools, settings: Settings) -> dict[str, Any]:
+    from tandem.domain.errors import StoreError
+
+    path = settings.store_path
+    try:
+        tools.open_store(settings).close()
+    except StoreError as error:
+        return {"path": str(path), "size_bytes": None, "error": str(error)}
+    return {"path": str(path), "size_bytes": path.stat().st_size, "error": None}
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _fsync_ms(folder: Path) -> float | None:
+    """Return the median time of a small write and fsync; None where nothing can be written."""
+    import os
+    import statistics
+    import tempfile
+    import time
+
+    took: list[float] = []
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".fsync-") as file:
+            for _ in range(_FSYNCS):
+                began = time.perf_counter()
+                file.write(b"x" * 4_096)
+                file.flush()
+                os.fsync(file.fileno())
+                took.append(time.perf_counter() - began)
+    except OSError:
+        return None
+    return round(statistics.median(took) * 1_000, 3)
+
+
+def _settings(settings: Settings) -> list[dict[str, Any]]:
+    from tandem.settings import SETTINGS
+
+    return [
+        {
+            "name": setting.name,
+            "value": str(getattr(settings, setting.field)),
+            "source": settings.sources.get(setting.field, "default"),
+            "unit": setting.unit,
+            "sentence": setting.sentence,
+        }
+        for setting in SETTINGS
+    ]
+
+
+def _print_findings(found: dict[str, Any]) -> None:
+    from tandem.adapters.cli import text
+
+    store = found["store"]
+    speed = found["fsync_ms"]
+    state = f"error: {store['error']}" if store["error"] else text.size(store["size_bytes"])
+    lines = {
+        "tandem": found["version"],
+        "python": found["python"],
+        "sqlite": found["sqlite"],
+        "state": found["state_dir"],
+        "store": f"{store['path']} ({state})",
+        "files": found["file_system"],
+        "fsync": "not measured: the folder cannot be written" if speed is None else f"{speed} ms",
+        "isolation": found["isolation"],
+    }
+    for name, value in lines.items():
+        click.echo(f"{name:<10}{value}")
+    click.echo("\nsettings")
+    for setting in found["settings"]:
+        unit = f" {setting['unit']}" if setting["unit"] not in ("", "folder") else ""
+        value = setting["value"] or "(empty)"
+        click.echo(f"  {setting['name']} = {value}{unit}  [{setting['source']}]")
+        click.echo(f"      {setting['sentence']}")
+
+
+@click.group()
+def db() -> None:
+    """Look after the store."""
+
+
+@db.command()
+@_json
+@click.pass_obj
+def check(tools: Tools, as_json: bool) -> int:
+    """Check the file, and that the events of each run (the newest 1,000) lead to its status."""
+    from tandem.adapters.cli import text
+    from tandem.domain.ids import LOCAL_TENANT
+    from tandem.ports.store import RunFilter
+
+    store = tools.open_store(tools.read_settings())
+    try:
+        wrong = store.check()
+        runs = store.list_runs(RunFilter(tenant=LOCAL_TENANT, limit=_RUNS_MAX))
+        wrong += [said for run in runs if (said := _replay(store, run))]
+        path = str(store.path)
+    finally:
+        store.close()
+    if as_json:
+        text.print_json({"store": path, "ok": not wrong, "runs": len(runs), "problems": wrong})
+    else:
+        for said in wrong:
+            click.echo(said)
+        verdict = f"{text.count(len(wrong), 'problem')}" if wrong else "ok"
+        click.echo(f"{path}: {verdict}, {text.count(len(runs), 'run')} replayed")
+    return exits.STORE if wrong else exits.COMPLETED
+
+
+def _replay(store: LocalStore, run: Run) -> str:
+    """Return what is wrong with the events of a run, empty when they lead to its row.
+
+    Events after those that the row counts belong to what happened since, and are left out.
+    """
+    from tandem.domain.errors import IllegalTransition
+    from tandem.domain.ids import LOCAL_TENANT
+    from tandem.domain.lifecycle import RunState, next_run_state
+
+    state, seq = RunState.QUEUED, 0
+    while seq < run.event_seq:
+        events = store.list_events(
+            run.run_id, tenant=LOCAL_TENANT, after_seq=seq, limit=_EVENTS_AT_ONCE
+        )
+        events = [event for event in events if event.seq <= run.event_seq]
+        if not events:
+            return f"run {run.run_id}: its events end at {seq}, its row says {run.event_seq}"
+        for event in events:
+            if event.seq != seq + 1:
+                return f"run {run.run_id}: event {seq + 1} is missing"
+            seq = event.seq
+            try:
+                state = next_run_state(state, event.event)
+            except IllegalTransition as error:
+                return f"run {run.run_id}: event {seq}: {error}"
+    if state is not run.status:
+        return f"run {run.run_id}: its events lead to {state.value}, its row says {run.status}"
+    return ""

@@ -1,0 +1,225 @@
+"""The simulation finds bugs: each of these breaks our own code and must be noticed soon."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from tandem.adapters.sql.statements import load_statements
+from tandem.adapters.sqlite import store as store_module
+from tandem.adapters.sqlite.committer import Committer
+from tandem.adapters.sqlite.store import SqliteStore
+from tandem.domain import command as command_module
+from tandem.domain import driving
+from tandem.domain.change import Change
+from tandem.domain.command import Claim, decide
+from tandem.domain.draft import Draft
+from tandem.domain.ids import ChangeId, RunId, TenantId
+from tandem.engine.driver import Driver
+from tandem.engine.engine import Engine
+from tandem.testing.executor import ScriptedExecutor
+from tandem.testing.host import SimulatedHost
+from tandem.testing.simulation import Broken, simulate
+
+SEEDS_MAX = 300
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def no_compare_and_set(patch: pytest.MonkeyPatch) -> None:
+    """A change counts whatever happened to the run since it was read."""
+
+    def statements() -> Mapping[str, str]:
+        old = "last_change_id = :builds_on AND epoch = :epoch"
+        new = "(last_change_id = :builds_on OR epoch = :epoch OR 1)"
+        return {
+            name: text.replace(old, new) if name in ("advance_run", "move_run") else text
+            for name, text in load_statements().items()
+        }
+
+    assert statements()["move_run"] != load_statements()["move_run"]
+    patch.setattr(store_module, "load_statements", statements)
+
+
+def driver_never_reloads(patch: pytest.MonkeyPatch) -> None:
+    """A refused change is decided again on the same old state."""
+
+    async def reload(driver: Driver) -> None:
+        driver._is_stale = False
+        await asyncio.sleep(0)
+
+    patch.setattr(Driver, "_reload", reload)
+
+
+def leftovers_live_on(patch: pytest.MonkeyPatch) -> None:
+    """A takeover does not look for what the dead engine left."""
+
+    async def end_leftovers(_self: ScriptedExecutor, **_what: object) -> int:
+        return 0
+
+    patch.setattr(ScriptedExecutor, "end_leftovers", end_leftovers)
+
+
+def commands_act_on_what_they_once_read(patch: pytest.MonkeyPatch) -> None:
+    """Read first, write later: a command is decided outside its transaction."""
+
+    async def execute(
+        self: SqliteStore,
+        run_id: RunId,
+        command: Any,
+        *,
+        tenant: TenantId,
+        change_id: ChangeId,
+        now_ms: int,
+    ) -> Change:
+        view = self.read(run_id, tenant=tenant)
+        change = decide(view, command, change_id=change_id, now_ms=now_ms)
+        await asyncio.sleep(0.005)
+
+        def write(connection: Any) -> Change:
+            now = self._load(connection, run_id, tenant).run
+            forced = msgspec.structs.replace(
+                change, builds_on=now.last_change_id, epoch_before=now.epoch
+            )
+            self._write(connection, forced)
+            return forced
+
+        return await self._committer.submit(write, landed=lambda c: self._landed(c, change))
+
+    patch.setattr(SqliteStore, "execute", execute)
+
+
+def failed_commits_are_believed_lost(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks whether a failed commit is on disk."""
+    patch.setattr(SqliteStore, "_has_event", lambda *_args: False)
+
+
+def failed_commits_are_believed_done(patch: pytest.MonkeyPatch) -> None:
+    """A commit that failed is acknowledged."""
+    patch.setattr(SqliteStore, "_has_event", lambda *_args: True)
+
+
+def everybody_else_is_dead(patch: pytest.MonkeyPatch) -> None:
+    """An engine takes over from engines that are alive."""
+    patch.setattr(SimulatedHost, "is_dead", lambda *_args, **_more: True)
+
+
+def nobody_is_ever_dead(patch: pytest.MonkeyPatch) -> None:
+    """The runs of a dead engine stay with it."""
+    patch.setattr(SimulatedHost, "is_dead", lambda *_args, **_more: False)
+
+
+def claims_do_not_raise_the_epoch(patch: pytest.MonkeyPatch) -> None:
+    """Two claims cannot be told apart."""
+    original = command_module._claim
+
+    def claim(draft: Draft, command: Claim) -> None:
+        original(draft, command)
+        draft.run.epoch -= 1
+
+    patch.setattr(command_module, "_claim", claim)
+
+
+def nodes_start_before_their_dependencies(patch: pytest.MonkeyPatch) -> None:
+    """Every pending node counts as ready."""
+
+    def candidates(draft: Draft, _fresh: object) -> list[int]:
+        return [
+            plan_node.node_no
+            for plan_node in draft.plan.nodes
+            if draft.node(plan_node.node_no).state is driving.N.PENDING and not plan_node.is_parked
+        ]
+
+    patch.setattr(driving, "_candidates", candidates)
+
+
+def bodies_start_before_the_disk_knows(patch: pytest.MonkeyPatch) -> None:
+    """The driver does not wait for the commit of what it begins."""
+    original = Driver._step
+
+    async def step(driver: Driver) -> Change | None:
+        store = driver._store
+        applied = store.apply
+
+        def apply_later(change: Change) -> Any:
+            waiting = applied(change)
+            waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # type: ignore[attr-defined]
+            return asyncio.sleep(0)
+
+        driver._store = _Overlay(store, apply_later)  # type: ignore[assignment]
+        try:
+            return await original(driver)
+        finally:
+            driver._store = store
+
+    patch.setattr(Driver, "_step", step)
+
+
+class _Overlay:
+    def __init__(self, store: Any, apply: Any) -> None:
+        self._store = store
+        self.apply = apply
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def outcomes_are_dropped_on_refusal(patch: pytest.MonkeyPatch) -> None:
+    """A driver that has to read again forgets what its bodies said."""
+    original = Driver._reload
+
+    async def reload(driver: Driver) -> None:
+        driver._settled.clear()
+        await original(driver)
+
+    patch.setattr(Driver, "_reload", reload)
+
+
+def claims_are_cut_off_at_the_stop(patch: pytest.MonkeyPatch) -> None:
+    """An engine that stops does not wait for the claim that it is writing, and is forgotten."""
+    original = Engine.__aexit__
+
+    async def leave(engine: Engine, *why: Any) -> None:
+        engine._dispatching.cancel()
+        await original(engine, *why)
+
+    def statements() -> Mapping[str, str]:
+        forget = "DELETE FROM engine WHERE engine_id = :engine_id;"
+        return {**load_statements(), "remove_engine": forget}
+
+    patch.setattr(Engine, "__aexit__", leave)
+    patch.setattr(store_module, "load_statements", statements)
+
+
+def refusals_keep_what_was_written(patch: pytest.MonkeyPatch) -> None:
+    """The disk is never asked again after a failed commit."""
+    patch.setattr(Committer, "_ask_the_disk", lambda _self: False)
+
+
+MUTANTS: tuple[Patch, ...] = (
+    no_compare_and_set,
+    driver_never_reloads,
+    leftovers_live_on,
+    commands_act_on_what_they_once_read,
+    failed_commits_are_believed_lost,
+    failed_commits_are_believed_done,
+    everybody_else_is_dead,
+    nobody_is_ever_dead,
+    claims_do_not_raise_the_epoch,
+    nodes_start_before_their_dependencies,
+    bodies_start_before_the_disk_knows,
+    outcomes_are_dropped_on_refusal,
+    claims_are_cut_off_at_the_stop,
+    refusals_keep_what_was_written,
+)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_mutant_is_caught(mutant: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant(monkeypatch)
+
+    with pytest.raises(Broken):
+        for seed in range(SEEDS_MAX):
+            simulate(seed)
