@@ -5,8 +5,9 @@ standard input, waits for its end, and answers with one line of JSON. A job is
 
     {"folder": …, "automation": …, "kill": …}
 
-where `folder` holds the store and everything else, and `isolation` may name how bodies are kept. The process drives the run that is in the
-store, or starts one, decides its gates, and writes `outputs.json` at its end. `kill` is null or
+where `folder` holds the store and everything else, and `isolation` may name how bodies are kept.
+The process drives the run that is in the store, or starts one, decides its gates, and writes
+`outputs.json` at its end. `kill` is null or
 
     {"commit": 3, "moment": "before" or "after"}   SIGKILL at the third commit that writes
     {"gate": true}                                 when the run is parked at its gate

@@ -14,8 +14,8 @@ from tandem.domain.change import Change
 from tandem.domain.draft import Draft
 from tandem.domain.errors import NotFound, Refused
 from tandem.domain.ids import ChangeId, EngineId, GateId, NodeId
-from tandem.domain.lifecycle import DRIVEN, LIVE, NodeState, RunEvent, RunState
-from tandem.domain.run import AttemptEnd, Gate, GatePurpose, GateStatus, NodeRun
+from tandem.domain.lifecycle import DRIVEN, LIVE, NodeState, RunEvent, RunState, StopKind
+from tandem.domain.run import AttemptEnd, Gate, GateStatus, NodeRun
 from tandem.domain.view import RunView
 
 E, N, S = RunEvent, NodeState, RunState
@@ -366,8 +366,6 @@ def _allowed(gate: Gate, wanted: str) -> str:
     meant = GATE_ALIASES.get(word, word)
     if word in offered or meant in canonical:
         return meant
-    if meant == "cancel" and gate.purpose is GatePurpose.APPROVAL and not (canonical - {"approve"}):
-        return meant
     raise Refused(
         f"gate `{gate.node_id}` does not offer `{wanted}`; it offers {', '.join(gate.decisions)}",
         code="gate_invalid_decision",
@@ -376,7 +374,8 @@ def _allowed(gate: Gate, wanted: str) -> str:
 
 def _rework_roots(draft: Draft, gate: Gate) -> set[int]:
     plan_node = draft.plan.nodes[gate.node_no]
-    declared = plan_node.node.gate.rework_targets if plan_node.node.gate is not None else []
+    asked = plan_node.node.effective_gate
+    declared = asked.rework_targets if asked is not None else ()
     targets = {draft.plan.by_id[NodeId(name)] for name in declared if name in draft.plan.by_id}
     return (targets or set(plan_node.depends_on)) | {gate.node_no}
 

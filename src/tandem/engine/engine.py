@@ -10,7 +10,7 @@ import msgspec
 
 from tandem.domain.automation import Automation, NodeKind, canonical_document
 from tandem.domain.change import Change
-from tandem.domain.command import Adopt, Command, Own, ProcessesEnded, Wake
+from tandem.domain.command import Adopt, Command, Own, Panic, ProcessesEnded, Wake
 from tandem.domain.errors import (
     EngineError,
     InvalidAutomation,
