@@ -1,8 +1,8 @@
 """One attempt from its inputs to its settled outcome: resolve, run within limits, judge, keep."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from pydantic import TypeAdapter
@@ -11,7 +11,7 @@ from tandem.domain.action import Action, CommandAction
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.automation import NodeKind, Verification
 from tandem.domain.driving import Settled
-from tandem.domain.errors import EngineError, Refused
+from tandem.domain.errors import EngineError, Refused, StoreUnavailable
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import EngineId, NodeId, attempt_id, idempotency_key
 from tandem.domain.json import JsonValue, decode, encode
@@ -26,6 +26,10 @@ from tandem.ports.executor import AttemptSpec, Executor, Progress
 from tandem.ports.workspace import WorkspaceFiles
 
 _ACTION: TypeAdapter[Action] = TypeAdapter(Action)
+_ANY_JSON: Final = frozenset({"arguments", "json_body"})
+"""The fields of actions that hold any JSON; a reference keeps its type there."""
+KEEP_RETRY_MS = 1_000
+
 Limits = tuple[int | None, int | None]
 
 
@@ -75,10 +79,15 @@ class AttemptRunner:
                 )
         except EngineError as error:
             outcome = Failed(failure_class=FailureClass.MISSING_CONFIG, message=str(error))
-        return self._settled(view, plan_node, number, outcome)
+        return await self._settled(view, plan_node, number, outcome, report)
 
-    def _settled(
-        self, view: RunView, plan_node: PlanNode, number: int, outcome: Outcome
+    async def _settled(
+        self,
+        view: RunView,
+        plan_node: PlanNode,
+        number: int,
+        outcome: Outcome,
+        report: Progress,
     ) -> Settled:
         output: bytes | None = None
         ref: ArtifactRef | None = None
@@ -93,9 +102,7 @@ class AttemptRunner:
                     f"the bound is {self._output_bytes_max}; write a file and name it as artifact",
                 )
             else:
-                ref = self._artifacts.put(
-                    view.run.tenant, plan_node.node_id, content, media_type="application/json"
-                )
+                ref = await self._keep(view, plan_node, content, report)
         return Settled(
             node_no=plan_node.node_no,
             number=number,
@@ -103,6 +110,19 @@ class AttemptRunner:
             output=output,
             output_ref=ref,
         )
+
+    async def _keep(
+        self, view: RunView, plan_node: PlanNode, content: bytes, report: Progress
+    ) -> ArtifactRef:
+        """Put a large output aside. A full disk is waited for: the body is not run twice for it."""
+        while True:
+            try:
+                return self._artifacts.put(
+                    view.run.tenant, plan_node.node_id, content, media_type="application/json"
+                )
+            except StoreUnavailable as error:
+                report("event", f"{error}; trying again every second")
+                await self._clock.sleep(KEEP_RETRY_MS)
 
     def output_of(self, view: RunView, node: NodeRun) -> JsonValue:
         """Return the output of a node run, from its row or its artifact.
@@ -149,7 +169,7 @@ class AttemptRunner:
         if template is None:
             return action
         resolved = resolve(template, inputs=view.run.inputs, outputs=outputs)
-        return _ACTION.validate_python(resolved)
+        return _ACTION.validate_python(_with_texts(template, resolved))
 
     async def _within_limits(
         self, spec: AttemptSpec, plan_node: PlanNode, report: Progress
@@ -210,6 +230,23 @@ class _Outputs(Mapping[str, JsonValue]):
 
     def __len__(self) -> int:
         return len(self._view.plan)
+
+
+def _with_texts(template: JsonValue, resolved: JsonValue) -> JsonValue:
+    """Return what was resolved, with texts where the action has room for texts only.
+
+    `argv: ["${inputs.count}"]` gets the number as it is written in JSON.
+    """
+    if isinstance(template, str):
+        return resolved if isinstance(resolved, str) else encode(resolved).decode()
+    if isinstance(template, Mapping) and isinstance(resolved, Mapping):
+        return {
+            key: value if key in _ANY_JSON else _with_texts(template[key], value)
+            for key, value in resolved.items()
+        }
+    if isinstance(template, Sequence) and isinstance(resolved, Sequence):
+        return [_with_texts(*pair) for pair in zip(template, resolved, strict=True)]
+    return resolved
 
 
 def _inputs(plan_node: PlanNode, outputs: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

@@ -212,7 +212,9 @@ class Driver:
         if run.status not in DRIVEN and run.cleanup is None:
             return  # this driver itself brought the run to rest
         fresh = await self._stored(run)
-        if fresh is not None and fresh.status in TERMINAL and fresh.cleanup == self._engine_id:
+        if fresh is None or fresh.epoch != self._epoch:
+            return  # a later driver answers for what lives now
+        if fresh.status in TERMINAL and fresh.cleanup == self._engine_id:
             await self._execute(ProcessesEnded(engine_id=self._engine_id))
 
     async def _stored(self, run: Run) -> Run | None:

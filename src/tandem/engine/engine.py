@@ -103,7 +103,7 @@ class Engine:
         self._listeners: list[Listener] = []
         self._outputs: list[Output] = []
         self._drivers: dict[RunId, Driver] = {}
-        self._drives: dict[RunId, asyncio.Task[None]] = {}
+        self._drives: set[asyncio.Task[None]] = set()
         self._work = asyncio.Event()
         self._changes = 0
         self._plans: dict[int, tuple[Automation, Plan, bytes]] = {}
@@ -142,7 +142,7 @@ class Engine:
         for driver in self._drivers.values():
             driver.hand_back()
         if self._drives:
-            await asyncio.wait(list(self._drives.values()))
+            await asyncio.wait(list(self._drives))
         for part in self._parts:
             part.cancel()
         await self._stack.aclose()
@@ -348,7 +348,9 @@ class Engine:
         )
         run_id = view.run.run_id
         self._drivers[run_id] = driver
-        self._drives[run_id] = self._group.create_task(self._drive_to_end(driver, run_id))
+        drive = self._group.create_task(self._drive_to_end(driver, run_id))
+        self._drives.add(drive)
+        drive.add_done_callback(self._drives.discard)
         if self._is_stopping:
             driver.hand_back()
 
@@ -358,8 +360,9 @@ class Engine:
         except Exception as error:  # noqa: BLE001 # one run's panic must not take the others along
             await self._panic(driver, error)
         finally:
-            del self._drivers[run_id]
-            del self._drives[run_id]
+            # The run may be driven here again already, before its former driver has noticed.
+            if self._drivers.get(run_id) is driver:
+                del self._drivers[run_id]
             self._work.set()
 
     async def _panic(self, driver: Driver, error: Exception) -> None:

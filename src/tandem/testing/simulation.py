@@ -174,7 +174,7 @@ class World:
     def break_off(self, error: BaseException) -> None:
         """Remember the first thing that must not happen, and stop the world."""
         if self.violation is None:
-            self.violation = error
+            self.violation = _first(error)
             self.loop.stop()
 
     def _guarded(self, check: Callable[[Body], None]) -> Callable[[Body], None]:

@@ -32,6 +32,7 @@ _COMMANDS: Final = {
     "doctor": ("upkeep", "doctor"),
     "db": ("upkeep", "db"),
 }
+_INPUT_CODES: Final = frozenset({"input_invalid", "input_missing", "input_unknown"})
 
 
 class _Lazy(click.Group):
@@ -137,8 +138,17 @@ def _report(error: Exception, *, as_json: bool) -> int:
     else:
         from tandem.adapters.cli.text import clean
 
-        click.echo(f"error: {clean(str(error))}", err=True)
+        click.echo(f"error: {clean(_message(error))}", err=True)
     return exits.code_of_error(error)
+
+
+def _message(error: Exception) -> str:
+    """Return the message of an error of ours; inputs that do not fit are no fault of the file."""
+    problems = getattr(error, "problems", ())
+    if problems and all(problem.code in _INPUT_CODES for problem in problems):
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        return f"the inputs do not fit the automation:{lines}"
+    return str(error)
 
 
 def error_document(error: Any) -> dict[str, Any]:

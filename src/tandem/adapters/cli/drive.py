@@ -16,13 +16,13 @@ from tandem.adapters.cli.display import Display, JsonLines, Lines, Quiet
 from tandem.adapters.cli.given import Decisions
 from tandem.adapters.cli.references import find_run_id, short_id
 from tandem.adapters.cli.session import Session
-from tandem.adapters.cli.story import document, is_unfinished, read_story
+from tandem.adapters.cli.story import document, holder_of, is_unfinished, read_story
 from tandem.adapters.cli.summary import print_summary
 from tandem.adapters.cli.tools import LocalStore, OpenEngine, Tools
 from tandem.domain.automation import Automation
 from tandem.domain.command import Recover, Resume
 from tandem.domain.errors import NotFound, Refused
-from tandem.domain.ids import LOCAL_TENANT, RunId
+from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import LIVE, TERMINAL, RunState
 from tandem.domain.run import Run
@@ -143,8 +143,7 @@ def _unfinished(store: LocalStore, host: Host, *, every: bool) -> list[RunId]:
     engines = {engine.engine_id: engine for engine in store.list_engines()}
     found: list[Run] = []
     for run in store.list_runs(chosen):
-        holder = run.engine_id or run.owner
-        engine = engines.get(holder) if holder is not None else None
+        engine = engines.get(holder_of(run) or EngineId(""))
         if engine is None or host.is_dead(engine, now_ms=_now_ms()):
             found.append(run)
     if len(found) > 1 and not every:

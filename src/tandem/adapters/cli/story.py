@@ -77,7 +77,7 @@ def read_story(store: LocalStore, host: Host, run_id: RunId, *, self_id: str = "
 
 def holder_state(store: LocalStore, host: Host, run: Run, *, self_id: str = "") -> str:
     """Say whether the engine that drives the run, or has it for itself, lives."""
-    holder: EngineId | None = run.engine_id or run.cleanup or run.owner
+    holder = holder_of(run)
     if holder is None:
         return ""
     if holder == self_id:
@@ -85,6 +85,11 @@ def holder_state(store: LocalStore, host: Host, run: Run, *, self_id: str = "") 
     now_ms = time.time_ns() // 1_000_000
     row = next((e for e in store.list_engines() if e.engine_id == holder), None)
     return "dead" if row is None or host.is_dead(row, now_ms=now_ms) else "alive"
+
+
+def holder_of(run: Run) -> EngineId | None:
+    """Return the engine that drives the run, has to clean it up, or has it for itself."""
+    return run.engine_id or run.cleanup or (None if run.status in TERMINAL else run.owner)
 
 
 def explain(story: Story) -> Explanation:

@@ -6,7 +6,7 @@ from typing import Final
 import click
 
 from tandem.adapters.cli import text
-from tandem.adapters.cli.story import Story, explain, last_outputs, status_file
+from tandem.adapters.cli.story import Story, explain, holder_of, last_outputs, status_file
 from tandem.domain.lifecycle import NodeState
 from tandem.domain.run import NodeRun
 from tandem.ports.artifacts import Artifacts
@@ -37,7 +37,7 @@ def print_times(story: Story) -> None:
     _print_field("created", text.moment(run.created_at_ms))
     if run.finished_at_ms is not None:
         _print_field("ended", text.moment(run.finished_at_ms))
-    holder = run.engine_id or run.cleanup or run.owner
+    holder = holder_of(run)
     if holder is not None:
         _print_field("engine", f"{holder} ({story.holder})")
 

@@ -1,6 +1,7 @@
 """Artifacts as files below the state directory, by tenant and digest."""
 
 import os
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -34,7 +35,8 @@ class FileArtifacts:
             temporary.rename(path)
             _sync_folder(path.parent)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             raise StoreUnavailable(
                 f"cannot keep the output of `{name}` ({len(content)} bytes): {error.strerror}"
             ) from error
