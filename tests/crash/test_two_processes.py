@@ -20,7 +20,7 @@ from tandem.testing.store_suite import Scene, chain
 PROGRAM = Path(__file__).with_name("pair.py")
 RUNS = 24
 LIMIT_S = 60
-BUSY_NODES = 20_000
+BUSY_NODES = 10_000
 
 
 class Process:

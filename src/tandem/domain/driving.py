@@ -459,7 +459,12 @@ def _start(draft: Draft, plan_node: PlanNode, engine_id: EngineId) -> None:
             started_at_ms=draft.now_ms,
         )
     )
-    draft.run.detail = f"running node `{plan_node.node_id}` attempt {number}"
+    _tell_running(draft, node.node_no)
+
+
+def _tell_running(draft: Draft, node_no: int) -> None:
+    name, number = draft.plan.nodes[node_no].node_id, draft.node(node_no).attempts
+    draft.run.detail = f"running node `{name}` attempt {number}"
 
 
 def _ask_or_wait(draft: Draft, plan_node: PlanNode) -> None:
@@ -551,7 +556,11 @@ def _add_gate(
 def _rest(draft: Draft) -> None:
     """Park or finish a run in which nothing runs."""
     run = draft.run
-    if draft.in_state(N.RUNNING):
+    running = draft.in_state(N.RUNNING)
+    if running:
+        if run.detail.startswith("completed node"):
+            # The refresh rule of run-lifecycle 1.6: name what runs, not what is over.
+            _tell_running(draft, min(running))
         return
     if run.status is S.PAUSING:
         draft.happen(E.RUN_PAUSED, reason=run.pause_reason)

@@ -113,7 +113,7 @@ def show(tools: Tools, run: str, as_json: bool) -> None:
         summary.print_explanation(told)
         summary.print_times(told)
         click.echo()
-        summary.print_nodes(told)
+        summary.print_nodes(told, nodes_max=summary.NODES_SHOWN_MAX)
         click.echo()
         summary.print_outputs(told, artifacts)
         summary.print_artifacts(told)

@@ -1,6 +1,7 @@
 """The story of a run, printed for a person."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import click
@@ -13,13 +14,17 @@ from tandem.ports.artifacts import Artifacts
 from tandem.settings import Settings
 
 _ARTIFACTS_MAX: Final = 20
-_NODES_MAX: Final = 200
+_NODES_MAX: Final = 40
+NODES_SHOWN_MAX: Final = 500
+"""How many nodes `runs show` prints."""
 
 
 def print_summary(story: Story, artifacts: Artifacts, settings: Settings) -> None:
     """Print how a run was left: state, answers, outputs, files, where status.json lies."""
     run = story.run
-    click.echo(f"\n{run.name or run.automation_id}  {run.run_id}")
+    click.echo()
+    print_nodes(story, nodes_max=_NODES_MAX)
+    click.echo(f"\n{text.one_line(run.name or run.automation_id)}  {run.run_id}")
     print_explanation(story)
     print_outputs(story, artifacts)
     print_artifacts(story)
@@ -28,7 +33,13 @@ def print_summary(story: Story, artifacts: Artifacts, settings: Settings) -> Non
 
 def print_status_file(story: Story, settings: Settings) -> None:
     """Print where the status file lies."""
-    _print_field("status", str(status_file(story.run, settings)))
+    _print_field("status", _near(status_file(story.run, settings)))
+
+
+def _near(path: Path) -> str:
+    """Return the path as seen from the current directory when it lies below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def print_times(story: Story) -> None:
@@ -68,13 +79,18 @@ def print_artifacts(story: Story) -> None:
         _print_field("file", f"and {len(latest) - _ARTIFACTS_MAX} more")
 
 
-def print_nodes(story: Story) -> None:
-    """Print one line for each node: state, attempts, duration, error."""
-    nodes = story.view.plan.nodes
-    rows = [_row(story, number) for number in range(min(len(nodes), _NODES_MAX))]
-    text.print_table(rows)
-    if len(nodes) > _NODES_MAX:
-        click.echo(f"and {len(nodes) - _NODES_MAX} more; `--json` has them all")
+def print_nodes(story: Story, *, nodes_max: int) -> None:
+    """Print one line for each node: state, attempts, duration, error.
+
+    Of more than `nodes_max` those are shown that did not complete, then the first others.
+    """
+    numbers = range(len(story.view.plan))
+    done = [n for n in numbers if story.view.node(n).state is NodeState.COMPLETED]
+    others = sorted(set(numbers) - set(done))
+    chosen = sorted([*others, *done][:nodes_max])
+    text.print_table([_row(story, number) for number in chosen])
+    if len(chosen) < len(numbers):
+        click.echo(f"and {len(numbers) - len(chosen)} more; `runs show --json` has them all")
 
 
 def _row(story: Story, number: int) -> Mapping[str, str]:

@@ -15,8 +15,10 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 _BUSY_TIMEOUT_MS = 10_000
 
 
-def open_connection(path: Path, *, synchronous: str, read_only: bool = False) -> apsw.Connection:
-    """Open the file in WAL mode.
+def open_connection(
+    path: Path, *, synchronous: str, read_only: bool = False, vfs: str | None = None
+) -> apsw.Connection:
+    """Open the file in WAL mode; `vfs` names another way to the disk than SQLite's own.
 
     Raises:
         StoreUnavailable: the file cannot be opened or is not a database.
@@ -27,7 +29,7 @@ def open_connection(path: Path, *, synchronous: str, read_only: bool = False) ->
         else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     )
     try:
-        connection = apsw.Connection(str(path), flags=flags, statementcachesize=200)
+        connection = apsw.Connection(str(path), flags=flags, vfs=vfs, statementcachesize=200)
         connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
         if not read_only:
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
