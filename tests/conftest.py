@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+# Before anything imports it: its assertions are to explain themselves like those of a test module.
+pytest.register_assert_rewrite("tandem.testing.store_suite")
+
 
 @pytest.fixture(autouse=True)
 def _state_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ class Engine:
         """
         root = workspace or automation.workspace_root
         row = await self.parts.engine.start(
-            automation, inputs, workspace=str(Path(root).absolute()) if root else ""
+            automation, inputs, workspace=_absolute(root) if root else ""
         )
         return Run(self.parts, row.run_id)
 
@@ -236,3 +236,7 @@ class Engine:
         run = Run(self.parts, RunId(run_id))
         run.row  # noqa: B018 # raises NotFound
         return run
+
+
+def _absolute(path: str | PathLike[str]) -> str:
+    return str(Path(path).absolute())

@@ -93,6 +93,14 @@ SETTINGS: Final = (
         parse=_one_of("FULL", "NORMAL"),
     ),
     Setting(
+        field="writer",
+        name="TANDEM_STORE_WRITER",
+        unit="",
+        sentence="Where commits are done: `auto` begins `inline` and moves to a `process` when "
+        "the disk is slow.",
+        parse=_one_of("auto", "inline", "process"),
+    ),
+    Setting(
         field="inline_bytes_max",
         name="TANDEM_OUTPUT_INLINE_MAX_BYTES",
         unit="bytes",
@@ -131,6 +139,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease_ms: int = 30_000
     runs_max: int = 8
     synchronous: str = "FULL"
+    writer: str = "auto"
     inline_bytes_max: int = 16_384
     output_bytes_max: int = 16_777_216
     isolation: str = "auto"

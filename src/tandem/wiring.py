@@ -36,7 +36,9 @@ def open_store(settings: Settings) -> SqliteStore:
         StoreUnavailable: it cannot be opened; the message says what to do.
         StoreTooNew: a newer version made it.
     """
-    return SqliteStore(settings.store_path, synchronous=settings.synchronous)
+    return SqliteStore(
+        settings.store_path, synchronous=settings.synchronous, writer=settings.writer
+    )
 
 
 @asynccontextmanager

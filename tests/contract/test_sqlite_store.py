@@ -6,10 +6,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-pytest.register_assert_rewrite("tandem.testing.store_suite")
-
-from tandem.adapters.sqlite.store import SqliteStore  # noqa: E402
-from tandem.testing.store_suite import CommitFault, OpenStore, StoreSuite  # noqa: E402
+from tandem.adapters.sqlite.store import SqliteStore
+from tandem.testing.store_suite import CommitFault, OpenStore, StoreSuite
 
 
 def failing_commit(fault: CommitFault, connection: apsw.Connection) -> None:

@@ -56,6 +56,7 @@ async def busy(folder: Path, name: str) -> None:
     store = SqliteStore(folder / "store.db")
     scene = Scene(store, name=name)
     (view,) = await scene.claim(EngineId(name), own_only=True)
+    ready()
     loop = asyncio.get_running_loop()
     is_over = asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), is_over.set)
@@ -74,6 +75,7 @@ async def busy(folder: Path, name: str) -> None:
 async def calm(folder: Path, name: str) -> None:
     """Commit one at a time."""
     store = SqliteStore(folder / "store.db")
+    ready()
     took_ms = []
     for number in range(CALM_COMMITS):
         started = time.perf_counter()
@@ -85,9 +87,9 @@ async def calm(folder: Path, name: str) -> None:
 
 def main() -> None:
     what, folder, name = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-    ready()
     match what:
         case "drive":
+            ready()
             asyncio.run(drive(folder))
         case "busy":
             asyncio.run(busy(folder, name))

@@ -12,6 +12,7 @@ The process drives the run that is in the store, or starts one, decides its gate
     {"commit": 3, "moment": "before" or "after"}   SIGKILL at the third commit that writes
     {"gate": true}                                 when the run is parked at its gate
     {"says": "word"}                               when a body prints this word
+    {"says": "word", "supervisors": true}          the same, together with all supervisors
     {"body": "name"}                               in the middle of the function of node `name`
     {"after_s": 0.02}                              from outside, after so many seconds
 """
@@ -23,6 +24,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,33 @@ FLAKY_FAILURES = 2
 def kill_now() -> None:
     """Die as `kill -9` does it."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_supervisors() -> None:
+    """Kill every process below this one that is not a body, before any of them can clean up."""
+    found = [pid for pid in descendants(os.getpid()) if not is_body(pid)]
+    for what in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, what)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes below this one."""
+    found = []
+    with suppress(OSError):  # it has just ended
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child_pid in map(int, (task / "children").read_text().split()):
+                found += [child_pid, *descendants(child_pid)]
+    return found
+
+
+def is_body(pid: int) -> bool:
+    """Say whether the process is a body, comes from one, or has ended."""
+    try:
+        return b"MARK=" in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return True
 
 
 def log_effect(folder: Path, name: str, note: str = "") -> None:
@@ -118,6 +147,8 @@ async def drive(folder: Path, document: dict[str, Any], kill: dict[str, Any]) ->
 
         def listen(run_id: str, node_id: str, kind: str, text: str) -> None:
             if kill.get("says", "\0") in text:
+                if kill.get("supervisors"):
+                    kill_supervisors()
                 kill_now()
 
         engine.parts.engine.listen_to_output(listen)

@@ -8,49 +8,15 @@ import asyncio
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import apsw
 import pytest
 from disk import Acknowledged, Disk, Operation, Recorder, Synced
 
-import tandem.adapters.sqlite.store as store_module
-from tandem.adapters.sqlite.connection import open_connection
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.change import Change
 from tandem.domain.command import DecideGate, Pause, Resume
 from tandem.testing.store_suite import GATE, Scene, chain, succeeded
-
-CHECKPOINT_PAGES = 25
-"""So few that the story meets several checkpoints and starts of the WAL from its beginning."""
-
-
-@pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
-    """Record what the writer of a store does; its reader is the same connection.
-
-    Python's VFS has no shared memory, so the connection keeps the file for itself.
-    """
-    made = Recorder("recorder")
-    writers: list[apsw.Connection] = []
-
-    def configure(connection: apsw.Connection) -> None:
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
-        connection.wal_autocheckpoint(CHECKPOINT_PAGES)
-
-    def open_recorded(path: Path, **options: Any) -> apsw.Connection:
-        if options.get("read_only"):
-            return writers[-1]
-        apsw.connection_hooks.append(configure)
-        try:
-            writers.append(open_connection(path, **options, vfs="recorder"))
-        finally:
-            apsw.connection_hooks.remove(configure)
-        return writers[-1]
-
-    monkeypatch.setattr(store_module, "open_connection", open_recorded)
-    yield made
-    made.unregister()
 
 
 async def tell_story(recorder: Recorder, store: SqliteStore) -> None:
@@ -60,7 +26,7 @@ async def tell_story(recorder: Recorder, store: SqliteStore) -> None:
     def acknowledge(change: Change) -> None:
         recorder.log.append(Acknowledged(change.change_id))
 
-    for number in range(4):
+    for number in range(3):
         run = await scene.create(f"r{number}", [*chain(4), *GATE])
         recorder.log.append(Acknowledged(run.last_change_id))
         (view,) = await scene.claim()
@@ -83,44 +49,51 @@ async def tell_story(recorder: Recorder, store: SqliteStore) -> None:
         acknowledge(await scene.execute(f"r{number}", Pause()))
         acknowledge(await scene.execute(f"r{number}", Resume()))
         (view,) = await scene.claim()
-        acknowledge_last = view.run.last_change_id
-        recorder.log.append(Acknowledged(acknowledge_last))
+        recorder.log.append(Acknowledged(view.run.last_change_id))
         change = scene.next(view)
         await store.apply(change)
         acknowledge(change)
 
 
-def losses(log: list[Operation], folder: Path) -> list[str]:
-    """Cut the power after every operation and return what is wrong afterwards."""
-    disk, seen, found = Disk(), set(), []
+def losses(log: list[Operation], folder: Path) -> Iterator[str]:
+    """Cut the power after every operation and tell what is wrong afterwards."""
+    disk = Disk()
+    known: dict[bytes, set[str] | str] = {}
     for point, operation in enumerate(log):
         disk.play(operation)
         for files in disk.cuts():
-            state = hashlib.sha256(repr(sorted(files.items())).encode()).digest()
-            if (state, len(disk.acknowledged)) in seen:
-                continue
-            seen.add((state, len(disk.acknowledged)))
-            wrong = _wrong(files, set(disk.acknowledged), folder)
-            if wrong:
-                found.append(f"after operation {point} ({type(operation).__name__}): {wrong}")
-    return found
+            state = _digest(files)
+            if state not in known:
+                known[state] = _changes_after_cut(files, folder)
+            there = known[state]
+            wrong = there if isinstance(there, str) else set(disk.acknowledged) - there
+            # Before anything was acknowledged there may be no tables yet, but nothing is broken.
+            if wrong and (disk.acknowledged or not str(wrong).startswith("SQLError")):
+                yield f"after operation {point} ({type(operation).__name__}): {wrong}"
 
 
-def _wrong(files: dict[str, bytes], acknowledged: set[str], folder: Path) -> str:
+def _digest(files: dict[str, bytes]) -> bytes:
+    found = hashlib.blake2b()
+    for name, content in sorted(files.items()):
+        found.update(f"{name}:{len(content)}:".encode())
+        found.update(content)
+    return found.digest()
+
+
+def _changes_after_cut(files: dict[str, bytes], folder: Path) -> set[str] | str:
+    """Return the changes that the store has when the power is back, or what is broken."""
     for left in folder.iterdir():
         left.unlink()
     for name, content in files.items():
         (folder / name).write_bytes(content)
     connection = apsw.Connection(str(folder / "store.db"))
     try:
+        connection.execute("PRAGMA synchronous = OFF").fetchall()
         integrity = connection.execute("PRAGMA integrity_check").fetchall()
         if integrity != [("ok",)]:
             return f"integrity: {integrity[:3]}"
-        if not acknowledged:
-            return ""
         there = connection.execute("SELECT change_id FROM lifecycle_event").fetchall()
-        lost = acknowledged - {str(change_id) for (change_id,) in there}
-        return f"lost {sorted(lost)}" if lost else ""
+        return {str(change_id) for (change_id,) in there}
     except apsw.Error as error:
         return f"{type(error).__name__}: {error}"
     finally:
@@ -142,12 +115,12 @@ async def test_acknowledged_changes_survive_a_power_cut_at_every_point(
     folder = tmp_path / "cut"
     folder.mkdir()
 
-    assert losses(log, folder) == []
+    assert list(losses(log, folder)) == []
 
     # The story is not a trivial one: checkpoints synced the file itself, more than once.
     syncs = [operation.name for operation in log if isinstance(operation, Synced)]
-    assert syncs.count("store.db") > 3
-    assert sum(isinstance(operation, Acknowledged) for operation in log) > 40
+    assert syncs.count("store.db") > 2
+    assert sum(isinstance(operation, Acknowledged) for operation in log) > 30
 
 
 @pytest.mark.parametrize("synchronous", ["NORMAL", "OFF"])
@@ -158,4 +131,5 @@ async def test_weaker_settings_lose_something(
     log = await record(recorder, tmp_path / "store.db", synchronous)
     folder = tmp_path / "cut"
     folder.mkdir()
-    assert any("lost" in wrong or "Error" in wrong for wrong in losses(log, folder))
+    loss = next(losses(log, folder), "nothing was lost")
+    assert "-change-" in loss or "no such table" in loss

@@ -71,7 +71,7 @@ def test_every_state_can_be_reached_and_every_event_can_happen() -> None:
         reached = more
     assert reached == set(RunState)
     assert {event for _, event in RUN_TRANSITIONS} == set(RunEvent)
-    assert {after for after in NODE_TRANSITIONS.values()} == set(NodeState)
+    assert set(NODE_TRANSITIONS.values()) == set(NodeState)
 
 
 def test_every_live_state_can_be_stopped_and_no_node_event_moves_the_run() -> None:
@@ -91,5 +91,5 @@ def test_terminal_driven_and_live_states_are_told_apart() -> None:
 
 
 def test_illegal_transition_is_a_refusal_that_names_both() -> None:
-    with pytest.raises(Refused, match="`run_completed` cannot happen to something that is `paused`"):
+    with pytest.raises(Refused, match=r"`run_completed` cannot happen to .* `paused`"):
         next_run_state(S.PAUSED, E.RUN_COMPLETED)

@@ -736,7 +736,7 @@ def ring(count: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("make", "count"),
     [(chain, 0), (fan, 0), (typos, 3000), (ring, 1)],
-    ids=lambda value: str(value),
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_three_thousand_nodes_take_less_than_two_seconds(make: Any, count: int) -> None:
     document = {"automation_id": "a", "flow": {"nodes": make(3000)}}

@@ -5,7 +5,7 @@ so no command ever acts on a state that has moved on.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, assert_never
 
 import msgspec
 
@@ -21,39 +21,39 @@ from tandem.domain.view import RunView
 E, N, S = RunEvent, NodeState, RunState
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
+class Claim(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """An engine takes a due queued run."""
 
     engine_id: EngineId
 
 
-class Pause(msgspec.Struct, frozen=True, kw_only=True):
+class Pause(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A person holds the run; attempts that run are let to their end."""
 
     reason: str = "paused by operator"
 
 
-class Resume(msgspec.Struct, frozen=True, kw_only=True):
+class Resume(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A person lets a paused run go on. `owner` is an engine that wants to drive it itself."""
 
     reason: str = "resumed by operator"
     owner: EngineId | None = None
 
 
-class Recover(msgspec.Struct, frozen=True, kw_only=True):
+class Recover(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A person lets a failed or blocked run try again; what is completed stays completed."""
 
     reason: str = "recovered by operator"
     owner: EngineId | None = None
 
 
-class Cancel(msgspec.Struct, frozen=True, kw_only=True):
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A person ends the run."""
 
     reason: str = "cancelled by operator"
 
 
-class DecideGate(msgspec.Struct, frozen=True, kw_only=True):
+class DecideGate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A person decides a gate: the one named by `gate_id`, else by `node_id`, else the oldest."""
 
     decision: str
@@ -65,38 +65,38 @@ class DecideGate(msgspec.Struct, frozen=True, kw_only=True):
     """JSON for a node that is settled as done."""
 
 
-class Wake(msgspec.Struct, frozen=True, kw_only=True):
+class Wake(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Time has come for a parked run."""
 
 
-class Adopt(msgspec.Struct, frozen=True, kw_only=True):
+class Adopt(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Take a run out of the hands of an engine that is dead; its leftovers are ended already."""
 
     dead: EngineId
     owner: EngineId | None = None
 
 
-class Own(msgspec.Struct, frozen=True, kw_only=True):
+class Own(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """An engine wants to drive a run itself when it is due; `former` is gone, or nobody."""
 
     engine_id: EngineId
     former: EngineId | None
 
 
-class HandBack(msgspec.Struct, frozen=True, kw_only=True):
+class HandBack(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """An engine that stops gives a run back; its attempts are ended already."""
 
     engine_id: EngineId
     reason: str = "automation run interrupted by server shutdown"
 
 
-class ProcessesEnded(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessesEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The processes of a stopped run are proven dead."""
 
     engine_id: EngineId
 
 
-class Panic(msgspec.Struct, frozen=True, kw_only=True):
+class Panic(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The driver of a run met a mistake of ours; its attempts are ended already (T43)."""
 
     engine_id: EngineId
@@ -164,6 +164,8 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
             _processes_ended(draft, command)
         case Panic():
             _panic(draft, command)
+        case _:
+            assert_never(command)
     draft.moved = True
     return draft.close()
 

@@ -5,6 +5,7 @@ any node runs or can run; a slow node, a gate or a wait never holds back indepen
 """
 
 from collections.abc import Iterable, Sequence
+from typing import assert_never
 
 import msgspec
 
@@ -88,6 +89,8 @@ def settle(draft: Draft, item: Settled) -> None:
         case Stopped():
             end_attempt(draft, node, AttemptEnd.STOPPED, message=item.outcome.reason)
             interrupt(draft, plan_node, node, reason=item.outcome.reason, counts=False)
+        case _:
+            assert_never(item.outcome)
 
 
 def _settle_success(
@@ -200,6 +203,8 @@ def _settle_failure(draft: Draft, plan_node: PlanNode, node: NodeRun, outcome: F
             _halt(
                 draft, plan_node, node, E.NODE_FAILED, outcome.failure_class.value, reason, why=why
             )
+        case _:
+            assert_never(decision)
 
 
 def _halt(
@@ -411,8 +416,7 @@ def _start_ready(draft: Draft, engine_id: EngineId) -> None:
     fresh = draft.unblocked()
     parked = [n for n in (*draft.view.ready_parked, *fresh) if draft.plan.nodes[n].is_parked]
     for number in dict.fromkeys(parked):
-        if draft.node(number).state is N.PENDING:
-            _ask_or_wait(draft, draft.plan.nodes[number])
+        _ask_or_wait(draft, draft.plan.nodes[number])
     free = draft.plan.parallel - len(draft.in_state(N.RUNNING))
     for number in _candidates(draft, fresh):
         if free <= 0:
@@ -597,7 +601,7 @@ def _park_or_finish(draft: Draft) -> None:
     if _names(draft, N.BLOCKED):
         run.detail = "automation run blocked by upstream node outcome"
         return draft.happen(E.RUN_BLOCKED, reason=run.detail)
-    # Unreachable for a graph without cycles; stated so that a run never waits without a reason.
+    # Only a graph with a cycle comes here; a run never waits without a reason.
     run.detail = "flow deadlock: no runnable nodes"
     return draft.happen(E.RUN_FAILED, reason=run.detail)
 

@@ -304,7 +304,9 @@ class Engine:
         while not self._is_stopping:
             try:
                 busy = await self._claim_some() + await self._wake_some()
-            except StoreUnavailable:
+            except EngineError:
+                # The store is away, or holds a definition that cannot be read: neither may end
+                # the engine and the runs that it drives.
                 await self._clock.sleep(SWEEP_MS)
                 continue
             if busy:
@@ -392,7 +394,9 @@ class Engine:
 
     def _report(self, run_id: RunId, node_id: str, kind: str, text: str) -> None:
         for output in self._outputs:
-            output(run_id, node_id, kind, text)
+            # What listens is a skin; its mistakes must not reach the body that speaks.
+            with suppress(Exception):
+                output(run_id, node_id, kind, text)
 
     def _woken(self) -> None:
         """Another process has written something that may concern this engine."""

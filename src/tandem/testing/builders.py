@@ -103,9 +103,7 @@ def random_story(random: Random) -> Story:
         else:
             node, scripts[name] = _random_body(random, name, depends_on)
             nodes.append(node)
-    return Story(
-        automation=automation(*nodes, parallel=random.choice((1, 2, 4))), scripts=scripts
-    )
+    return Story(automation=automation(*nodes, parallel=random.choice((1, 2, 4))), scripts=scripts)
 
 
 def _random_body(
@@ -123,7 +121,7 @@ def _random_body(
     fails = random.choice((0, 0, 0, random.randint(0, spare)))
     repairs = random.choice((0, 0, 0, random.randint(0, spare - fails)))
     script = Script(
-        duration_ms=random.choice((0, 1, 5, 20, 60, 200)),
+        duration_ms=random.choice((0, 1, 5, 20, 60, 200, 600)),
         fails=fails,
         repairs=repairs,
         ending=random.choices(("succeed", "fail", "repair"), (30, 1, 1))[0],

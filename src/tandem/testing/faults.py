@@ -5,6 +5,11 @@ from enum import StrEnum
 
 import apsw
 
+from tandem.domain.errors import StoreUnavailable
+
+OUTAGE_OPENS = 3
+"""How often the file cannot be opened in an outage."""
+
 
 class Fault(StrEnum):
     """What happens at a commit."""
@@ -15,6 +20,10 @@ class Fault(StrEnum):
     """The commit fails and nothing of it is on disk."""
     FAIL_AFTER = "fail_after"
     """The commit fails although all of it is on disk."""
+    OUTAGE_BEFORE = "outage_before"
+    """As FAIL_BEFORE, and the file cannot be opened for a while."""
+    OUTAGE_AFTER = "outage_after"
+    """As FAIL_AFTER, and the file cannot be opened for a while."""
 
 
 class Crashed(BaseException):
@@ -30,15 +39,30 @@ class Faults:
     def __init__(self, plan: Mapping[int, Fault]) -> None:
         self._plan = dict(plan)
         self._count = 0
+        self.opens_refused = 0
 
     def clear(self) -> None:
         """Let everything go well from here on."""
         self._plan.clear()
+        self.opens_refused = 0
 
     def next(self) -> Fault | None:
         """Return what happens at the next commit."""
         self._count += 1
-        return self._plan.pop(self._count, None)
+        fault = self._plan.pop(self._count, None)
+        if fault in (Fault.OUTAGE_BEFORE, Fault.OUTAGE_AFTER):
+            self.opens_refused = OUTAGE_OPENS
+        return fault
+
+    def open(self) -> None:
+        """Let the file be opened, or refuse it.
+
+        Raises:
+            StoreUnavailable: the file cannot be opened now.
+        """
+        if self.opens_refused:
+            self.opens_refused -= 1
+            raise StoreUnavailable("the simulated disk is away")
 
 
 class FaultyCommit:
@@ -63,7 +87,7 @@ class FaultyCommit:
             return
         self._changes = changes
         fault = self._faults.next()
-        if fault is Fault.FAIL_BEFORE:
+        if fault in (Fault.FAIL_BEFORE, Fault.OUTAGE_BEFORE):
             raise apsw.FullError("the simulated disk is full")
         if fault is Fault.CRASH_BEFORE:
             self._kill(connection)
@@ -71,7 +95,7 @@ class FaultyCommit:
         self._committed()
         if fault is Fault.CRASH_AFTER:
             self._kill(connection)
-        if fault is Fault.FAIL_AFTER:
+        if fault in (Fault.FAIL_AFTER, Fault.OUTAGE_AFTER):
             raise apsw.IOError("the simulated disk failed after the commit")
 
     def _kill(self, connection: apsw.Connection) -> None:

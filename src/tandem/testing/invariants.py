@@ -74,7 +74,7 @@ class Invariants:
         self._connection.close(True)
 
     def _find(self, sql: str, *values: object) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self._connection.execute(sql, values).fetchall()
+        rows: list[Any] = self._connection.execute(sql, values).fetchall()
         return rows
 
     # After a commit
@@ -181,7 +181,9 @@ class Invariants:
         last = (run_no + 1 << NODE_BITS) - 1
         rows = {
             row["node_run_id"] - first: row
-            for row in self._find("SELECT * FROM node_run WHERE node_run_id BETWEEN ? AND ?", first, last)
+            for row in self._find(
+                "SELECT * FROM node_run WHERE node_run_id BETWEEN ? AND ?", first, last
+            )
         }
         for number, state in enumerate(replay.nodes):
             stored = rows[number]["state"] if number in rows else N.PENDING.value
@@ -219,7 +221,9 @@ class Invariants:
             _must(sorted(w["node_no"] for w in waits) == waiting, f"{what}: waits {waits}")
         holder = run["engine_id"] is not None
         _must(holder == (status in DRIVEN), f"{what}: held by {run['engine_id']}")
-        _must((run["finished_at_ms"] is not None) == (status in TERMINAL), f"{what}: finished_at_ms")
+        _must(
+            (run["finished_at_ms"] is not None) == (status in TERMINAL), f"{what}: finished_at_ms"
+        )
         match status:
             case S.QUEUED:
                 _must(run["due_at_ms"] is not None, f"{what}: queued without a due moment")
@@ -230,6 +234,8 @@ class Invariants:
                 _must(due and bool(waits), f"{what}: parked with nothing that wakes it")
             case S.COMPLETED | S.BLOCKED | S.FAILED | S.CANCELLED:
                 _must(run["due_at_ms"] is None, f"{what}: ended, but due")
+                if status in (S.COMPLETED, S.CANCELLED):
+                    _must(not gates and not waits, f"{what}: ended, but {gates}, {waits} are open")
         if status not in DRIVEN:
             _must(N.RUNNING not in replay.nodes, f"{what}: a node runs without a driver")
         if status in TERMINAL and run["cleanup"] is None:

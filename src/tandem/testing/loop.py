@@ -6,14 +6,16 @@ their process in a context variable, and those of a dead process are dropped, as
 """
 
 import asyncio
-import contextvars
 import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
 from random import Random
-from typing import Any
+from typing import Any, TypeVarTuple
 
 CALLBACKS_MAX = 150_000
+
+Ts = TypeVarTuple("Ts")
 
 
 class Stuck(Exception):
@@ -26,11 +28,11 @@ class Process:
     def __init__(self, name: str) -> None:
         self.name = name
         self.is_alive = True
-        self.context = contextvars.copy_context()
+        self.context = copy_context()
         self.context.run(_process.set, self)
 
 
-_process: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
+_process: ContextVar[Process | None] = ContextVar("process", default=None)
 
 
 class SimulatedLoop(asyncio.BaseEventLoop):
@@ -38,12 +40,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
+    _stopping: bool
 
     def __init__(self, random: Random) -> None:
         super().__init__()
         self.now_s = 0.0
         self.callbacks = 0
-        self.after_callback: Callable[[], None] | None = None
         self._random = random
         self._is_disposing = False
         self._tasks: list[asyncio.Task[Any]] = []
@@ -77,20 +79,17 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._ready.clear()
         self._random.shuffle(batch)
         for handle in batch:
-            process = handle._context.get(_process)  # type: ignore[attr-defined]
-            if handle._cancelled or (process is not None and not process.is_alive):  # type: ignore[attr-defined]
+            if handle.cancelled() or _is_dead(handle):
                 continue
             self.callbacks += 1
             handle._run()
-            if self.after_callback is not None:
-                self.after_callback()
         if self.callbacks > CALLBACKS_MAX:
             self.stop()
             raise Stuck(f"{self.callbacks} callbacks in {self.now_s:.3f} simulated seconds")
 
     def _fill_ready(self) -> None:
         timers = self._scheduled
-        if not self._ready and not self._stopping:  # type: ignore[attr-defined]
+        if not self._ready and not self._stopping:
             while timers and (timers[0].cancelled() or _is_dead(timers[0])):
                 heapq.heappop(timers)
             if not timers:
@@ -106,7 +105,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Nobody waits in a selector."""
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Any = None
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """See `BaseEventLoop.call_soon`; after the end of the world nothing is scheduled."""
         if self._is_disposing:
@@ -114,7 +113,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return super().call_soon(callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """See `BaseEventLoop.call_at`; after the end of the world nothing is scheduled."""
         if self._is_disposing:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import Context
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -24,9 +24,8 @@ from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.change import Change
 from tandem.domain.command import Cancel, Command, DecideGate, Pause, Recover, Resume
 from tandem.domain.driving import GATE_EXPIRES_AFTER_MS
-from tandem.domain.errors import EngineError, NotFound, Refused
-from tandem.domain.graph import Plan
-from tandem.domain.ids import LOCAL_TENANT, ChangeId, DefinitionDigest, EngineId, RunId, TenantId
+from tandem.domain.errors import EngineError
+from tandem.domain.ids import LOCAL_TENANT, ChangeId, RunId, TenantId
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import TERMINAL, RunState
 from tandem.domain.run import GatePurpose, GateStatus, Run
@@ -40,7 +39,7 @@ from tandem.testing.faults import Crashed, Fault, Faults, FaultyCommit
 from tandem.testing.host import SimulatedHost, SimulatedMachine
 from tandem.testing.ids import SeededIds
 from tandem.testing.invariants import Invariants, Seen, Violation
-from tandem.testing.loop import Process, SimulatedLoop, Stuck
+from tandem.testing.loop import Process, SimulatedLoop
 
 T = TypeVar("T")
 
@@ -49,6 +48,8 @@ CALM_S_MAX = 120.0
 CRASHES_MAX = 4
 """A node that takes its engine down five times fails, so that many would change how a run ends."""
 HOUR_MS = 3_600_000
+_MEMORY = Path("/dev/shm")  # noqa: S108 # a folder of its own is made below it
+_TOLD = ("run_id", "status", "detail", "engine_id", "cleanup", "due_at_ms")
 
 
 class Broken(AssertionError):
@@ -85,10 +86,19 @@ class EngineProcess(Process):
 class WatchedStore(SqliteStore):
     """The real store; what it answers is compared with what is on disk."""
 
-    def __init__(self, path: Path, invariants: Invariants, commit: Any) -> None:
+    def __init__(
+        self, path: Path, invariants: Invariants, faults: Faults, commit: FaultyCommit
+    ) -> None:
         self._invariants = invariants
         self.on_lie: Callable[[str], None] = lambda _text: None
         super().__init__(path, synchronous="OFF", commit=commit)
+        reopen = self.committer._reopen
+
+        def reopen_when_it_can() -> apsw.Connection:
+            faults.open()
+            return reopen()
+
+        self.committer._reopen = reopen_when_it_can
 
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:
         """See `Store.create_run`."""
@@ -211,7 +221,7 @@ class World:
         commit = FaultyCommit(
             self.faults, die=lambda: self.kill(process), committed=self._committed
         )
-        store = WatchedStore(self.path, self.invariants, commit)
+        store = WatchedStore(self.path, self.invariants, self.faults, commit)
         store.on_lie = lambda text: self.break_off(Violation(text))
         process.store = store
         engine = Engine(
@@ -303,7 +313,7 @@ class World:
             owned = self.random.random() < 0.3
             before = {run["run_id"] for run in self.invariants.runs()}
             try:
-                run = await self.ask(process, lambda e: self._start(e, story, owned=owned))
+                run = await self.ask(process, partial(self._start, story=story, owned=owned))
             except EngineDied:
                 # Nobody knows whether it was created; a user looks.
                 created = {run["run_id"] for run in self.invariants.runs()} - before
@@ -442,7 +452,13 @@ class World:
         while not await self._help():
             if self.loop.now_s > deadline_s:
                 waiting = [
-                    (run["run_id"], run["status"], run["detail"], run["engine_id"], run["due_at_ms"])
+                    (
+                        run["run_id"],
+                        run["status"],
+                        run["detail"],
+                        run["engine_id"],
+                        run["due_at_ms"],
+                    )
                     for run in self.invariants.runs()
                     if run["status"] not in TERMINAL or run["cleanup"]
                 ]
@@ -537,8 +553,7 @@ def _repeat(seed: int) -> str:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    memory = Path("/dev/shm")
-    parent = memory if os.access(memory, os.W_OK) else None
+    parent = _MEMORY if os.access(_MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="tandem-sim-", dir=parent) as name:
         yield Path(name)
 

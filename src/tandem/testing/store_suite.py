@@ -6,8 +6,8 @@ A store proves itself by a subclass with one fixture:
         @pytest.fixture
         def open_store(self) -> Iterator[OpenStore]: ...
 
-`open_store(fault)` opens the same place each time it is called. Importing modules should call
-`pytest.register_assert_rewrite("tandem.testing.store_suite")` first.
+`open_store(fault)` opens the same place each time it is called. For assertions that explain
+themselves, a `conftest.py` calls `pytest.register_assert_rewrite("tandem.testing.store_suite")`.
 """
 
 import asyncio
@@ -543,10 +543,10 @@ class StoreSuite:
         await scene.execute("r1", Pause())
         assert scene.get("r1").status is RunState.PAUSING
         fault.arm("after")
-        await scene.store.put_engine(engine_row(ENGINE_A))
-        assert [row.engine_id for row in scene.store.list_engines()] == [ENGINE_A]
+        await scene.store.put_engine(engine_row(ENGINE_B))
+        assert [row.engine_id for row in scene.store.list_engines()] == [ENGINE_B]
         fault.arm("after")
-        await scene.store.remove_engine(ENGINE_A)
+        await scene.store.remove_engine(ENGINE_B)
         assert scene.store.list_engines() == []
 
     async def test_failed_commit_fails_everything_in_it(self, open_store: OpenStore) -> None:
@@ -742,6 +742,16 @@ class StoreSuite:
         renewed = engine_row(ENGINE_A, lease_until_ms=NOW_MS + 60_000)
         await scene.store.put_engine(renewed)
         assert scene.store.list_engines() == [renewed]
+        await scene.store.remove_engine(ENGINE_A)
+        assert scene.store.list_engines() == []
+
+    async def test_engine_that_holds_a_run_is_not_forgotten(self, scene: Scene) -> None:
+        """Its row is what tells the others that somebody has to be proven dead."""
+        await scene.store.put_engine(engine_row(ENGINE_A))
+        await scene.claimed("r1")
+        await scene.store.remove_engine(ENGINE_A)
+        assert [row.engine_id for row in scene.store.list_engines()] == [ENGINE_A]
+        await scene.execute("r1", Adopt(dead=ENGINE_A))
         await scene.store.remove_engine(ENGINE_A)
         assert scene.store.list_engines() == []
 

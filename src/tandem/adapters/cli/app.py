@@ -35,8 +35,18 @@ _COMMANDS: Final = {
 _INPUT_CODES: Final = frozenset({"input_invalid", "input_missing", "input_unknown"})
 
 
+class _ClosedPipe(Exception):
+    """Nobody reads standard output any more. Click would make an exit code 1 of the original."""
+
+
 class _Lazy(click.Group):
     """A group whose commands are imported when they are asked for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ClosedPipe from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -97,7 +107,7 @@ def main(tools: Tools, arguments: Sequence[str] | None = None) -> int:
         code = _main(tools, given)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
+    except (BrokenPipeError, _ClosedPipe):
         _abandon_stdout()
         return exits.BROKEN_PIPE
 
@@ -117,8 +127,8 @@ def _main(tools: Tools, given: list[str]) -> int:
         return exits.USAGE
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
-        return 130
-    except BrokenPipeError:
+        return exits.INTERRUPTED
+    except (BrokenPipeError, _ClosedPipe):
         raise
     except Exception as error:  # noqa: BLE001 # the boundary that turns errors into exit codes
         return _report(error, as_json=as_json)

@@ -11,7 +11,6 @@ from tandem.adapters.cli import exits
 
 if TYPE_CHECKING:
     from tandem.adapters.cli.tools import Tools
-    from tandem.domain.errors import Problem
 
 
 @click.command()
@@ -60,16 +59,11 @@ def _print_verdict(verdict: dict[str, Any]) -> None:
     if "error" in verdict:
         note(f"error: {clean(verdict['error'])}")
     for problem in verdict["problems"]:
-        click.echo(clean(_located(problem)))
+        click.echo(clean(str(problem)))
     for warning in verdict["warnings"]:
         click.echo(clean(f"{verdict['file']}: warning: {warning}"))
     if verdict["valid"]:
         click.echo(f"{clean(verdict['file'])}: valid, {count(verdict['nodes'], 'node')}")
-
-
-def _located(problem: Problem) -> str:
-    """Return the problem as a line that begins with its file, also when it has no line."""
-    return str(problem) if problem.line or not problem.file else f"{problem.file}: {problem}"
 
 
 @click.command()

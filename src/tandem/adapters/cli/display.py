@@ -1,5 +1,6 @@
 """What is shown while runs are driven, when it is not the live view: lines, JSON, or nothing."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import click
@@ -17,6 +18,8 @@ class Display(Protocol):
 
     asks: bool
     """Whether a person can be asked here."""
+    answered: Callable[[], None]
+    """Called when a person has typed an answer; set by who wants to know."""
 
     def happened(self, run_id: RunId, event: LifecycleEvent) -> None:
         """Show a lifecycle event, in order, each once."""
@@ -38,11 +41,22 @@ class Display(Protocol):
         """Return the decision and the reason that a person typed for this gate, if one did."""
         ...
 
+    def restore(self) -> None:
+        """Give the terminal back as it was; the program ends right after."""
+        ...
+
+
+def _ignore() -> None:
+    """Nobody wants to know."""
+
 
 class Quiet:
     """Shows nothing but notes."""
 
     asks = False
+
+    def __init__(self) -> None:
+        self.answered: Callable[[], None] = _ignore
 
     def happened(self, run_id: RunId, event: LifecycleEvent) -> None:
         """See `Display.happened`."""
@@ -61,11 +75,15 @@ class Quiet:
         """See `Display.answer`."""
         return None
 
+    def restore(self) -> None:
+        """See `Display.restore`."""
+
 
 class Lines(Quiet):
     """One plain line for each event; with `named` it says of which run."""
 
     def __init__(self, *, named: bool = False) -> None:
+        super().__init__()
         self._named = named
 
     def happened(self, run_id: RunId, event: LifecycleEvent) -> None:

@@ -118,8 +118,9 @@ def resume(
     finally:
         store.close()
     if not chosen:
-        if look is not Look.JSON:
-            text.note("there is no unfinished run")
+        if look is Look.JSON:
+            text.print_json({"type": "result", "run_id": None, "exit_code": 0}, indent=0)
+        text.note("there is no unfinished run")
         return None
 
     async def take(parts: OpenEngine) -> list[RunId]:
@@ -166,6 +167,7 @@ async def _take(parts: OpenEngine, run_id: RunId) -> None:
         Refused: an engine that lives has it, or it has ended for good.
     """
     engine = parts.engine
+    before = parts.store.find_run(run_id, tenant=LOCAL_TENANT)
     await engine.take_over(run_id, own=True)
     run = parts.store.find_run(run_id, tenant=LOCAL_TENANT)
     if run is None:
@@ -174,7 +176,8 @@ async def _take(parts: OpenEngine, run_id: RunId) -> None:
         await engine.execute(run_id, Recover(owner=engine.engine_id))
     elif run.status is RunState.PAUSED and not run.parked:
         await engine.execute(run_id, Resume(owner=engine.engine_id))
-    elif run.status in TERMINAL and not is_unfinished(run):
+    elif run.status in TERMINAL and (before is None or not is_unfinished(before)):
+        # A cancelled run whose processes were not proven dead had that much left to do.
         raise Refused(
             f"run {run_id} is {run.status.value}; there is nothing to resume", code="run_ended"
         )
@@ -194,8 +197,6 @@ def _drive(
             run_ids = await choose(parts)
             with _display(look, several=len(run_ids) > 1) as display:
                 session = Session(parts, display, decisions)
-                if hasattr(display, "answered"):
-                    display.answered = session.wake
                 try:
                     runs = await session.follow(run_ids, after_seq=after_seq)
                 except* BrokenPipeError:

@@ -18,6 +18,8 @@ BLOCKED: Final = 7
 CANCELLED: Final = 8
 WAITING: Final = 9
 UNEXPECTED: Final = 70
+INTERRUPTED: Final = 130
+"""What a shell shows for a program that Ctrl-C ended."""
 BROKEN_PIPE: Final = 141
 """What a shell shows for a program that SIGPIPE ended."""
 

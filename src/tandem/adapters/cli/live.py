@@ -52,7 +52,6 @@ class LiveView:
         self._gate: Gate | None = None
         self._answer: tuple[str, str] | None = None
         self.answered: Callable[[], None] = lambda: None
-        """Called when a person has typed an answer."""
 
     def __enter__(self) -> Self:
         self._keyboard.__enter__()
@@ -97,6 +96,10 @@ class LiveView:
             return None
         answer, self._answer = self._answer, None
         return answer
+
+    def restore(self) -> None:
+        """See `Display.restore`."""
+        self.__exit__(None, None, None)
 
     # The picture
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tandem.domain.ids import RunId
     from tandem.domain.run import Run
 
+LISTED_MAX: Final = 10_000
 FOLLOW_S: Final = 0.2
 EVENTS_AT_ONCE: Final = 1_000
 CLEANUP_WAIT_S: Final = 60
@@ -42,7 +43,7 @@ def runs() -> None:
 @runs.command("list")
 @click.option("--status", "states", multiple=True, type=click.Choice(STATES), help="Repeatable.")
 @click.option("--automation", metavar="ID", help="Only runs of this automation.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, LISTED_MAX), default=50, show_default=True)
 @_json
 @click.pass_obj
 def list_(
@@ -61,9 +62,10 @@ def list_(
                 tenant=LOCAL_TENANT,
                 statuses=tuple(RunState(state) for state in states),
                 automation_id=AutomationId(automation) if automation else None,
-                limit=limit,
+                # The store filters the states of one automation's runs after it has cut them.
+                limit=LISTED_MAX if automation and states else limit,
             )
-        )
+        )[:limit]
     finally:
         store.close()
     if as_json:

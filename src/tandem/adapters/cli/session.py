@@ -9,8 +9,10 @@ from contextlib import suppress
 from typing import Final
 
 from tandem.adapters.cli.display import Display
+from tandem.adapters.cli.exits import INTERRUPTED
 from tandem.adapters.cli.given import Decisions
 from tandem.adapters.cli.references import short_id
+from tandem.adapters.cli.text import note
 from tandem.adapters.cli.tools import OpenEngine
 from tandem.domain.change import Change
 from tandem.domain.command import Cancel, Command, DecideGate, Pause
@@ -25,6 +27,8 @@ LOOK_S: Final = 0.25
 SHOW_S: Final = 0.2
 EVENTS_AT_ONCE: Final = 500
 GATES_AT_ONCE: Final = 100
+LEAVE_AFTER: Final = 2
+"""How many signals are obeyed in order; the one after them ends the process at once."""
 
 
 def person() -> str:
@@ -48,6 +52,7 @@ class Session:
         self._refused: set[GateId] = set()
         self._signals = 0
         self._signalled = asyncio.Event()
+        display.answered = self.wake
         parts.engine.listen(self._changed)
         parts.engine.listen_to_output(display.said)
 
@@ -150,14 +155,13 @@ class Session:
         return decided
 
     async def _decide(self, run_id: RunId, gate: Gate) -> bool:
-        if gate.gate_id in self._refused:
-            return False
         typed = self._display.answer(gate)
-        decision, reason = typed or (self._decisions.take(gate.node_id), "")
-        if decision is None:
+        if typed is not None:
+            decision, reason = typed
+        elif gate.gate_id in self._refused or (ready := self._decisions.take(gate.node_id)) is None:
             return False
-        if typed is None:
-            reason = "decided on the command line in advance"
+        else:
+            decision, reason = ready, "decided on the command line in advance"
         command = DecideGate(
             gate_id=gate.gate_id, decision=decision, reason=reason, decided_by=person()
         )
@@ -179,7 +183,20 @@ class Session:
 
     def _interrupt(self) -> None:
         self._signals += 1
+        if self._signals > LEAVE_AFTER:
+            self._leave()
         self._signalled.set()
+
+    def _leave(self) -> None:
+        """End this process without a word to the store, which may be what everything waits for.
+
+        That is safe: the kernel frees the engine's lock and the supervisors end every body.
+        """
+        self._display.restore()
+        names = [short_id(run_id) for run_id in self._open]
+        meant = names[0] if len(names) == 1 else "--all"
+        note(f"left at once; go on later with: tandem resume {meant}")
+        os._exit(INTERRUPTED)
 
     async def _obey(self) -> None:
         obeyed = 0
@@ -197,7 +214,7 @@ class Session:
             )
             await self._each(lambda: Pause(reason="paused from the keyboard"))
         else:
-            self._display.note("cancelling")
+            self._display.note("cancelling; once more leaves at once")
             await self._each(lambda: Cancel(reason="cancelled from the keyboard"))
 
     async def _each(self, command: Callable[[], Command]) -> None:

@@ -1,5 +1,6 @@
 """What there is to say about a run: what happened, where, why, and what to do next."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from tandem.domain.errors import EngineError
 from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
 from tandem.domain.json import JsonValue, decode
 from tandem.domain.lifecycle import TERMINAL, NodeState, RunState
-from tandem.domain.run import Attempt, NodeRun, Run
+from tandem.domain.run import Attempt, Gate, NodeRun, Run
 from tandem.domain.view import RunView
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.host import Host
@@ -154,10 +155,7 @@ def _explain_driven(story: Story, done: str, resume: str) -> Explanation:
 def _explain_gates(story: Story, done: str, resume: str) -> Explanation:
     run, name = story.run, short_id(story.run.run_id)
     gates = sorted(story.view.gates.values(), key=lambda gate: gate.requested_at_ms)
-    decide = [
-        f"tandem gates decide {name} {'|'.join(gate.decisions)} --node {gate.node_id}"
-        for gate in gates
-    ]
+    decide = [_decide_command(name, gate) for gate in gates]
     return Explanation(
         what=f"waiting for a decision; {done}",
         where=", ".join(f"gate `{gate.node_id}`" for gate in gates),
@@ -165,6 +163,13 @@ def _explain_gates(story: Story, done: str, resume: str) -> Explanation:
         or run.detail,
         next=(*decide, resume) if story.holder != "alive" else tuple(decide),
     )
+
+
+def _decide_command(name: str, gate: Gate) -> str:
+    """Return a command that can be pasted; what else could be decided follows as a comment."""
+    first, *others = gate.decisions
+    command = ["tandem", "gates", "decide", name, first, "--node", gate.node_id]
+    return shlex.join(command) + (f"  # or {', '.join(others)}" if others else "")
 
 
 def _explain_halted(story: Story, done: str, resume: str) -> Explanation:

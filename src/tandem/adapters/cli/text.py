@@ -1,5 +1,6 @@
 """Texts for a terminal: cleaned, shortened, spans and moments as people read them."""
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -114,4 +115,5 @@ def note(text: str) -> None:
 
 def is_terminal() -> bool:
     """Say whether a person sees what is printed and can answer."""
-    return sys.stdout.isatty() and sys.stdin.isatty()
+    able = os.environ.get("TERM", "") not in ("", "dumb")
+    return able and sys.stdout.isatty() and sys.stdin.isatty()

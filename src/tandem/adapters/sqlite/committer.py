@@ -228,7 +228,7 @@ class Committer:
             self._is_connected = True
 
     def _ask_the_disk(self) -> bool:
-        """Find out on a fresh connection what a failed commit left; False when it cannot be told."""
+        """Find out on a fresh connection what a failed commit left; False when none can be had."""
         if self._unsure is None:
             raise AssertionError("every commit is known")
         batch, error = self._unsure

@@ -2,8 +2,8 @@
 
 import os
 import stat
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +18,47 @@ from tandem.adapters.sqlite.connection import (
     open_connection,
     refuse_network_file_system,
 )
+from tandem.adapters.sqlite.tables import Found, Tables, fetch
 from tandem.adapters.sqlite.turnstile import Turnstile
-from tandem.domain.automation import parse_document
+from tandem.adapters.sqlite.writer import CommitTimes, Writer
+from tandem.adapters.sqlite.writer_process import WRITER_PROGRAM, WriterProcess
+from tandem.adapters.sqlite.writes import (
+    Apply,
+    ClaimRuns,
+    Create,
+    Execute,
+    PutEngine,
+    RemoveEngine,
+    data_version,
+)
 from tandem.domain.change import Change, NodeArtifact
-from tandem.domain.command import Claim, Command, decide
+from tandem.domain.command import Command
 from tandem.domain.errors import (
-    ChangeRefused,
     EngineError,
-    LeaseLost,
     NotFound,
     StoreUnavailable,
 )
-from tandem.domain.graph import Plan
-from tandem.domain.ids import ChangeId, DefinitionDigest, EngineId, RunId, TenantId
-from tandem.domain.lifecycle import RunEvent, RunState
+from tandem.domain.ids import ChangeId, EngineId, RunId, TenantId
+from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run
 from tandem.domain.view import RunView
 from tandem.ports.store import EngineRow, Held, NewRun, OpenGate, RunFilter
 
-_PLANS_MAX = 256
 _NUMBER_MAX = 2**62
 _IN_STATUS = {
     "list_runs": "list_runs_of_status",
     "list_runs_of_automation": "list_runs_of_automation_in_status",
 }
 
-Found = list[dict[str, Any]]
-
 
 class SqliteStore:
     """Rows of runs in one file. Writes go through the committer, reads have their own connection.
 
     `synchronous` is FULL: what was acknowledged is on disk. NORMAL survives a killed process but
-    may lose the newest commits in a power cut; OFF is for simulation only.
+    may lose the newest commits in a power cut; OFF is for simulation only. `commit` ends the
+    transactions that are written inline; tests put a failing one in its place. `writer` is where
+    writes are done: `inline`, `process`, or `auto`, which begins inline and moves to the process
+    when commits are slow. `writer_program` starts that process.
     """
 
     def __init__(
@@ -59,10 +67,11 @@ class SqliteStore:
         *,
         synchronous: str = "FULL",
         commit: Callable[[apsw.Connection], None] | None = None,
+        writer: str = "inline",
+        writer_program: Sequence[str] = WRITER_PROGRAM,
     ) -> None:
         self._path = path
-        self._sql = load_statements()
-        self._plans: OrderedDict[tuple[TenantId, DefinitionDigest], Plan] = OrderedDict()
+        self._tables = Tables(load_statements())
         _prepare_folder(path)
 
         def reopen() -> apsw.Connection:
@@ -78,14 +87,21 @@ class SqliteStore:
         try:
             # Two processes that make the same new file at once would find it locked.
             with turnstile.turn():
-                writer = reopen()
-                migrate(writer, path)
+                connection = reopen()
+                migrate(connection, path)
                 self._reader = open_connection(path, synchronous=synchronous, read_only=True)
         except EngineError:
             turnstile.close()
             raise
-        self._committer = Committer(writer, turnstile, reopen=reopen, commit=commit)
-        self._data_version = self._read_data_version()
+        timed = CommitTimes(commit) if writer == "auto" else None
+        self._committer = Committer(connection, turnstile, reopen=reopen, commit=timed or commit)
+        start = partial(WriterProcess, path, synchronous=synchronous, program=writer_program)
+        self._writer = Writer(self._committer, self._tables, start)
+        if timed is not None:
+            timed.on_slow = self._writer.move
+        if writer == "process":
+            self._writer.hold()
+        self._data_version = data_version(connection)
 
     @property
     def path(self) -> Path:
@@ -94,13 +110,24 @@ class SqliteStore:
 
     @property
     def committer(self) -> Committer:
-        """The write path, for its counters."""
+        """The write path of this process, for its counters."""
         return self._committer
+
+    @property
+    def writer(self) -> str:
+        """Where writes are done now: `inline` or `process`."""
+        return self._writer.place
+
+    @property
+    def writer_pid(self) -> int | None:
+        """The writer process, if there is one."""
+        process = self._writer.process
+        return process.pid if process is not None else None
 
     def close(self) -> None:
         """Close the file. Writes that still wait are refused."""
         self._reader.close()
-        self._committer.close()
+        self._writer.close()
 
     # Writes
 
@@ -123,73 +150,19 @@ class SqliteStore:
             workspace=new.workspace,
             nodes_total=len(new.plan),
         )
-        self._remember(new.tenant, new.plan)
-
-        def write(connection: apsw.Connection) -> Run:
-            return self._insert_run(connection, run, new.document)
-
-        return await self._committer.submit(
-            write, landed=lambda c: self._has_event(c, run.run_id, new.change_id, 1)
-        )
-
-    def _insert_run(self, connection: apsw.Connection, run: Run, document: bytes) -> Run:
-        connection.execute(
-            self._sql["put_definition"], (run.tenant, run.definition_digest, document)
-        )
-        inserted: list[Any] = connection.execute(
-            self._sql["insert_run"],
-            (
-                run.run_id,
-                run.tenant,
-                run.automation_id,
-                run.name,
-                run.definition_digest,
-                run.trigger_type,
-                run.status.value,
-                run.last_change_id,
-                run.owner,
-                run.created_at_ms,
-                run.updated_at_ms,
-                run.due_at_ms,
-                msgspec.json.encode(run.inputs).decode(),
-                run.workspace,
-                run.nodes_total,
-            ),
-        ).fetchall()
-        run.run_no = int(inserted[0][0])
-        event = LifecycleEvent(
-            seq=1,
-            event=RunEvent.RUN_CREATED,
-            recorded_at_ms=run.created_at_ms,
-            change_id=run.last_change_id,
-        )
-        connection.execute(self._sql["add_event"], rows.event_row(run.run_no, event))
+        self._tables.remember(new.tenant, new.plan)
+        run.run_no = await self._writer.submit(Create(run, new.document))
         return run
 
     def apply(self, change: Change) -> Awaitable[None]:
         """See `Store.apply`."""
-        return self._committer.submit(
-            lambda connection: self._write(connection, change),
-            landed=lambda connection: self._landed(connection, change),
-        )
+        return self._writer.submit(Apply(change))
 
     async def execute(
         self, run_id: RunId, command: Command, *, tenant: TenantId, change_id: ChangeId, now_ms: int
     ) -> Change:
         """See `Store.execute`."""
-        seq = 0
-
-        def write(connection: apsw.Connection) -> Change:
-            nonlocal seq
-            view = self._load(connection, run_id, tenant)
-            change = decide(view, command, change_id=change_id, now_ms=now_ms)
-            seq = change.events[0].seq
-            self._write(connection, change)
-            return change
-
-        return await self._committer.submit(
-            write, landed=lambda c: self._has_event(c, run_id, change_id, seq)
-        )
+        return await self._writer.submit(Execute(run_id, tenant, command, change_id, now_ms))
 
     async def claim(
         self,
@@ -201,71 +174,10 @@ class SqliteStore:
         new_change_id: Callable[[], ChangeId],
     ) -> Sequence[RunView]:
         """See `Store.claim`."""
-        statement = self._sql["list_claimable_own" if own_only else "list_claimable"]
-        claimed: list[tuple[RunView, Change]] = []
-
-        def write(connection: apsw.Connection) -> Sequence[RunView]:
-            claimed.clear()
-            found = connection.execute(statement, (engine_id, now_ms, limit)).fetchall()
-            # All are decided before the first is written: a refusal may not leave half a batch.
-            for (run_no,) in found:
-                row = _fetch(connection, self._sql["find_run_by_no"], (run_no,))[0]
-                view = self._view(connection, rows.run_of(row))
-                change = decide(
-                    view, Claim(engine_id=engine_id), change_id=new_change_id(), now_ms=now_ms
-                )
-                claimed.append((view, change))
-            for view, change in claimed:
-                self._write(connection, change)
-                view.apply(change)
-            return [view for view, _ in claimed]
-
-        return await self._committer.submit(
-            write, landed=lambda c: all(self._landed(c, change) for _, change in claimed)
+        claimed = await self._writer.submit(
+            ClaimRuns(engine_id, limit, own_only, now_ms, new_change_id())
         )
-
-    def _write(self, connection: apsw.Connection, change: Change) -> None:
-        """Write one change. A refusal comes from the first statement and writes nothing."""
-        execute, sql = connection.execute, self._sql
-        run_no = change.run.run_no
-        if change.moved:
-            advanced = execute(sql["move_run"], rows.move_row(change)).fetchall()
-        else:
-            advanced = execute(sql["advance_run"], rows.advance_row(change)).fetchall()
-        if not advanced:
-            raise self._refusal(connection, change)
-        for node in change.nodes:
-            execute(sql["put_node_run"], rows.node_row(run_no, node))
-        for attempt in change.attempts_ended:
-            execute(sql["end_attempt"], rows.end_row(run_no, attempt))
-        for attempt in change.attempts_started:
-            execute(sql["start_attempt"], rows.start_row(run_no, attempt))
-        for gate in change.gates:
-            execute(sql["put_gate"], rows.gate_row(run_no, gate))
-        for wait in change.waits:
-            execute(sql["put_wait"], rows.wait_row(run_no, wait))
-        for left in change.artifacts:
-            ref = msgspec.json.encode(left.ref).decode()
-            execute(sql["add_artifact"], (run_no, left.node_no, left.attempt, ref))
-        for event in change.events:
-            execute(sql["add_event"], rows.event_row(run_no, event))
-
-    def _refusal(self, connection: apsw.Connection, change: Change) -> ChangeRefused | LeaseLost:
-        run_id = change.run.run_id
-        found = _fetch(connection, self._sql["find_run_by_no"], (change.run.run_no,))
-        if not found or found[0]["epoch"] != change.epoch_before:
-            return LeaseLost(f"run {run_id} is driven by another engine now; nothing was written")
-        return ChangeRefused(f"run {run_id} has changed since it was read; nothing was written")
-
-    def _landed(self, connection: apsw.Connection, change: Change) -> bool:
-        return self._has_event(
-            connection, change.run.run_id, change.change_id, change.events[0].seq
-        )
-
-    def _has_event(
-        self, connection: apsw.Connection, run_id: RunId, change_id: ChangeId, seq: int
-    ) -> bool:
-        return bool(_fetch(connection, self._sql["has_event"], (run_id, change_id, seq)))
+        return [view for view, _ in claimed]
 
     # Loading
 
@@ -283,54 +195,17 @@ class SqliteStore:
         try:
             self._reader.execute("BEGIN")
             try:
-                return self._load(self._reader, run_id, tenant)
+                return self._tables.load(self._reader, run_id, tenant)
             finally:
                 self._reader.execute("COMMIT")
         except apsw.Error as error:
             raise self._unreadable(error) from error
 
-    def _load(self, connection: apsw.Connection, run_id: RunId, tenant: TenantId) -> RunView:
-        found = _fetch(connection, self._sql["find_run"], (run_id, tenant))
-        if not found:
-            raise NotFound(f"there is no run {run_id}; `tandem runs list` shows the ones there are")
-        return self._view(connection, rows.run_of(found[0]))
-
-    def _view(self, connection: apsw.Connection, run: Run) -> RunView:
-        plan = self._plan(connection, run.tenant, run.definition_digest)
-        first = rows.node_run_id(run.run_no, 0)
-        last = rows.node_run_id(run.run_no + 1, 0) - 1
-        return RunView(
-            run,
-            plan,
-            map(rows.node_of, _fetch(connection, self._sql["list_node_runs"], (first, last))),
-            map(rows.gate_of, _fetch(connection, self._sql["list_gates_of_run"], (run.run_no,))),
-            map(rows.wait_of, _fetch(connection, self._sql["list_waits_of_run"], (run.run_no,))),
-        )
-
-    def _plan(
-        self, connection: apsw.Connection, tenant: TenantId, digest: DefinitionDigest
-    ) -> Plan:
-        known = self._plans.get((tenant, digest))
-        if known is not None:
-            self._plans.move_to_end((tenant, digest))
-            return known
-        found = _fetch(connection, self._sql["get_definition"], (tenant, digest))
-        if not found:
-            raise NotFound(f"the definition {digest} is not in the store")
-        plan = Plan(parse_document(found[0]["document"]), digest)
-        self._remember(tenant, plan)
-        return plan
-
-    def _remember(self, tenant: TenantId, plan: Plan) -> None:
-        self._plans[tenant, plan.digest] = plan
-        if len(self._plans) > _PLANS_MAX:
-            self._plans.popitem(last=False)
-
     # Reads
 
     def _find(self, name: str, *values: object) -> Found:
         try:
-            return _fetch(self._reader, self._sql[name], values)
+            return fetch(self._reader, self._tables.sql[name], values)
         except apsw.Error as error:
             raise self._unreadable(error) from error
 
@@ -427,24 +302,11 @@ class SqliteStore:
 
     async def put_engine(self, engine: EngineRow) -> None:
         """See `Store.put_engine`."""
-        values = msgspec.structs.astuple(engine)
-        await self._committer.submit(
-            lambda c: _run(c, self._sql["put_engine"], values),
-            landed=lambda c: any(
-                row["engine_id"] == engine.engine_id
-                and row["lease_until_ms"] == engine.lease_until_ms
-                for row in _fetch(c, self._sql["list_engines"], ())
-            ),
-        )
+        await self._writer.submit(PutEngine(engine))
 
     async def remove_engine(self, engine_id: EngineId) -> None:
         """See `Store.remove_engine`."""
-        await self._committer.submit(
-            lambda c: _run(c, self._sql["remove_engine"], (engine_id,)),
-            landed=lambda c: all(
-                row["engine_id"] != engine_id for row in _fetch(c, self._sql["list_engines"], ())
-            ),
-        )
+        await self._writer.submit(RemoveEngine(engine_id))
 
     def list_engines(self) -> Sequence[EngineRow]:
         """See `Store.list_engines`."""
@@ -457,16 +319,12 @@ class SqliteStore:
     async def changed_elsewhere(self) -> bool:
         """See `Store.changed_elsewhere`."""
         try:
-            version = self._read_data_version()
-        except apsw.Error:
+            version = await self._writer.data_version()
+        except (apsw.Error, StoreUnavailable):
             return True  # it cannot be told, so whoever asks has to look
         changed = version != self._data_version
         self._data_version = version
         return changed
-
-    def _read_data_version(self) -> int:
-        value: Any = self._committer.connection.execute("PRAGMA data_version").fetchall()[0][0]
-        return int(value)
 
     def document(self, view: RunView) -> bytes:
         """See `Store.document`."""
@@ -478,24 +336,8 @@ class SqliteStore:
 
     def check(self) -> list[str]:
         """Return what SQLite's own integrity check finds wrong; empty when all is well."""
-        found = _fetch(self._reader, "PRAGMA integrity_check", ())
+        found = fetch(self._reader, "PRAGMA integrity_check", ())
         return [text for row in found for text in row.values() if text != "ok"]
-
-
-def _fetch(connection: apsw.Connection, sql: str, values: Sequence[Any]) -> Found:
-    cursor = connection.execute(sql, values)
-    # Columns are only known while the cursor is open; a statement without rows has none.
-    found: Found = []
-    names: list[str] | None = None
-    for row in cursor:
-        if names is None:
-            names = [column[0] for column in cursor.get_description()]
-        found.append(dict(zip(names, row, strict=True)))
-    return found
-
-
-def _run(connection: apsw.Connection, sql: str, values: Sequence[Any]) -> None:
-    connection.execute(sql, values).fetchall()
 
 
 def _gate(row: Mapping[str, Any]) -> Gate:

@@ -1,0 +1,111 @@
+"""What an engine and its writer process say to each other: a length, then msgpack."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from tandem.adapters.sqlite.writes import AnyWrite
+from tandem.domain.errors import (
+    ChangeRefused,
+    EngineError,
+    IllegalTransition,
+    LeaseLost,
+    NotFound,
+    Refused,
+    StoreError,
+    StoreUnavailable,
+)
+
+_LENGTH_BYTES = 4
+_ERRORS = {
+    kind.__name__: kind
+    for kind in (
+        EngineError,
+        NotFound,
+        Refused,
+        IllegalTransition,
+        ChangeRefused,
+        LeaseLost,
+        StoreError,
+        StoreUnavailable,
+    )
+}
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True):
+    """The engine asks for a write, under a number of its own."""
+
+    number: int
+    write: AnyWrite
+
+
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The writer has the file open."""
+
+
+class Performed(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A write has this result if it is committed; said before the commit."""
+
+    number: int
+    result: bytes
+
+
+class Trouble(msgspec.Struct, frozen=True, array_like=True):
+    """An error by the name of its class. A class that is not ours becomes a `RuntimeError`."""
+
+    kind: str
+    message: str
+    code: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Trouble":
+        """Describe an error."""
+        code = error.code if isinstance(error, EngineError) else ""
+        return cls(type(error).__name__, str(error), code)
+
+    def error(self) -> Exception:
+        """Return the error again."""
+        kind = _ERRORS.get(self.kind, EngineError) if self.code else None
+        if kind is None:
+            return RuntimeError(f"the writer failed with {self.kind}: {self.message}")
+        error = kind.__new__(kind)
+        EngineError.__init__(error, self.message, code=self.code)
+        return error
+
+
+class Decided(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A write is on disk, or it is not and `trouble` says why."""
+
+    number: int
+    trouble: Trouble | None
+
+
+Answer = Ready | Performed | Decided
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def frame(message: Ask | Answer) -> bytes:
+    """Return the bytes of a message."""
+    body = _encoder.encode(message)
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+class Frames:
+    """Cuts a stream of bytes into the bodies of messages."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def feed(self, more: bytes) -> Iterator[bytes]:
+        """Take bytes and yield every body that is complete."""
+        self._bytes += more
+        start = 0
+        while len(self._bytes) - start >= _LENGTH_BYTES:
+            body = start + _LENGTH_BYTES
+            end = body + int.from_bytes(self._bytes[start:body], "big")
+            if end > len(self._bytes):
+                break
+            yield bytes(self._bytes[body:end])
+            start = end
+        del self._bytes[:start]

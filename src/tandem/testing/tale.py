@@ -1,0 +1,204 @@
+"""A run told step by step without a store: each step is decided, checked and applied."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tandem.domain.change import Change
+from tandem.domain.command import Claim, Command, decide
+from tandem.domain.driving import Settled, advance
+from tandem.domain.ids import ChangeId, EngineId, NodeId
+from tandem.domain.lifecycle import (
+    NODE_EVENTS,
+    NODE_TRANSITIONS,
+    RUN_TRANSITIONS,
+    NodeState,
+    RunState,
+)
+from tandem.domain.outcome import (
+    Failed,
+    FailureClass,
+    NeedsRepair,
+    Outcome,
+    Stopped,
+    Succeeded,
+)
+from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, Run, Wait
+from tandem.domain.view import RunView
+from tandem.testing.builders import fresh_view
+
+ENGINE = EngineId("engine-1")
+
+
+class Tale:
+    """One run and everything that happened to it. `now_ms` is moved by whoever tells it."""
+
+    def __init__(self, *nodes: Mapping[str, Any], parallel: int = 4) -> None:
+        self.view = fresh_view(*nodes, parallel=parallel)
+        self.now_ms = 1_000
+        self.changes: list[Change] = []
+        self.events: list[LifecycleEvent] = []
+        self.started: dict[tuple[int, int], Attempt] = {}
+        self.ended: dict[tuple[int, int], Attempt] = {}
+        self.gates: dict[str, Gate] = {}
+        self.waits: dict[str, Wait] = {}
+        self._replayed = RunState.QUEUED
+        self._nodes = [NodeState.PENDING] * len(self.view.plan)
+
+    # What is told
+
+    def command(self, command: Command) -> Change:
+        """Ask something of the run."""
+        change = decide(self.view, command, change_id=self._change_id(), now_ms=self.now_ms)
+        self._add(change)
+        return change
+
+    def claim(self) -> "Tale":
+        """Let the engine claim the run and take the first step."""
+        self.command(Claim(engine_id=ENGINE))
+        self.advance()
+        return self
+
+    def advance(self, *settled: Settled) -> Change | None:
+        """Let the driver take one step."""
+        change = advance(
+            self.view,
+            settled=settled,
+            engine_id=ENGINE,
+            change_id=self._change_id(),
+            now_ms=self.now_ms,
+        )
+        if change is not None:
+            self._add(change)
+        return change
+
+    def settle(self, node_id: str, outcome: Outcome, *, output: bytes | None = None) -> Change:
+        """Let the running attempt of a node end."""
+        item = Settled(
+            node_no=self._number(node_id),
+            number=self.node(node_id).attempts,
+            outcome=outcome,
+            output=output,
+        )
+        change = self.advance(item)
+        if change is None:
+            raise AssertionError(f"the end of {node_id} changed nothing")
+        return change
+
+    def succeed(self, node_id: str, output: bytes = b"1") -> Change:
+        """Let a body end well."""
+        return self.settle(node_id, Succeeded(output=1), output=output)
+
+    def fail(
+        self, node_id: str, failure_class: FailureClass = FailureClass.EXECUTION_ERROR
+    ) -> Change:
+        """Let a body fail."""
+        return self.settle(node_id, Failed(failure_class=failure_class, message="it broke"))
+
+    def repair(
+        self, node_id: str, failure_class: FailureClass = FailureClass.VALIDATION_ERROR
+    ) -> Change:
+        """Let a body end with an output that misses its contract."""
+        outcome = NeedsRepair(reasons=("too short", "no title"), failure_class=failure_class)
+        return self.settle(node_id, outcome, output=b'"draft"')
+
+    def stop(self, node_id: str) -> Change:
+        """Let the engine end a body."""
+        return self.settle(node_id, Stopped(reason="paused"))
+
+    # What is seen
+
+    @property
+    def run(self) -> Run:
+        """The row of the run."""
+        return self.view.run
+
+    @property
+    def status(self) -> RunState:
+        """Where the run is."""
+        return self.view.run.status
+
+    def node(self, node_id: str) -> NodeRun:
+        """Return the row of a node."""
+        return self.view.node(self._number(node_id))
+
+    def states(self) -> dict[str, str]:
+        """Return the state of every node."""
+        plan = self.view.plan
+        return {p.node_id: self.view.node(p.node_no).state.value for p in plan.nodes}
+
+    def happened(self) -> list[str]:
+        """Return the events of the newest change."""
+        return [event.event.value for event in self.changes[-1].events]
+
+    def open_gates(self) -> list[Gate]:
+        """Return the gates that are open."""
+        return list(self.view.gates.values())
+
+    def _number(self, node_id: str) -> int:
+        return self.view.plan.by_id[NodeId(node_id)]
+
+    def _change_id(self) -> ChangeId:
+        return ChangeId(f"change-{len(self.changes) + 1}")
+
+    # What must hold
+
+    def _add(self, change: Change) -> None:
+        before = self.view.run
+        assert change.builds_on == before.last_change_id
+        assert change.epoch_before == before.epoch
+        assert change.status_before is before.status
+        assert change.run.last_change_id == change.change_id
+        assert change.run.epoch >= before.epoch
+        assert change.events
+        self.changes.append(change)
+        self.view.apply(change)
+        self._replay(change)
+        self._keep_rows(change)
+        self.check()
+
+    def _replay(self, change: Change) -> None:
+        for event in change.events:
+            assert event.seq == len(self.events) + 2  # the creation was the first
+            self.events.append(event)
+            self._replayed = RUN_TRANSITIONS[self._replayed, event.event]
+            if event.event in NODE_EVENTS and event.node_id is not None:
+                number = self._number(event.node_id)
+                self._nodes[number] = NODE_TRANSITIONS[self._nodes[number], event.event]
+
+    def _keep_rows(self, change: Change) -> None:
+        for attempt in change.attempts_started:
+            key = (attempt.node_no, attempt.number)
+            assert key not in self.started
+            self.started[key] = attempt
+        for attempt in change.attempts_ended:
+            key = (attempt.node_no, attempt.number)
+            assert key in self.started
+            assert key not in self.ended
+            self.ended[key] = attempt
+        self.gates |= {gate.gate_id: gate for gate in change.gates}
+        self.waits |= {wait.wait_id: wait for wait in change.waits}
+
+    def check(self) -> None:
+        """Check that log, rows and bookkeeping agree."""
+        view = self.view
+        assert self._replayed is view.run.status
+        assert self._nodes == [view.node(n).state for n in range(len(view.plan))]
+        fresh = RunView(
+            view.run, view.plan, view.nodes.values(), self.gates_left(), self.waits_left()
+        )
+        for name in ("open_deps", "running", "backoff", "halted", "completed", "gates", "waits"):
+            assert getattr(view, name) == getattr(fresh, name), name
+        assert set(view.ready) == set(fresh.ready)
+        assert set(view.ready_parked) == set(fresh.ready_parked)
+        assert view.run.nodes_completed == view.completed
+        open_attempts = {number for number, _ in self.started.keys() - self.ended.keys()}
+        assert open_attempts == view.running
+        assert len(view.running) <= view.plan.parallel
+
+    def gates_left(self) -> list[Gate]:
+        """Return the gates whose newest row is open."""
+        return [gate for gate in self.gates.values() if gate.status.value == "open"]
+
+    def waits_left(self) -> list[Wait]:
+        """Return the waits whose newest row still waits."""
+        return [wait for wait in self.waits.values() if wait.status.value == "waiting"]

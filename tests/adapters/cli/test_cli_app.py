@@ -1,0 +1,149 @@
+"""The root of the commands: start, help, errors, exit codes."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import pytest
+
+from tandem.__main__ import LocalTools
+from tandem.adapters.cli import exits
+from tandem.adapters.cli.app import cli, main
+from tandem.domain import errors
+from tandem.domain.lifecycle import RunState
+
+from .conftest import Call
+
+
+def test_version_is_that_of_the_package(call: Call) -> None:
+    assert call("--version").out == f"tandem {version('tandem-engine')}\n"
+
+
+def test_help_starts_without_the_engine() -> None:
+    heavy = ["apsw", "asyncio", "httpx2", "msgspec", "pydantic", "rich", "tandem.engine", "yaml"]
+    script = (
+        "import sys; from tandem.__main__ import LocalTools; "
+        "from tandem.adapters.cli.app import main; main(LocalTools(), ['--help']); "
+        f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stderr.strip() == "[]"
+    assert "doctor" in done.stdout
+
+
+def test_every_command_has_help(call: Call) -> None:
+    def paths(command: click.Command, names: list[str]) -> list[list[str]]:
+        if not isinstance(command, click.Group):
+            return [names]
+        context = click.Context(command)
+        found = [names]
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            found += paths(below, [*names, name])
+        return found
+
+    every = paths(cli, [])
+    assert len(every) == 18
+    for names in every:
+        answer = call(*names, "--help")
+        assert answer.code == 0, names
+        assert answer.out.startswith(f"Usage: {' '.join(['tandem', *names])} "), names
+
+
+def test_nothing_asked_shows_the_help(call: Call) -> None:
+    answer = call()
+    assert answer.code == 2
+    assert "Commands:" in answer.err
+
+
+def test_near_miss_of_a_command_is_named(call: Call) -> None:
+    answer = call("rnus", "list")
+    assert answer.code == 2
+    assert "Did you mean 'runs'?" in answer.err
+
+
+def test_usage_error_is_json_when_json_is_asked_for(call: Call) -> None:
+    answer = call("run", "--json")
+    assert answer.code == 2
+    assert json.loads(answer.err)["error"]["code"] == "usage"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.InvalidAutomation([]), 3),
+        (errors.NotFound("gone"), 4),
+        (errors.Refused("no"), 5),
+        (errors.LeaseLost("no"), 5),
+        (errors.IllegalTransition("a", "b"), 5),
+        (errors.StoreUnavailable("away"), 6),
+        (errors.StoreTooNew("new"), 6),
+    ],
+)
+def test_every_error_has_its_exit_code(
+    error: errors.EngineError, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Failing(LocalTools):
+        def read_settings(self) -> None:  # type: ignore[override]
+            raise error
+
+    assert main(Failing(), ["runs", "list"]) == code
+    said = capsys.readouterr().err
+    assert said == f"error: {error}\n"
+
+
+def test_what_was_not_expected_is_kept_for_a_report(
+    state_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(LocalTools):
+        def read_settings(self) -> None:  # type: ignore[override]
+            raise ZeroDivisionError("half a thing")
+
+    state_dir.mkdir()
+    assert main(Broken(), ["runs", "list"]) == 70
+    said = capsys.readouterr().err
+    [kept] = state_dir.glob("tandem-error-*.txt")
+    assert said == (
+        "error: this should not have happened: ZeroDivisionError: half a thing; "
+        f"the traceback is in {kept}, please report it\n"
+    )
+    assert "Traceback (most recent call last)" in kept.read_text()
+
+
+def test_closed_pipe_of_a_list_is_quiet() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m tandem schema | : ; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.split() == ["141"]
+
+
+def test_every_state_has_its_exit_code() -> None:
+    codes = {state.value: exits.code_of_state(state) for state in RunState}
+    assert codes == {
+        "completed": 0,
+        "failed": 1,
+        "blocked": 7,
+        "cancelled": 8,
+        "queued": 9,
+        "running": 9,
+        "pausing": 9,
+        "paused": 9,
+        "awaiting_approval": 9,
+    }
+
+
+def test_worst_of_several_codes_wins() -> None:
+    assert exits.worst([0, 9, 1, 8]) == 1
+    assert exits.worst([0, 9]) == 9
+    assert exits.worst([0, 0]) == 0

@@ -1,0 +1,149 @@
+"""`tandem doctor`, `tandem db check`, and stores that cannot be used."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tandem.settings import SETTINGS
+
+from .conftest import Call, sh
+
+Write = Callable[[str, str], str]
+
+
+@pytest.fixture
+def hello(write: Write) -> str:
+    return write("hello.yaml", f"nodes: [{{node_id: say, action: {sh('echo hello')}}}]\n")
+
+
+def test_doctor_shows_the_machine_and_every_setting(call: Call, state_dir: Path) -> None:
+    found = call("doctor", "--json").json
+    assert found["sqlite"] == apsw.sqlite_lib_version()
+    assert found["store"] == {
+        "path": str(state_dir / "tandem.db"),
+        "size_bytes": (state_dir / "tandem.db").stat().st_size,
+        "error": None,
+    }
+    assert found["fsync_ms"] >= 0
+    assert found["isolation"] in ("pid_namespace", "subreaper")
+    assert found["file_system"] not in ("", "unknown")
+    by_name = {setting["name"]: setting for setting in found["settings"]}
+    assert list(by_name) == [setting.name for setting in SETTINGS]
+    assert by_name["TANDEM_STATE_DIR"]["source"] == "environment"
+    assert by_name["TANDEM_STOP_GRACE_MS"] == {
+        "name": "TANDEM_STOP_GRACE_MS",
+        "value": "2000",
+        "source": "default",
+        "unit": "ms",
+        "sentence": "The time between SIGTERM and SIGKILL for a command that is stopped.",
+    }
+
+
+def test_doctor_prints_for_people(call: Call) -> None:
+    out = call("doctor").out
+    assert "sqlite    3." in out
+    assert "  TANDEM_STOP_GRACE_MS = 2000 ms  [default]\n" in out
+
+
+def test_doctor_keeps_to_the_isolation_that_is_set(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_PROCESS_ISOLATION", "subreaper")
+    assert call("doctor", "--json").json["isolation"] == "subreaper"
+
+
+def test_setting_that_is_not_allowed_is_a_usage_error(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_STOP_GRACE_MS", "soon")
+    answer = call("runs", "list")
+    assert answer.code == 2
+    assert answer.err == (
+        "error: TANDEM_STOP_GRACE_MS='soon' is not a whole number from 0 to 600000\n"
+    )
+
+
+def test_healthy_store_is_ok(call: Call, hello: str, state_dir: Path) -> None:
+    call("run", hello)
+    answer = call("db", "check")
+    assert (answer.code, answer.out) == (0, f"{state_dir}/tandem.db: ok, 1 run replayed\n")
+
+
+def test_row_that_its_events_do_not_lead_to_is_found(
+    call: Call, hello: str, state_dir: Path
+) -> None:
+    call("run", hello)
+    change(state_dir, "UPDATE run SET status = 'failed'")
+    answer = call("db", "check", "--json")
+    assert answer.code == 6
+    [problem] = answer.json["problems"]
+    assert problem.endswith("its events lead to completed, its row says failed")
+
+
+def test_missing_event_is_found(call: Call, hello: str, state_dir: Path) -> None:
+    call("run", hello)
+    change(state_dir, "DELETE FROM lifecycle_event WHERE seq = 3")
+    answer = call("db", "check")
+    assert answer.code == 6
+    assert "event 3 is missing" in answer.out
+
+
+def change(state_dir: Path, sql: str) -> None:
+    connection = apsw.Connection(str(state_dir / "tandem.db"))
+    connection.execute(sql).fetchall()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "command", [["run", "hello.yaml"], ["resume"], ["runs", "list"], ["db", "check"], ["doctor"]]
+)
+def test_store_of_a_newer_version_is_left_alone(
+    call: Call, hello: str, state_dir: Path, command: list[str]
+) -> None:
+    state_dir.mkdir()
+    change(state_dir, "PRAGMA user_version = 99")
+    answer = call(*command)
+    assert answer.code == 6
+    assert "has version 99" in answer.err + answer.out
+    assert "use a newer engine, or another store" in answer.err + answer.out
+    connection = apsw.Connection(str(state_dir / "tandem.db"))
+    assert connection.execute("SELECT count(*) FROM sqlite_schema").fetchall() == [(0,)]
+    connection.close()
+
+
+def test_file_that_is_no_store_is_refused(call: Call, state_dir: Path) -> None:
+    state_dir.mkdir()
+    (state_dir / "tandem.db").write_text("this is not a database, not at all\n" * 100)
+    answer = call("runs", "list")
+    assert answer.code == 6
+    assert "cannot open the store" in answer.err
+    assert "Traceback" not in answer.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("command", [["run", "hello.yaml"], ["runs", "list"], ["doctor"]])
+def test_read_only_state_directory_is_explained(
+    hello: str, state_dir: Path, tmp_path: Path, command: list[str]
+) -> None:
+    state_dir.mkdir(mode=0o555)
+    state_dir.chmod(0o555)
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-m",
+         "tandem", *command],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode == 6, said
+    assert "is not writable; set TANDEM_STATE_DIR to one that is" in said
+    assert "Traceback" not in said

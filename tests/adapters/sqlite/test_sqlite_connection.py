@@ -1,0 +1,122 @@
+"""Opening a store and bringing it to this version."""
+
+import os
+from pathlib import Path
+
+import apsw
+import pytest
+
+import tandem.adapters.sqlite.connection as connection_module
+from tandem.adapters.sql.statements import load_migrations, load_statements
+from tandem.adapters.sqlite.connection import (
+    file_system_of,
+    migrate,
+    open_connection,
+    refuse_network_file_system,
+)
+from tandem.adapters.sqlite.store import SqliteStore
+from tandem.domain.errors import StoreUnavailable
+
+PROCESSES = 4
+ROUNDS = 5
+
+
+def schema_of(connection: apsw.Connection) -> list[object]:
+    """Return what the schema consists of."""
+    return connection.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY name").fetchall()
+
+
+def test_store_is_durable_by_default(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    connection = store.committer.connection
+    assert connection.execute("PRAGMA synchronous").fetchall() == [(2,)]
+    assert connection.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+    store.close()
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    assert [number for number, _ in load_migrations()] == [
+        *range(1, len(load_migrations()) + 1),
+    ]
+
+
+def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    connection = open_connection(path, synchronous="FULL")
+    migrate(connection, path)
+    before = schema_of(connection)
+    migrate(connection, path)
+    assert schema_of(connection) == before
+    connection.close()
+
+
+def test_every_statement_fits_the_tables(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    connection = open_connection(path, synchronous="FULL")
+    migrate(connection, path)
+    for statement in load_statements().values():
+        connection.execute(f"EXPLAIN {statement}", _AnyValue()).fetchall()
+    connection.close()
+
+
+class _AnyValue(dict[str, None]):
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+def test_failing_migration_leaves_the_store_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.db"
+    connection = open_connection(path, synchronous="FULL")
+    migrate(connection, path)
+    before = schema_of(connection)
+    broken = (2, "CREATE TABLE half (x); INSERT INTO half VALUES (1); SELECT no_such_column;")
+    steps = [*load_migrations(), broken]
+    monkeypatch.setattr(connection_module, "load_migrations", lambda: steps)
+
+    with pytest.raises(StoreUnavailable, match="cannot prepare the store"):
+        migrate(connection, path)
+
+    assert schema_of(connection) == before
+    assert connection.execute("PRAGMA user_version").fetchall() == [(1,)]
+    assert not connection.in_transaction
+    connection.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_processes_that_make_one_store_at_once_all_get_it(tmp_path: Path) -> None:
+    """They used to meet `database is locked` while the first one turned on the WAL."""
+    for number in range(ROUNDS):
+        path = tmp_path / str(number) / "store.db"
+        gate, starter = os.pipe()
+        children = []
+        for _ in range(PROCESSES):
+            pid = os.fork()
+            if pid == 0:
+                os.close(starter)
+                os.read(gate, 1)
+                try:
+                    SqliteStore(path).close()
+                except BaseException as error:
+                    os.write(2, f"{error}\n".encode())
+                    os._exit(1)
+                os._exit(0)
+            children.append(pid)
+        os.close(gate)
+        os.close(starter)
+        assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * PROCESSES
+
+
+def test_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "file_system_of", lambda path: "nfs4")
+    with pytest.raises(StoreUnavailable, match=r"network file system \(nfs4\).*local disk"):
+        refuse_network_file_system(tmp_path)
+    with pytest.raises(StoreUnavailable):
+        SqliteStore(tmp_path / "store.db")
+    assert not (tmp_path / "store.db").exists()
+
+
+def test_file_system_of_a_path_is_that_of_its_longest_mount() -> None:
+    assert file_system_of(Path("/proc/self")) == "proc"
+    assert file_system_of(Path("/")) != ""

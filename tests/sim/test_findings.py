@@ -1,0 +1,321 @@
+"""What the simulation found once, each told by itself."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import apsw
+import pytest
+
+from tandem.adapters.sqlite.committer import Committer
+from tandem.adapters.sqlite.connection import open_connection
+from tandem.adapters.sqlite.store import SqliteStore
+from tandem.adapters.sqlite.turnstile import Turnstile
+from tandem.domain.automation import Automation
+from tandem.domain.command import Cancel, HandBack, Pause, Resume
+from tandem.domain.driving import advance
+from tandem.domain.errors import StoreUnavailable
+from tandem.domain.ids import LOCAL_TENANT, ChangeId, EngineId, RunId
+from tandem.domain.lifecycle import TERMINAL, RunState
+from tandem.domain.run import Run
+from tandem.engine.driver import Driver
+from tandem.engine.engine import Engine
+from tandem.ports.store import EngineRow
+from tandem.testing.artifacts import MemoryArtifacts, NoFiles
+from tandem.testing.builders import automation, python_node
+from tandem.testing.clock import SimulatedClock
+from tandem.testing.executor import Bodies, Script, ScriptedExecutor
+from tandem.testing.host import SimulatedHost, SimulatedMachine
+from tandem.testing.ids import SeededIds
+from tandem.testing.loop import Process, SimulatedLoop
+
+ONE_NODE = automation(python_node("a"))
+
+
+class Small:
+    """One engine on one store in simulated time."""
+
+    def __init__(self, path: Path, commit: Callable[[apsw.Connection], None] | None = None) -> None:
+        self.loop = SimulatedLoop(Random(0))
+        self.clock = SimulatedClock(self.loop)
+        self.store = SqliteStore(path, synchronous="OFF", commit=commit)
+        self.bodies = Bodies(Random(0))
+        self.scripts: dict[tuple[str, str], Script] = {}
+        self.machine = SimulatedMachine(self.loop, Random(0), loses=0)
+        self.ids = SeededIds(Random(0))
+
+    def engine(self) -> Engine:
+        """Return a new engine."""
+        process = Process("engine")
+        return Engine(
+            store=self.store,
+            executor=ScriptedExecutor(self.bodies, self.scripts, process, self.clock),
+            artifacts=MemoryArtifacts(),
+            files=NoFiles(),
+            host=SimulatedHost(self.machine, process),
+            clock=self.clock,
+            ids=self.ids,
+            scratch_root="/nowhere",
+        )
+
+    async def start(self, engine: Engine, what: Automation, **scripts: Script) -> RunId:
+        """Create a run whose bodies follow these scripts."""
+        run_id = RunId(f"automation-v2-run-{self.ids.peek()}")
+        for node in what.flow.nodes:
+            script = scripts.get(node.node_id, Script(duration_ms=1))
+            self.scripts[run_id, node.node_id] = script
+        return (await engine.start(what)).run_id
+
+    def row(self, run_id: RunId) -> Run:
+        """Return the row of a run."""
+        row = self.store.find_run(run_id, tenant=LOCAL_TENANT)
+        assert row is not None
+        return row
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for a condition, at most a simulated minute."""
+        async with asyncio.timeout(60):
+            while not holds():
+                await self.clock.sleep(1)
+
+    def tell(self, story: Coroutine[Any, Any, None]) -> None:
+        """Run the story to its end."""
+        try:
+            self.loop.run_until_complete(story)
+        finally:
+            self.store.close()
+            self.loop.dispose()
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_run_that_is_being_claimed_when_its_engine_stops_belongs_to_nobody(
+    tmp_path: Path, turns: int
+) -> None:
+    small = Small(tmp_path / "tandem.db")
+
+    async def story() -> None:
+        engine = small.engine()
+        run_id = await small.start(engine, ONE_NODE, a=Script(duration_ms=5_000))
+        async with engine:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        assert small.row(run_id).engine_id is None
+        assert small.row(run_id).status is RunState.QUEUED
+        assert small.store.list_engines() == []
+
+    small.tell(story())
+
+
+def test_engine_that_holds_a_run_is_not_forgotten(tmp_path: Path) -> None:
+    small = Small(tmp_path / "tandem.db")
+    dead = EngineId("engine-dead")
+    row = EngineRow(
+        engine_id=dead,
+        host="simulated",
+        pid=1,
+        version="0",
+        lock_path="",
+        started_at_ms=0,
+        lease_until_ms=0,
+    )
+
+    async def story() -> None:
+        run_id = await small.start(small.engine(), ONE_NODE)
+        await small.store.put_engine(row)
+        await small.store.claim(
+            dead,
+            limit=1,
+            own_only=False,
+            now_ms=small.clock.now_ms(),
+            new_change_id=lambda: ChangeId("claim"),
+        )
+
+        await small.store.remove_engine(dead)
+        assert [engine.engine_id for engine in small.store.list_engines()] == [dead]
+        async with small.engine():  # takes over from the dead
+            await small.until(lambda: small.row(run_id).status is RunState.COMPLETED)
+        assert small.store.list_engines() == []
+
+    small.tell(story())
+
+
+def test_retry_that_is_due_by_a_wall_clock_that_was_set_forward_is_not_slept_through(
+    tmp_path: Path,
+) -> None:
+    small = Small(tmp_path / "tandem.db")
+    backoff = {"strategy": "fixed", "initial_delay_ms": 3_600_000}
+    what = automation(
+        python_node("slow"),
+        python_node("a", retry_policy={"max_attempts": 2, "backoff": backoff}),
+    )
+
+    async def story() -> None:
+        engine = small.engine()
+        async with engine:
+            slow, flaky = Script(duration_ms=40_000), Script(duration_ms=1, fails=1)
+            run_id = await small.start(engine, what, slow=slow, a=flaky)
+            await small.until(lambda: small.bodies.ends[run_id, "a"] == 1)
+            await small.clock.sleep(500)
+            small.clock.jump_ms(3_600_000)
+            await small.clock.sleep(6_000)
+            assert small.bodies.ends[run_id, "a"] == 2
+            assert small.bodies.ends[run_id, "slow"] == 0
+
+    small.tell(story())
+
+
+def test_run_may_be_driven_again_before_its_former_driver_has_noticed(tmp_path: Path) -> None:
+    fails: list[bool] = []
+
+    def commit(connection: apsw.Connection) -> None:
+        if fails and connection.total_changes():
+            fails.clear()
+            raise apsw.FullError("full")
+        connection.execute("COMMIT")
+
+    small = Small(tmp_path / "tandem.db", commit)
+
+    async def story() -> None:
+        engine = small.engine()
+        engine.listen(lambda _view, _change: None)
+        async with engine:
+            run_id = await small.start(engine, ONE_NODE)
+            while small.row(run_id).status is RunState.QUEUED:
+                await asyncio.sleep(0)
+            fails.append(True)  # the first step of the driver fails, and it waits a moment
+            while fails:
+                await asyncio.sleep(0)
+            await engine.execute(run_id, Pause())
+            await engine.execute(run_id, Resume())
+            await small.until(lambda: small.row(run_id).status in TERMINAL)
+            await small.clock.sleep(1_000)
+        assert small.row(run_id).status is RunState.COMPLETED
+        assert small.row(run_id).epoch == 2
+
+    small.tell(story())
+
+
+def test_former_driver_does_not_answer_for_the_processes_of_a_later_one(tmp_path: Path) -> None:
+    small = Small(tmp_path / "tandem.db")
+    count = iter(range(100))
+
+    def new_change_id() -> ChangeId:
+        return ChangeId(f"change-{next(count)}")
+
+    async def story() -> None:
+        engine = small.engine()
+        run_id = await small.start(engine, ONE_NODE)
+        store, now_ms, own_id = small.store, small.clock.now_ms(), engine.engine_id
+
+        async def claim() -> Driver:
+            (view,) = await store.claim(
+                own_id, limit=1, own_only=False, now_ms=now_ms, new_change_id=new_change_id
+            )
+            return Driver(
+                view,
+                engine_id=own_id,
+                store=store,
+                runner=engine._runner,
+                clock=small.clock,
+                new_change_id=new_change_id,
+                announce=lambda _view, _change: None,
+                report=lambda *_said: None,
+            )
+
+        former = await claim()
+        await engine.execute(run_id, HandBack(engine_id=own_id))
+        later = await claim()
+        change = advance(
+            later.view, settled=(), engine_id=own_id, change_id=new_change_id(), now_ms=now_ms
+        )
+        assert change is not None
+        await store.apply(change)
+        await engine.execute(run_id, Cancel())
+
+        await former._confirm_cleanup()
+        assert small.row(run_id).cleanup == own_id
+        await later._confirm_cleanup()
+        assert small.row(run_id).cleanup is None
+
+    small.tell(story())
+
+
+class Outage:
+    """A committer on a disk that fails after a commit and cannot be read for a while."""
+
+    def __init__(self, path: Path, *, opens_refused: int) -> None:
+        self.path = path
+        self.opens_refused = opens_refused
+        self.loop = SimulatedLoop(Random(0))
+        connection = open_connection(path, synchronous="OFF")
+        connection.execute("CREATE TABLE kept (value TEXT)")
+        self.committer = Committer(
+            connection, Turnstile(path), reopen=self._reopen, commit=self._commit
+        )
+        self._fails = True
+
+    def _commit(self, connection: apsw.Connection) -> None:
+        connection.execute("COMMIT")
+        if self._fails:
+            self._fails = False
+            raise apsw.IOError("the disk failed after the commit")
+
+    def _reopen(self) -> apsw.Connection:
+        if self.opens_refused:
+            self.opens_refused -= 1
+            raise StoreUnavailable("the disk is away")
+        return open_connection(self.path, synchronous="OFF")
+
+    def write(self, value: str) -> asyncio.Future[None]:
+        """Write one value."""
+
+        def statements(connection: apsw.Connection) -> None:
+            connection.execute("INSERT INTO kept VALUES (?)", (value,)).fetchall()
+
+        def landed(connection: apsw.Connection) -> bool:
+            found = connection.execute("SELECT 1 FROM kept WHERE value = ?", (value,)).fetchall()
+            return bool(found)
+
+        return self.committer.submit(statements, landed=landed)
+
+    def kept(self) -> list[str]:
+        """Return what is on disk, in its order."""
+        connection = open_connection(self.path, synchronous="OFF")
+        rows = connection.execute("SELECT value FROM kept ORDER BY rowid").fetchall()
+        connection.close()
+        return [str(value) for (value,) in rows]
+
+
+def test_commit_whose_fate_nobody_knows_is_told_when_the_disk_can_be_read(tmp_path: Path) -> None:
+    outage = Outage(tmp_path / "kept.db", opens_refused=3)
+
+    async def story() -> None:
+        first = outage.write("first")
+        await asyncio.sleep(0.01)
+        assert not first.done()
+        second = outage.write("second")
+        await asyncio.gather(first, second)
+        assert outage.loop.time() >= 0.4
+        assert outage.kept() == ["first", "second"]
+
+    outage.loop.run_until_complete(story())
+    outage.committer.close()
+    outage.loop.dispose()
+
+
+def test_store_that_is_closed_before_the_disk_answers_does_not_claim_to_know(
+    tmp_path: Path,
+) -> None:
+    outage = Outage(tmp_path / "kept.db", opens_refused=1_000)
+
+    async def story() -> None:
+        write = outage.write("first")
+        await asyncio.sleep(0.01)
+        outage.committer.close()
+        with pytest.raises(StoreUnavailable, match="before it could say whether"):
+            await write
+
+    outage.loop.run_until_complete(story())
+    outage.loop.dispose()
