@@ -163,6 +163,7 @@ class Engine:
         runs_max: int | None = None,
         functions: Mapping[str, Callable[..., object]] | None = None,
         in_process: bool = True,
+        on_problem: Callable[[str], None] | None = None,
     ) -> Self:
         """Return an engine on the store at `url` (`sqlite:///path`).
 
@@ -173,6 +174,8 @@ class Engine:
             functions: functions that nodes may call by name.
             in_process: call Python functions in this process; otherwise in worker processes,
                 which can be stopped while they run.
+            on_problem: hears, in one sentence, what runs wait for when the store is away, and
+                which status file could not be written.
         """
         settings = read_settings(environ)
         changes: dict[str, Any] = {}
@@ -185,7 +188,7 @@ class Engine:
             settings = msgspec.structs.replace(settings, state_dir=Path(state_dir).absolute())
         elif url:
             settings = msgspec.structs.replace(settings, state_dir=settings.store_path.parent)
-        return cls(settings, registered=functions, in_process=in_process)
+        return cls(settings, registered=functions, in_process=in_process, on_problem=on_problem)
 
     async def __aenter__(self) -> Self:
         self._parts = await self._stack.enter_async_context(

@@ -89,6 +89,7 @@ async def open_engine(
                     output_bytes_max=settings.output_bytes_max,
                     own_only=own_only,
                 ),
+                on_problem=on_problem,
             )
             engine.listen(status.changed)
             parts = Parts(

@@ -45,6 +45,7 @@ class Driver:
         new_change_id: Callable[[], ChangeId],
         announce: Announce,
         report: Report,
+        complain: Callable[[str], None],
     ) -> None:
         self.view = view
         self._engine_id = engine_id
@@ -54,6 +55,8 @@ class Driver:
         self._new_change_id = new_change_id
         self._announce = announce
         self._report = report
+        self._complain = complain
+        self._is_store_away = False
         self._epoch = view.run.epoch
         self._settled: list[Settled] = []
         self._attempts: dict[tuple[int, int], asyncio.Task[None]] = {}
@@ -96,16 +99,24 @@ class Driver:
                 continue
             except LeaseLost:
                 return
-            except StoreUnavailable:
+            except StoreUnavailable as error:
                 # Nothing was written. The outcomes are kept, and the engine's lease decides how
                 # long this may go on.
-                await self._clock.sleep(STORE_RETRY_MS)
+                await self._wait_for_store(error)
                 self._is_stale = True
                 continue
+            self._is_store_away = False
             if change is not None:
                 self._begin(group, change)
             if self.view.run.status in DRIVEN:
                 await self._rest()
+
+    async def _wait_for_store(self, error: StoreUnavailable) -> None:
+        """Say once for each outage what the run waits for, then let some time pass."""
+        if not self._is_store_away:
+            self._complain(f"run {self.view.run.run_id} waits for the store: {error}")
+        self._is_store_away = True
+        await self._clock.sleep(STORE_RETRY_MS)
 
     async def _step(self) -> Change | None:
         taken = len(self._settled)

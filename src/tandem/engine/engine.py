@@ -82,6 +82,7 @@ class Engine:
         ids: Ids,
         scratch_root: str,
         limits: Limits | None = None,
+        on_problem: Callable[[str], None] | None = None,
     ) -> None:
         self.engine_id = EngineId(f"engine-{ids.new()}")
         self.store = store
@@ -100,6 +101,7 @@ class Engine:
             inline_bytes_max=self.limits.inline_bytes_max,
             output_bytes_max=self.limits.output_bytes_max,
         )
+        self._on_problem = on_problem
         self._listeners: list[Listener] = []
         self._outputs: list[Output] = []
         self._drivers: dict[RunId, Driver] = {}
@@ -347,6 +349,7 @@ class Engine:
             new_change_id=self.new_change_id,
             announce=self._announce,
             report=self._report,
+            complain=self._complain,
         )
         run_id = view.run.run_id
         self._drivers[run_id] = driver
@@ -397,6 +400,11 @@ class Engine:
             # What listens is a skin; its mistakes must not reach the body that speaks.
             with suppress(Exception):
                 output(run_id, node_id, kind, text)
+
+    def _complain(self, words: str) -> None:
+        if self._on_problem is not None:
+            with suppress(Exception):
+                self._on_problem(words)
 
     def _woken(self) -> None:
         """Another process has written something that may concern this engine."""

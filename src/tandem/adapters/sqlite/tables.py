@@ -10,7 +10,7 @@ import msgspec
 from tandem.adapters.sql import rows
 from tandem.domain.automation import parse_document
 from tandem.domain.change import Change
-from tandem.domain.errors import ChangeRefused, LeaseLost, NotFound
+from tandem.domain.errors import ChangeRefused, LeaseLost, NotFound, StoreError
 from tandem.domain.graph import Plan
 from tandem.domain.ids import ChangeId, DefinitionDigest, RunId, TenantId
 from tandem.domain.lifecycle import RunEvent
@@ -140,6 +140,7 @@ class Tables:
 
         Raises:
             NotFound: this tenant has no such definition.
+            StoreError: what is stored cannot be read.
         """
         known = self._plans.get((tenant, digest))
         if known is not None:
@@ -148,7 +149,13 @@ class Tables:
         found = fetch(connection, self.sql["get_definition"], (tenant, digest))
         if not found:
             raise NotFound(f"the definition {digest} is not in the store")
-        plan = Plan(parse_document(found[0]["document"]), digest)
+        try:
+            plan = Plan(parse_document(found[0]["document"]), digest)
+        except ValueError as error:  # what pydantic and msgspec raise
+            raise StoreError(
+                f"the definition {digest} in the store cannot be read: {error}",
+                code="definition_unreadable",
+            ) from error
         self.remember(tenant, plan)
         return plan
 

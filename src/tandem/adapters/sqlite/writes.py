@@ -1,5 +1,6 @@
 """Writes as data: everything that may be asked of the writer, in this process or another."""
 
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import apsw
@@ -8,6 +9,7 @@ import msgspec
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.domain.change import Change
 from tandem.domain.command import Claim, Command, decide
+from tandem.domain.errors import EngineError
 from tandem.domain.ids import ChangeId, EngineId, RunId, TenantId
 from tandem.domain.run import Gate, NodeRun, Run, Wait
 from tandem.domain.view import RunView
@@ -111,6 +113,10 @@ class Execute(msgspec.Struct, frozen=True, tag=True):
         return msgspec.msgpack.decode(raw, type=Change)
 
 
+UNREADABLE_RUNS_MAX = 16
+"""So many runs that cannot be read may be due before those that can."""
+
+
 class ClaimRuns(msgspec.Struct, frozen=True, tag=True):
     """Claim up to `limit` due runs; the ids of their changes are made from `change_id`."""
 
@@ -123,9 +129,16 @@ class ClaimRuns(msgspec.Struct, frozen=True, tag=True):
     def perform(self, tables: Tables, connection: apsw.Connection) -> list[Claimed]:
         """See `Write`."""
         statement = tables.sql["list_claimable_own" if self.own_only else "list_claimable"]
-        found = connection.execute(statement, (self.engine_id, self.now_ms, self.limit)).fetchall()
+        limit = self.limit + UNREADABLE_RUNS_MAX
+        found = connection.execute(statement, (self.engine_id, self.now_ms, limit)).fetchall()
         # All are decided before the first is written: a refusal may not leave half a batch.
-        claimed = [self._decide(tables, connection, row[0], n) for n, row in enumerate(found)]
+        claimed: list[Claimed] = []
+        for (run_no,) in found:
+            if len(claimed) == self.limit:
+                break
+            # A run whose definition is unreadable stays queued, and holds up nobody behind it.
+            with suppress(EngineError):
+                claimed.append(self._decide(tables, connection, run_no, len(claimed)))
         for view, change in claimed:
             tables.write(connection, change)
             view.apply(change)

@@ -1,0 +1,44 @@
+"""A definition that was damaged in the store holds up nobody else's run."""
+
+import asyncio
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tandem import Automation, Engine
+from tandem.domain.errors import StoreError
+from tandem.domain.ids import LOCAL_TENANT
+from tandem.settings import Settings
+from tandem.wiring import open_engine
+from tests.engine.conftest import call
+
+
+async def test_a_run_that_cannot_be_read_stays_queued_and_the_next_one_goes_on(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(state_dir=tmp_path, runs_max=1)
+    async with open_engine(settings, drives=False) as parts:
+        runs = [
+            await parts.engine.start(
+                Automation.from_dict({"automation_id": name, "nodes": [call("n")]})
+            )
+            for name in ("damaged", "healthy")
+        ]
+    damaged, healthy = runs
+    connection = apsw.Connection(str(settings.store_path))
+    connection.execute(
+        "UPDATE definition SET document = '{' WHERE digest = ?", (damaged.definition_digest,)
+    )
+    connection.close()
+
+    functions = {"test:ok": lambda: "ok"}
+    async with (
+        asyncio.timeout(20),
+        Engine.open(f"sqlite:///{settings.store_path}", runs_max=1, functions=functions) as engine,
+    ):
+        assert await engine.get_run(healthy.run_id).wait() == "completed"
+        assert engine.get_run(damaged.run_id).status == "queued"
+        with pytest.raises(StoreError, match="cannot be read") as error:
+            await engine.parts.store.load(damaged.run_id, tenant=LOCAL_TENANT)
+        assert error.value.code == "definition_unreadable"
