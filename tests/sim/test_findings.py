@@ -222,6 +222,7 @@ def test_former_driver_does_not_answer_for_the_processes_of_a_later_one(tmp_path
                 new_change_id=new_change_id,
                 announce=lambda _view, _change: None,
                 report=lambda *_said: None,
+                complain=lambda _words: None,
             )
 
         former = await claim()

@@ -182,7 +182,10 @@ async def test_stdin_is_empty_and_no_descriptor_leaks(bench, executor, run):
 
 async def test_signals_of_the_command_are_as_a_shell_would_start_it(bench, executor, run):
     outcome = await run(executor, bench.command("grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"))
-    assert {line.split()[1] for line in outcome.output.splitlines()} == {"0" * 16}
+    masks = [int(line.split()[1], 16) for line in outcome.output.splitlines()]
+    # Signals 32 and 33 belong to the C library: make starts its programs with them ignored, and
+    # no program can change that.
+    assert [mask & ~(0b11 << 31) for mask in masks] == [0, 0]
 
 
 async def test_fifty_megabytes_are_counted_kept_and_bounded(bench, plain, run):
