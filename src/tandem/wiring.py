@@ -104,8 +104,8 @@ async def open_engine(
                     yield parts
             else:
                 yield parts
-            status.close()
     finally:
+        status.close()
         store.close()
 
 

@@ -1,6 +1,7 @@
 """status.json shows the run in its workspace, and never fails it."""
 
 import json
+import shutil
 from pathlib import Path
 
 from tests.engine.conftest import Bench, call, events
@@ -61,3 +62,14 @@ async def test_a_link_in_its_way_is_refused_and_the_run_goes_on(
     assert await bench.end(run) == "completed"
     assert list(outside.iterdir()) == []
     assert events(run)[-1] == ("run_completed", None)
+
+
+async def test_a_removed_folder_is_made_again(bench: Bench, tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    run = await bench.start(call("a"), workspace=workspace)
+    assert await bench.end(run) == "completed"
+    shutil.rmtree(workspace / ".tandem")
+    run = await bench.start(call("a"), workspace=workspace)
+    assert await bench.end(run) == "completed"
+    assert (workspace / ".tandem" / "runs" / run.run_id / "status.json").exists()

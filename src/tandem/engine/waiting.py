@@ -32,13 +32,14 @@ class Waiters:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
-        self._waiting: dict[RunId, set[asyncio.Event]] = {}
+        self._waiting: dict[RunId, dict[asyncio.Event, Callable[[Run], bool]]] = {}
         engine.listen(self._changed)
 
     def _changed(self, view: RunView, change: Change) -> None:
-        for event in self._waiting.get(view.run.run_id, ()):
-            if change.moved:
-                event.set()
+        if change.moved:
+            for event, until in self._waiting.get(view.run.run_id, {}).items():
+                if until(view.run):
+                    event.set()
 
     async def wait(
         self,
@@ -55,7 +56,7 @@ class Waiters:
             NotFound: no such run for this tenant.
         """
         event = asyncio.Event()
-        self._waiting.setdefault(run_id, set()).add(event)
+        self._waiting.setdefault(run_id, {})[event] = until
         try:
             while True:
                 run = self._engine.store.find_run(run_id, tenant=tenant)
@@ -71,6 +72,6 @@ class Waiters:
                 event.clear()
         finally:
             waiting = self._waiting[run_id]
-            waiting.discard(event)
+            del waiting[event]
             if not waiting:
                 del self._waiting[run_id]

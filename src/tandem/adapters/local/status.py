@@ -18,6 +18,7 @@ from tandem.domain.lifecycle import DRIVEN, NodeState
 from tandem.domain.view import RunView
 
 INTERVAL_S = 0.25
+FOLDERS_MAX = 64
 _PENDING = (NodeState.PENDING, NodeState.RUNNING, NodeState.BACKOFF, NodeState.GATED)
 
 
@@ -60,6 +61,7 @@ class StatusFiles:
         self._on_error = on_error
         self._dirty: dict[RunId, RunView] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._folders: dict[Path, int] = {}
 
     def changed(self, view: RunView, change: Change) -> None:
         """Note a change; a run that stopped is written before anyone else is told."""
@@ -83,41 +85,65 @@ class StatusFiles:
         if self._timer is not None:
             self._timer.cancel()
         self.flush()
+        for workspace in list(self._folders):
+            self._forget(workspace)
 
     def write(self, view: RunView) -> None:
         """Write the status file of one run."""
         content = msgspec.json.format(msgspec.json.encode(status_of(view)), indent=2)
+        workspace = Path(view.run.workspace or self._fallback)
         try:
-            _write(Path(view.run.workspace or self._fallback), view.run.run_id, content)
+            try:
+                self._put(workspace, view.run.run_id, content)
+            except FileNotFoundError:
+                # The folder that was kept open has been removed meanwhile.
+                self._forget(workspace)
+                self._put(workspace, view.run.run_id, content)
         except OSError as error:
             self._on_error(f"cannot write the status file of run {view.run.run_id}: {error}")
 
+    def _put(self, workspace: Path, run_id: RunId, content: bytes) -> None:
+        """Write `.tandem/runs/<run>/status.json`; links below `.tandem` are refused."""
+        folder = _enter(self._runs_of(workspace), run_id)
+        try:
+            temporary = f".status.json.{os.getpid()}"
+            _put(folder, temporary, content)
+            os.rename(temporary, "status.json", src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            os.close(folder)
 
-def _write(workspace: Path, run_id: RunId, content: bytes) -> None:
-    """Write `.tandem/runs/<run>/status.json`; links below `.tandem` are refused."""
-    fd = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for name in (".tandem", "runs", run_id):
-            fd = _enter(fd, name)
-            if name == ".tandem":
-                _ignore(fd)
-        temporary = f".status.json.{os.getpid()}"
-        _put(fd, temporary, content)
-        os.rename(temporary, "status.json", src_dir_fd=fd, dst_dir_fd=fd)
-    finally:
-        os.close(fd)
+    def _runs_of(self, workspace: Path) -> int:
+        """Return the open folder `.tandem/runs` of a workspace; the newest ones are kept open."""
+        known = self._folders.get(workspace)
+        if known is not None:
+            return known
+        if len(self._folders) >= FOLDERS_MAX:
+            self._forget(next(iter(self._folders)))
+        root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            own = _enter(root, ".tandem")
+        finally:
+            os.close(root)
+        try:
+            _ignore(own)
+            folder = self._folders[workspace] = _enter(own, "runs")
+        finally:
+            os.close(own)
+        return folder
+
+    def _forget(self, workspace: Path) -> None:
+        folder = self._folders.pop(workspace, None)
+        if folder is not None:
+            os.close(folder)
 
 
 def _enter(parent: int, name: str) -> int:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        try:
-            return os.open(name, flags, dir_fd=parent)
-        except FileNotFoundError:
-            os.mkdir(name, 0o755, dir_fd=parent)
-            return os.open(name, flags, dir_fd=parent)
-    finally:
-        os.close(parent)
+        return os.open(name, flags, dir_fd=parent)
+    except FileNotFoundError:
+        os.mkdir(name, 0o755, dir_fd=parent)
+        return os.open(name, flags, dir_fd=parent)
 
 
 def _ignore(folder: int) -> None:
