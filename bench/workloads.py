@@ -5,11 +5,11 @@ python bench/workloads.py NAME     runs one of chain, many, fan, growth; prints 
 
 import asyncio
 import json
+import os
 import resource
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from tandem import Automation, Engine, Run
@@ -133,7 +133,8 @@ WORKLOADS = {
 
 async def main(name: str) -> None:
     """Measure one workload and print it."""
-    with tempfile.TemporaryDirectory(prefix="tandem-bench-", dir=Path.cwd()) as folder:
+    where = os.environ.get("TANDEM_BENCH_DIR")
+    with tempfile.TemporaryDirectory(prefix="tandem-bench-", dir=where) as folder:
         url = f"sqlite:///{folder}/bench.db"
         async with Engine.open(url, runs_max=50, functions={"bench:body": body}) as engine:
             result = await WORKLOADS[name](engine)
