@@ -9,7 +9,7 @@ import pytest
 
 from tandem import Run
 from tandem.domain.errors import InvalidAutomation, Refused
-from tandem.domain.run import AttemptEnd
+from tandem.domain.run import AttemptEnd, GateStatus
 from tests.engine.conftest import Bench, call, command, events
 
 
@@ -308,3 +308,33 @@ async def test_an_interrupted_node_with_outside_effects_asks(bench: Bench) -> No
     await run.decide("done", reason="saw it arrive")
     assert await bench.end(run) == "completed"
     assert len(events(run, "node_started")) == 2
+
+
+async def test_the_inbox_shows_no_gate_of_a_failed_run_until_it_is_recovered(bench: Bench) -> None:
+    broken = True
+
+    def body() -> None:
+        if broken:
+            raise RuntimeError("broken")
+
+    bench.body("body", body)
+    run = await bench.start(
+        {"node_id": "ask", "gate": {"required": True}},
+        call("broken", "body", retry_policy={"max_attempts": 1}),
+    )
+    store = bench.engine.parts.store
+
+    def inbox() -> list[str]:
+        found = store.list_gates(
+            tenant=run.row.tenant, status=GateStatus.OPEN, run_id=None, limit=10
+        )
+        return [waiting.gate.node_id for waiting in found]
+
+    assert await bench.end(run) == "failed"
+    assert inbox() == []
+    broken = False
+    await run.resume()
+    assert await bench.rest(run) == "awaiting_approval"
+    assert inbox() == ["ask"]
+    await run.decide("approve")
+    assert await bench.end(run) == "completed"

@@ -123,10 +123,12 @@ SELECT * FROM wait WHERE run_no = :run_no AND status = 'waiting' ORDER BY due_at
 SELECT node_no, attempt, ref FROM artifact WHERE run_no = :run_no ORDER BY artifact_no;
 
 -- name: list_gates
--- Gates of one tenant with their runs, oldest first.
+-- Gates of one tenant with their runs, oldest first; an open gate of a run that has ended can be
+-- decided only after a recovery, so it is not shown before that.
 SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status, g.*
   FROM gate AS g JOIN run AS r ON r.run_no = g.run_no
  WHERE g.status = :status AND r.tenant = :tenant
+   AND (g.status <> 'open' OR r.finished_at_ms IS NULL)
  ORDER BY g.requested_at_ms LIMIT :limit;
 
 -- name: list_gates_in_run
