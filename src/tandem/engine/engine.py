@@ -8,14 +8,13 @@ from typing import Self
 
 import msgspec
 
-from tandem.domain.automation import Automation, NodeKind, canonical_document
+from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
 from tandem.domain.command import Adopt, Command, Own, Panic, ProcessesEnded, Wake
 from tandem.domain.errors import (
     EngineError,
     InvalidAutomation,
     NotFound,
-    Problem,
     Refused,
     StoreUnavailable,
 )
@@ -36,6 +35,7 @@ from tandem.domain.run import Run
 from tandem.domain.view import RunView
 from tandem.engine.attempts import AttemptRunner
 from tandem.engine.driver import Driver
+from tandem.engine.runnable import unrunnable
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
 from tandem.ports.executor import Executor
@@ -474,34 +474,3 @@ class Engine:
             await self.execute(run_id, command, tenant=tenant)
         except Refused:
             return  # another engine was first
-
-
-def unrunnable(automation: Automation) -> list[Problem]:
-    """Return what of this automation the engine cannot run, each with what to do about it."""
-    problems: list[Problem] = []
-    for index, node in enumerate(automation.flow.nodes):
-        path = f"flow.nodes[{index}]"
-        if node.kind is NodeKind.AGENT:
-            problems.append(
-                Problem(
-                    code="agents_not_installed",
-                    node_id=node.node_id,
-                    path=path,
-                    message=f"node `{node.node_id}` needs a model session, and agents are not "
-                    "installed",
-                    hint="install them with: pip install 'tandem-engine[agents]'",
-                )
-            )
-        wait = node.wait
-        if wait is not None and wait.kind in ("webhook", "external_condition"):
-            problems.append(
-                Problem(
-                    code="wait_not_available",
-                    node_id=node.node_id,
-                    path=f"{path}.wait.kind",
-                    message=f"node `{node.node_id}` waits for a {wait.kind}, which only a server "
-                    "can receive",
-                    hint="use a timer or an approval",
-                )
-            )
-    return problems

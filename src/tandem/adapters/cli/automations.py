@@ -39,7 +39,7 @@ def _verdict(tools: Tools, file: Path) -> tuple[dict[str, Any], int]:
     import msgspec
 
     from tandem.domain.errors import InvalidAutomation, NotFound
-    from tandem.engine.engine import unrunnable
+    from tandem.engine.runnable import unrunnable
 
     found: dict[str, Any] = {"file": str(file), "valid": False, "problems": [], "warnings": []}
     try:
