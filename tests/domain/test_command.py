@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tandem.domain.command import (
-    GATE_ALIASES,
     Adopt,
     Cancel,
     Claim,
@@ -23,12 +22,13 @@ from tandem.domain.command import (
     Resume,
     Wake,
 )
-from tandem.domain.driving import Settled
 from tandem.domain.errors import NotFound, Refused
+from tandem.domain.gates import GATE_ALIASES
 from tandem.domain.ids import EngineId, GateId, NodeId
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import DRIVEN, LIVE, TERMINAL, NodeState, RunState, StopKind
 from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Stopped, Succeeded
+from tandem.domain.settling import Settled
 from tandem.testing.builders import gate_node, python_node, timer_node
 from tandem.testing.tale import ENGINE, Tale
 

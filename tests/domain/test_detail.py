@@ -2,8 +2,9 @@
 
 from tandem.domain.automation import Automation
 from tandem.domain.change import Change
-from tandem.domain.command import Claim, decide
-from tandem.domain.driving import Settled, advance
+from tandem.domain.command import Claim
+from tandem.domain.decision import decide
+from tandem.domain.driving import advance
 from tandem.domain.graph import Plan
 from tandem.domain.ids import (
     LOCAL_TENANT,
@@ -15,6 +16,7 @@ from tandem.domain.ids import (
 )
 from tandem.domain.outcome import Succeeded
 from tandem.domain.run import Run
+from tandem.domain.settling import Settled
 from tandem.domain.view import RunView
 
 ENGINE = EngineId("engine")

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tandem.domain.command import Claim, DecideGate, HandBack, Recover
-from tandem.domain.driving import Settled
 from tandem.domain.errors import Refused
 from tandem.domain.lifecycle import DRIVEN, NodeState, RunState
 from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Succeeded
+from tandem.domain.settling import Settled
 from tandem.testing.builders import fresh_view, gate_node, python_node, random_story, timer_node
 from tandem.testing.tale import ENGINE, Tale
 

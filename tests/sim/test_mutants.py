@@ -11,10 +11,10 @@ from tandem.adapters.sql.statements import load_statements
 from tandem.adapters.sqlite import store as store_module
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.store import SqliteStore
-from tandem.domain import command as command_module
-from tandem.domain import driving
+from tandem.domain import claiming, driving
 from tandem.domain.change import Change
-from tandem.domain.command import Claim, decide
+from tandem.domain.command import Claim
+from tandem.domain.decision import decide
 from tandem.domain.draft import Draft
 from tandem.domain.ids import ChangeId, RunId, TenantId
 from tandem.engine.driver import Driver
@@ -128,13 +128,13 @@ def nobody_is_ever_dead(patch: pytest.MonkeyPatch) -> None:
 
 def claims_do_not_raise_the_epoch(patch: pytest.MonkeyPatch) -> None:
     """Two claims cannot be told apart."""
-    original = command_module._claim
+    original = claiming.claim
 
     def claim(draft: Draft, command: Claim) -> None:
         original(draft, command)
         draft.run.epoch -= 1
 
-    patch.setattr(command_module, "_claim", claim)
+    patch.setattr(claiming, "claim", claim)
 
 
 def nodes_start_before_their_dependencies(patch: pytest.MonkeyPatch) -> None:

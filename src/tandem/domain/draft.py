@@ -1,8 +1,11 @@
 """A change while it is being decided: reads see what the draft already did, nothing else does."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from tandem.domain.change import Change, NodeArtifact
+from tandem.domain.errors import Refused
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, GateId, NodeId, WaitId
 from tandem.domain.json import JsonObject
@@ -130,6 +133,25 @@ class Draft:
         """Return the waits that are registered after this draft."""
         waits = {**self.view.waits, **self.waits}
         return [wait for wait in waits.values() if wait.status is WaitStatus.WAITING]
+
+    def withdraw(self, nodes: Iterable[int] | None = None) -> None:
+        """Close the open gates and waits of these nodes, or of all, without a decision."""
+        chosen = None if nodes is None else set(nodes)
+        for gate in self.open_gates():
+            if chosen is None or gate.node_no in chosen:
+                self.gates[gate.gate_id] = msgspec.structs.replace(
+                    gate, status=GateStatus.WITHDRAWN, decided_at_ms=self.now_ms
+                )
+        for wait in self.open_waits():
+            if chosen is None or wait.node_no in chosen:
+                self.waits[wait.wait_id] = msgspec.structs.replace(
+                    wait, status=WaitStatus.CANCELLED, ended_at_ms=self.now_ms
+                )
+
+    def refusal(self, verb: str, hint: str) -> Refused:
+        """Return the refusal of a command that the state of the run does not allow."""
+        run = self.run
+        return Refused(f"cannot {verb} run {run.run_id}: it is {run.status.value}; {hint}")
 
     def in_state(self, *states: NodeState) -> set[int]:
         """Return the nodes that are in one of these states after this draft; not for pending."""

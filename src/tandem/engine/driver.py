@@ -11,13 +11,14 @@ from contextlib import suppress
 
 from tandem.domain.change import Change
 from tandem.domain.command import Command, HandBack, ProcessesEnded
-from tandem.domain.driving import Settled, advance
+from tandem.domain.driving import advance
 from tandem.domain.errors import ChangeRefused, LeaseLost, Refused, StoreUnavailable
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, EngineId, RunId
 from tandem.domain.lifecycle import DRIVEN, TERMINAL, NodeState
 from tandem.domain.outcome import Failed, FailureClass
 from tandem.domain.run import Attempt, Run
+from tandem.domain.settling import Settled
 from tandem.domain.view import RunView
 from tandem.engine.attempts import AttemptRunner
 from tandem.ports.clock import Clock

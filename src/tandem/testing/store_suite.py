@@ -20,7 +20,7 @@ import pytest
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
 from tandem.domain.command import Adopt, Cancel, DecideGate, Pause, Resume, Wake
-from tandem.domain.driving import Settled, advance
+from tandem.domain.driving import advance
 from tandem.domain.errors import (
     ChangeRefused,
     EngineError,
@@ -43,6 +43,7 @@ from tandem.domain.json import digest
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState
 from tandem.domain.outcome import Succeeded
 from tandem.domain.run import AttemptEnd, GateStatus, Run
+from tandem.domain.settling import Settled
 from tandem.domain.view import RunView
 from tandem.ports.store import EngineRow, NewRun, RunFilter, Store
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tandem.domain.change import Change
-from tandem.domain.command import Claim, Command, decide
-from tandem.domain.driving import Settled, advance
+from tandem.domain.command import Claim, Command
+from tandem.domain.decision import decide
+from tandem.domain.driving import advance
 from tandem.domain.ids import ChangeId, EngineId, NodeId
 from tandem.domain.lifecycle import (
     NODE_EVENTS,
@@ -23,6 +24,7 @@ from tandem.domain.outcome import (
     Succeeded,
 )
 from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, Run, Wait
+from tandem.domain.settling import Settled
 from tandem.domain.view import RunView
 from tandem.testing.builders import fresh_view
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 import click
 
 from tandem.domain.automation import Automation
-from tandem.domain.command import GATE_ALIASES
 from tandem.domain.errors import NotFound
+from tandem.domain.gates import GATE_ALIASES
 from tandem.domain.ids import NodeId
 from tandem.domain.inputs import input_schema
 from tandem.domain.json import JsonObject, JsonValue

@@ -14,7 +14,7 @@ from tandem.adapters.cli import text
 from tandem.adapters.cli.keyboard import Keyboard
 from tandem.adapters.cli.references import short_id
 from tandem.adapters.cli.summary import duration
-from tandem.domain.command import GATE_ALIASES
+from tandem.domain.gates import GATE_ALIASES
 from tandem.domain.ids import RunId
 from tandem.domain.lifecycle import NodeState
 from tandem.domain.run import Gate, LifecycleEvent

@@ -8,7 +8,8 @@ import msgspec
 
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.domain.change import Change
-from tandem.domain.command import Claim, Command, decide
+from tandem.domain.command import Claim, Command
+from tandem.domain.decision import decide
 from tandem.domain.errors import EngineError
 from tandem.domain.ids import ChangeId, EngineId, RunId, TenantId
 from tandem.domain.run import Gate, NodeRun, Run, Wait

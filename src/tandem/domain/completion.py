@@ -1,0 +1,70 @@
+"""The end of an attempt, and the completion of a node; whoever causes them."""
+
+import msgspec
+
+from tandem.domain.artifact import ArtifactRef
+from tandem.domain.draft import Draft
+from tandem.domain.graph import PlanNode
+from tandem.domain.ids import EngineId, attempt_id
+from tandem.domain.lifecycle import NodeState, RunEvent
+from tandem.domain.run import Attempt, AttemptEnd, NodeRun
+
+E, N = RunEvent, NodeState
+
+
+def complete(
+    draft: Draft,
+    plan_node: PlanNode,
+    *,
+    output: bytes | None,
+    output_ref: ArtifactRef | None = None,
+    reason: str = "",
+) -> None:
+    """Count a node as completed with this output."""
+    node = draft.node(plan_node.node_no)
+    done = msgspec.structs.replace(
+        node,
+        state=N.COMPLETED,
+        due_at_ms=None,
+        finished_at_ms=draft.now_ms,
+        output=output,
+        output_ref=output_ref,
+        repair=(),
+        failure=None,
+    )
+    draft.move(plan_node, E.NODE_COMPLETED, done, attempt=node.attempts or None, reason=reason)
+    draft.run.detail = f"completed node `{plan_node.node_id}`; continuing"
+    failure = draft.run.last_failure
+    if failure is not None and failure.node_id == plan_node.node_id:
+        draft.run.last_failure = None
+        draft.moved = True
+
+
+def end_attempt(
+    draft: Draft,
+    node: NodeRun,
+    end: AttemptEnd,
+    *,
+    failure_class: str = "",
+    message: str = "",
+    detail: str = "",
+    exit_code: int | None = None,
+) -> None:
+    """Close the row of the newest attempt of a node."""
+    plan_node = draft.plan.nodes[node.node_no]
+    draft.attempts_ended.append(
+        Attempt(
+            attempt_id=attempt_id(draft.run.run_id, plan_node.node_id, node.attempts),
+            node_no=node.node_no,
+            number=node.attempts,
+            epoch=draft.run.epoch,
+            engine_id=draft.run.engine_id or EngineId(""),
+            started_at_ms=0,
+            ended_at_ms=draft.now_ms,
+            outcome=end,
+            failure_class=failure_class,
+            message=message,
+            detail=detail,
+            exit_code=exit_code,
+        )
+    )

@@ -1,0 +1,207 @@
+"""Settling an attempt: what its outcome does to its node, and to the nodes after it."""
+
+from typing import assert_never
+
+import msgspec
+
+from tandem.domain import gates
+from tandem.domain.artifact import ArtifactRef
+from tandem.domain.change import NodeArtifact
+from tandem.domain.completion import complete, end_attempt
+from tandem.domain.draft import Draft
+from tandem.domain.graph import PlanNode
+from tandem.domain.ids import attempt_id
+from tandem.domain.lifecycle import NodeState, RunEvent
+from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Stopped, Succeeded
+from tandem.domain.retry import GiveUp, RetryAt, decide_retry
+from tandem.domain.run import AttemptEnd, Failure, NodeRun
+
+E, N = RunEvent, NodeState
+
+INTERRUPTIONS_MAX = 5
+REASON_CHARS_MAX = 500
+_CLASSES_OF_VERIFICATION = frozenset({FailureClass.VERIFICATION_FAILED})
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt that ended. `output` is JSON text; a large one is an artifact, `output_ref`."""
+
+    node_no: int
+    number: int
+    outcome: Outcome
+    output: bytes | None = None
+    output_ref: ArtifactRef | None = None
+
+
+def settle(draft: Draft, item: Settled) -> None:
+    """Record how an attempt ended. An attempt that no longer counts is ignored."""
+    node = draft.node(item.node_no)
+    if node.state is not N.RUNNING or node.attempts != item.number:
+        return
+    plan_node = draft.plan.nodes[item.node_no]
+    match item.outcome:
+        case Succeeded():
+            _settle_success(draft, plan_node, node, item, item.outcome)
+        case NeedsRepair():
+            _settle_repair(draft, plan_node, node, item, item.outcome)
+        case Failed():
+            _settle_failure(draft, plan_node, node, item.outcome)
+        case Stopped():
+            end_attempt(draft, node, AttemptEnd.STOPPED, message=item.outcome.reason)
+            interrupt(draft, plan_node, node, reason=item.outcome.reason, counts=False)
+        case _:
+            assert_never(item.outcome)
+
+
+def _settle_success(
+    draft: Draft, plan_node: PlanNode, node: NodeRun, item: Settled, outcome: Succeeded
+) -> None:
+    end_attempt(draft, node, AttemptEnd.SUCCEEDED, exit_code=outcome.exit_code)
+    for ref in outcome.artifacts:
+        draft.artifacts.append(NodeArtifact(node_no=node.node_no, attempt=node.attempts, ref=ref))
+    complete(draft, plan_node, output=item.output, output_ref=item.output_ref)
+
+
+def _settle_repair(
+    draft: Draft, plan_node: PlanNode, node: NodeRun, item: Settled, outcome: NeedsRepair
+) -> None:
+    reason = "; ".join(outcome.reasons)[:REASON_CHARS_MAX]
+    end_attempt(
+        draft,
+        node,
+        AttemptEnd.NEEDS_REPAIR,
+        failure_class=outcome.failure_class,
+        message=reason,
+        detail="\n".join(outcome.reasons),
+    )
+    if node.repairs_used < plan_node.repair_budget and node.attempts_used < plan_node.max_attempts:
+        again = msgspec.structs.replace(
+            node, state=N.PENDING, repairs_used=node.repairs_used + 1, repair=outcome.reasons
+        )
+        draft.move(plan_node, E.NODE_REPAIR_REQUESTED, again, attempt=node.attempts, reason=reason)
+        draft.run.detail = f"repairing node `{plan_node.node_id}`: {reason}"
+        return
+    kept = msgspec.structs.replace(
+        node, output=item.output, output_ref=item.output_ref, repair=outcome.reasons
+    )
+    if outcome.failure_class in _CLASSES_OF_VERIFICATION:
+        _halt(draft, plan_node, kept, E.NODE_VERIFY_FAILED, "verification_failed", reason)
+    else:
+        _halt(draft, plan_node, kept, E.NODE_BLOCKED, "artifact_contract_unmet", reason)
+        _block_descendants(draft, plan_node)
+
+
+def _settle_failure(draft: Draft, plan_node: PlanNode, node: NodeRun, outcome: Failed) -> None:
+    reason = outcome.message[:REASON_CHARS_MAX]
+    end_attempt(
+        draft,
+        node,
+        AttemptEnd.FAILED,
+        failure_class=outcome.failure_class,
+        message=reason,
+        detail=outcome.detail,
+        exit_code=outcome.exit_code,
+    )
+    decision = decide_retry(
+        plan_node.node.retry_policy,
+        attempts_max=plan_node.max_attempts,
+        attempts_used=node.attempts_used,
+        failure_class=outcome.failure_class,
+        failed_at_ms=draft.now_ms,
+        first_started_at_ms=node.started_at_ms or draft.now_ms,
+        retry_after_ms=outcome.retry_after_ms,
+        jitter_key=attempt_id(draft.run.run_id, plan_node.node_id, node.attempts),
+    )
+    match decision:
+        case RetryAt(at_ms):
+            again = msgspec.structs.replace(node, state=N.BACKOFF, due_at_ms=at_ms)
+            tries = f"{node.attempts_used}/{plan_node.max_attempts}"
+            draft.move(
+                plan_node,
+                E.NODE_RETRY_SCHEDULED,
+                again,
+                attempt=node.attempts,
+                reason=reason,
+                metadata={
+                    "failure_class": outcome.failure_class.value,
+                    "retry_after_ms": at_ms,
+                    "retry_backoff_ms": at_ms - draft.now_ms,
+                },
+            )
+            draft.run.detail = (
+                f"retrying node `{plan_node.node_id}` after attempt {tries} failed: {reason}"
+            )
+        case GiveUp(why):
+            _halt(
+                draft, plan_node, node, E.NODE_FAILED, outcome.failure_class.value, reason, why=why
+            )
+        case _:
+            assert_never(decision)
+
+
+def _halt(
+    draft: Draft,
+    plan_node: PlanNode,
+    node: NodeRun,
+    event: RunEvent,
+    kind: str,
+    reason: str,
+    *,
+    why: str = "",
+) -> None:
+    failure = Failure(
+        node_id=plan_node.node_id, reason=reason, failed_at_ms=draft.now_ms, failure_kind=kind
+    )
+    halted = msgspec.structs.replace(node, finished_at_ms=draft.now_ms, failure=failure)
+    draft.move(
+        plan_node,
+        event,
+        halted,
+        attempt=node.attempts or None,
+        reason=reason,
+        metadata={"failure_kind": kind, "gave_up_because": why} if why else {"failure_kind": kind},
+    )
+    draft.run.last_failure = failure
+    draft.moved = True
+
+
+def _block_descendants(draft: Draft, plan_node: PlanNode) -> None:
+    for number in draft.plan.with_descendants([plan_node.node_no]):
+        node = draft.node(number)
+        if number != plan_node.node_no and node.state is N.PENDING:
+            after = draft.plan.nodes[number]
+            reason = f"upstream node `{plan_node.node_id}` is blocked"
+            draft.move(after, E.NODE_BLOCKED, node, reason=reason)
+
+
+def interrupt(
+    draft: Draft, plan_node: PlanNode, node: NodeRun, *, reason: str, counts: bool
+) -> None:
+    """Decide what follows an attempt that was cut off: by the engine, or by the engine's death.
+
+    A node with outside effects is not repeated silently: a person is asked. `counts` says that
+    the engine died with it; a node that keeps taking its engine down stops being tried.
+    """
+    if plan_node.node.effective_effects == "external":
+        gates.ask_for_outcome(draft, plan_node, node, reason)
+        return
+    interruptions = node.interruptions + counts
+    if interruptions >= INTERRUPTIONS_MAX:
+        cut = msgspec.structs.replace(node, interruptions=interruptions)
+        text = f"its engine died {interruptions} times while it ran"
+        _halt(draft, plan_node, cut, E.NODE_FAILED, FailureClass.INTERRUPTED.value, text)
+        return
+    again = msgspec.structs.replace(
+        node,
+        state=N.PENDING,
+        attempts_used=max(node.attempts_used - 1, 0),
+        interruptions=interruptions,
+    )
+    draft.move(
+        plan_node,
+        E.NODE_INTERRUPTED,
+        again,
+        attempt=node.attempts,
+        reason=reason,
+        metadata={"blocker_category": FailureClass.INTERRUPTED.value} if counts else {},
+    )

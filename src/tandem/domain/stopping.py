@@ -1,0 +1,28 @@
+"""The end of a run by a decision: a person's, or that of a gate which nobody decided."""
+
+from tandem.domain.completion import end_attempt
+from tandem.domain.draft import Draft
+from tandem.domain.lifecycle import NodeState, RunEvent, StopKind
+from tandem.domain.run import AttemptEnd
+
+E, N = RunEvent, NodeState
+
+
+def cancel_run(draft: Draft, event: RunEvent, *, reason: str) -> None:
+    """End a run for good; its processes may still live on the engine that drove it."""
+    run = draft.run
+    kind = StopKind.CANCELLED if event is E.RUN_CANCELLED else StopKind.OPERATOR_STOPPED
+    if draft.in_state(N.RUNNING):
+        run.cleanup = run.engine_id
+    for number in sorted(draft.in_state(N.RUNNING)):
+        node = draft.node(number)
+        end_attempt(draft, node, AttemptEnd.STOPPED, message=reason)
+        draft.move(
+            draft.plan.nodes[number], E.NODE_INTERRUPTED, node, attempt=node.attempts, reason=reason
+        )
+    draft.withdraw()
+    draft.happen(event, reason=reason, stop_kind=kind)
+    run.stop_kind = kind
+    run.stop_reason = reason
+    run.detail = reason
+    run.owner = None
