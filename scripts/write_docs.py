@@ -15,6 +15,7 @@ from tandem.domain.lifecycle import (
     NodeState,
     RunEvent,
 )
+from tandem.domain.vocabulary import WORDS
 from tandem.settings import SETTINGS, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,7 +92,32 @@ Read from the environment. `tandem doctor` prints each with its value and where 
 """
 
 
+def events() -> str:
+    """Return docs/reference/events.md."""
+    lines = ["| lifecycle event | means | published as | metadata |", "|---|---|---|---|"]
+    for event in RunEvent:
+        word = WORDS[event]
+        names = ", ".join(f"`{name}`" for name in (word.published, *word.older))
+        keys = ", ".join(f"`{key}`" for key in word.metadata)
+        lines.append(f"| `{event}` | {word.meaning} | {names} | {keys} |")
+    table = "\n".join(lines)
+    return f"""{NOTE}
+# Events
+
+Every transition of a run writes one lifecycle event in the same transaction, numbered within its
+run, and is published to those who listen after the commit. A published event has `event_id` (the
+same for the same record, always), `type`, `occurred_at_ms`, `cursor` and `properties`; these
+always hold `run_id`/`runID`, `automation_id`/`automationID`, `status` (of the run after the
+change), `tenantContext`, `lifecycle_event` and `seq`, and where they apply `node_id`/`nodeID`,
+`attempt`, `reason`, `stop_kind`, `detail` and the metadata. Names after the first are those that
+the original engine publishes for the same thing.
+
+{table}
+"""
+
+
 DOCUMENTS = {
+    "docs/reference/events.md": events,
     "docs/lifecycle.md": lifecycle,
     "docs/reference/settings.md": settings,
 }

@@ -37,6 +37,8 @@ class Seen(msgspec.Struct, frozen=True):
     event: RunEvent
     node_id: str | None
     change_id: str
+    metadata: frozenset[str] = frozenset()
+    """The keys of what it carries."""
 
 
 class _Replay:
@@ -109,7 +111,8 @@ class Invariants:
             replay = _Replay(row["run_id"], self._plans[row["run_id"]])
             self._replays[run_no] = replay
         event, node_id = RunEvent(row["event"]), row["node_id"]
-        self.events.append(Seen(row["run_id"], row["seq"], event, node_id, row["change_id"]))
+        keys = frozenset(msgspec.json.decode(row["metadata"] or "{}"))
+        self.events.append(Seen(row["run_id"], row["seq"], event, node_id, row["change_id"], keys))
         where = f"run {run_no} event {row['seq']} {event.value} {node_id or ''}"
         _must(row["seq"] == replay.seq + 1, f"{where}: comes after number {replay.seq}")
         replay.seq = row["seq"]

@@ -1,0 +1,78 @@
+"""Engine events: what listeners are told of a transition, made from its durable record.
+
+The shape is that of the event stream (http-api.md 2.2, 2.5): `properties` always name the run, the
+automation, the state and the tenant, ids in both spellings, so that any filter works.
+"""
+
+from typing import Any
+
+import msgspec
+
+from tandem.domain.json import JsonObject
+from tandem.domain.lifecycle import RunEvent
+from tandem.domain.run import LifecycleEvent, Run
+from tandem.domain.vocabulary import WORDS
+
+_FAILURES = frozenset({RunEvent.RUN_FAILED, RunEvent.RUN_BLOCKED, RunEvent.RUN_FAILED_PANIC})
+
+
+class EngineEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One published event. The same record always gives the same `event_id`."""
+
+    event_id: str
+    type: str
+    occurred_at_ms: int
+    cursor: int
+    properties: JsonObject
+
+
+def engine_events(run: Run, event: LifecycleEvent) -> tuple[EngineEvent, ...]:
+    """Return what is published for one lifecycle event of `run`, the canonical name first.
+
+    `run` is its row after the change that recorded the event; `cursor` is 0 until it is stored.
+    """
+    word = WORDS[event.event]
+    properties = _properties(run, event)
+    return tuple(
+        EngineEvent(
+            event_id=f"{run.run_id}:{event.seq}" + (f":{place}" if place else ""),
+            type=name,
+            occurred_at_ms=event.recorded_at_ms,
+            cursor=event.cursor,
+            properties=properties,
+        )
+        for place, name in enumerate((word.published, *word.older))
+    )
+
+
+def _properties(run: Run, event: LifecycleEvent) -> JsonObject:
+    properties: dict[str, Any] = {
+        "automationID": run.automation_id,
+        "automation_id": run.automation_id,
+        "runID": run.run_id,
+        "run_id": run.run_id,
+        "tenantContext": {"tenant": run.tenant},
+        "status": run.status.value,
+        "lifecycle_event": event.event.value,
+        "seq": event.seq,
+    }
+    if event.event is RunEvent.RUN_CREATED:
+        properties["triggerType"] = run.trigger_type
+    if event.node_id is not None:
+        properties["nodeID"] = properties["node_id"] = event.node_id
+    optional = {
+        "attempt": event.attempt,
+        "reason": event.reason,
+        "stop_kind": event.stop_kind,
+        "detail": run.detail,
+    }
+    properties |= {name: value for name, value in optional.items() if value}
+    if event.event in _FAILURES and run.last_failure is not None:
+        failure = run.last_failure
+        properties.setdefault("nodeID", failure.node_id)
+        properties.setdefault("node_id", failure.node_id)
+        properties["error"] = failure.reason
+        properties["error_kind"] = failure.failure_kind or "unknown"
+    for name, value in event.metadata.items():
+        properties.setdefault(name, value)
+    return properties
