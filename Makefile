@@ -47,7 +47,7 @@ fix: $(READY)  ## Format, mend what can be mended, write the generated documents
 bench: $(READY)  ## Measure chain, many, fan and growth; three times each in fresh processes.
 	@$(BIN)/python bench/run.py
 
-soak: $(READY)  ## Search long: the simulation over many more seeds.
+soak: $(READY)  ## Search long: many more seeds, and a million steps of the machine.
 	@$(BIN)/python -m pytest -n 2 -m soak tests
 
 lock:  ## Write requirements.lock anew from pyproject.toml (needs uv).

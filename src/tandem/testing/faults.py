@@ -41,6 +41,10 @@ class Faults:
         self._count = 0
         self.opens_refused = 0
 
+    def plan(self, fault: Fault, *, after: int) -> None:
+        """Let a fault happen once `after` more commits went well."""
+        self._plan[self._count + 1 + after] = fault
+
     def clear(self) -> None:
         """Let everything go well from here on."""
         self._plan.clear()

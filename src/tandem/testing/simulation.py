@@ -268,7 +268,7 @@ class World:
         if not process.gone.done():
             process.gone.set_result(None)
 
-    async def _keep(self, name: str) -> None:
+    async def keep(self, name: str) -> None:
         """Restart the engine of this name whenever it is gone, some time later."""
         while True:
             process = self.boot(name)
@@ -303,7 +303,8 @@ class World:
 
     # Users
 
-    async def _start_run(self, story: Story) -> None:
+    async def start_run(self, story: Story) -> None:
+        """Have a run of this story created by some engine, however often that takes."""
         while True:
             living = self.living()
             if not living:
@@ -343,9 +344,7 @@ class World:
             ("kill", "stop", "jump", "command"), (2, 2, 1, 12 if runs else 0)
         )[0]
         if what == "jump":
-            span_ms = self.random.choice((-HOUR_MS, HOUR_MS, -500, 500))
-            self._jumped_ms += span_ms
-            self.clock.jump_ms(span_ms)
+            self.jump(self.random.choice((-HOUR_MS, HOUR_MS, -500, 500)))
         elif not living:
             return
         elif what == "kill" and self.crashes < CRASHES_MAX:
@@ -354,24 +353,20 @@ class World:
             self.random.choice(living).stop.set()
         elif what == "command":
             run_id = RunId(self.random.choice(runs)["run_id"])
-            await self._command(self.random.choice(living), run_id, self._draw_command())
+            await self.command(self.random.choice(living), run_id, self._draw_command())
 
     def _draw_command(self) -> Command:
-        kinds: list[Command] = [Pause(), Resume(), DecideGate(decision="approve")]
-        if not self.gentle:
-            kinds += [
-                Cancel(),
-                Recover(),
-                DecideGate(decision="rework"),
-                DecideGate(decision="cancel"),
-                DecideGate(decision="retry"),
-                DecideGate(decision="done", output=b'{"value":"by hand"}'),
-            ]
-        return self.random.choice(kinds)
+        return self.random.choice(commands_of(self))
 
-    async def _command(self, process: EngineProcess, run_id: RunId, command: Command) -> None:
+    async def command(self, process: EngineProcess, run_id: RunId, command: Command) -> None:
+        """Ask something of a run; a refusal is an answer too."""
         with suppress(EngineDied, EngineError):
             await self.ask(process, lambda engine: engine.execute(run_id, command))
+
+    def jump(self, span_ms: int) -> None:
+        """Set the wall clock; it is set right again when the world calms down."""
+        self._jumped_ms += span_ms
+        self.clock.jump_ms(span_ms)
 
     async def _help(self) -> bool:
         """Do what the runs wait for; return whether all of them have come to their end."""
@@ -386,7 +381,7 @@ class World:
                 continue
             process, run_id = self.random.choice(living), RunId(row["run_id"])
             if status is RunState.PAUSED and not row["parked"]:
-                await self._command(process, run_id, Resume())
+                await self.command(process, run_id, Resume())
             await self._decide_gates(process, run_id)
             self._pass_time(row)
         return ended
@@ -408,7 +403,7 @@ class World:
                     gate_id=gate.gate_id,
                     output=None if output is None else msgspec.json.encode(output),
                 )
-            await self._command(process, run_id, command)
+            await self.command(process, run_id, command)
 
     def _pass_time(self, row: Mapping[str, Any]) -> None:
         """Let hours pass for a run that rests until a far moment; a gate's expiry is no such."""
@@ -422,12 +417,12 @@ class World:
     async def run(self) -> None:
         """Live through the whole seed."""
         async with asyncio.TaskGroup() as group:
-            keepers = [group.create_task(self._keep(name)) for name in self._draw_names()]
+            keepers = [group.create_task(self.keep(name)) for name in self._draw_names()]
             await self._go_wrong(group)
-            await self._calm_down()
+            await self.calm_down()
             for keeper in keepers:
                 keeper.cancel()
-        await self._stop_all()
+        await self.stop_all()
         self.invariants.check_all()
         self._compare_endings()
 
@@ -436,7 +431,7 @@ class World:
 
     async def _go_wrong(self, group: asyncio.TaskGroup) -> None:
         starting = [
-            group.create_task(self._start_run(random_story(self.random)))
+            group.create_task(self.start_run(random_story(self.random)))
             for _ in range(self.random.choice((1, 1, 2, 3)))
         ]
         for _ in range(self.random.choice((0, 2, 5, 10))):
@@ -444,7 +439,12 @@ class World:
             await self._interfere()
         await asyncio.wait(starting)
 
-    async def _calm_down(self) -> None:
+    async def calm_down(self) -> None:
+        """Let nothing go wrong from here on; every run must come to its end.
+
+        Raises:
+            Violation: one does not.
+        """
         self.is_calm = True
         self.faults.clear()
         self.clock.jump_ms(-self._jumped_ms)
@@ -465,7 +465,12 @@ class World:
                 raise Violation(f"runs hang without a reason: {waiting}")
             await self.clock.sleep(100)
 
-    async def _stop_all(self) -> None:
+    async def stop_all(self) -> None:
+        """Stop every engine.
+
+        Raises:
+            Violation: one does not stop.
+        """
         for process in self.processes:
             if process.is_alive:
                 process.stop.set()
@@ -506,21 +511,28 @@ class World:
         return found
 
 
-def simulate(seed: int) -> Report:
-    """Run the world of one seed.
+def commands_of(world: World) -> list[Command]:
+    """Return what people may ask of the runs of this world."""
+    kinds: list[Command] = [Pause(), Resume(), DecideGate(decision="approve")]
+    if not world.gentle:
+        kinds += [
+            Cancel(),
+            Recover(),
+            DecideGate(decision="rework"),
+            DecideGate(decision="cancel"),
+            DecideGate(decision="retry"),
+            DecideGate(decision="done", output=b'{"value":"by hand"}'),
+        ]
+    return kinds
 
-    Raises:
-        Broken: an invariant does not hold; the message repeats the seed in one line.
-    """
+
+@contextmanager
+def open_world(seed: int) -> Iterator[World]:
+    """Make the world of one seed; leaving it ends everything in it."""
     with _folder() as folder:
         world = World(seed, folder)
         try:
-            world.loop.run_until_complete(world.run())
-        except BaseException as error:
-            cause = world.violation or _first(error)
-            if not isinstance(cause, Exception):
-                raise
-            raise Broken(f"{_repeat(seed)}\n{type(cause).__name__}: {cause}") from cause
+            yield world
         finally:
             for process in world.processes:
                 process.is_alive = False
@@ -528,17 +540,32 @@ def simulate(seed: int) -> Report:
                     with suppress(apsw.Error, OSError):
                         process.store.close()
             world.loop.dispose()
-            runs = world.invariants.runs()
             world.invariants.close()
-    return Report(
-        seed=seed,
-        events=world.invariants.events,
-        crashes=world.crashes,
-        bodies=len(world.bodies.all),
-        callbacks=world.loop.callbacks,
-        simulated_s=world.loop.now_s,
-        endings=[RunState(run["status"]) for run in runs],
-    )
+
+
+def simulate(seed: int) -> Report:
+    """Run the world of one seed.
+
+    Raises:
+        Broken: an invariant does not hold; the message repeats the seed in one line.
+    """
+    with open_world(seed) as world:
+        try:
+            world.loop.run_until_complete(world.run())
+        except BaseException as error:
+            cause = world.violation or _first(error)
+            if not isinstance(cause, Exception):
+                raise
+            raise Broken(f"{_repeat(seed)}\n{type(cause).__name__}: {cause}") from cause
+        return Report(
+            seed=seed,
+            events=world.invariants.events,
+            crashes=world.crashes,
+            bodies=len(world.bodies.all),
+            callbacks=world.loop.callbacks,
+            simulated_s=world.loop.now_s,
+            endings=[RunState(run["status"]) for run in world.invariants.runs()],
+        )
 
 
 def _first(error: BaseException) -> BaseException:
