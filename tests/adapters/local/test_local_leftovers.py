@@ -53,6 +53,34 @@ async def test_process_of_an_attempt_is_killed_with_its_descendants(start, tmp_p
     assert not alive(child)
 
 
+async def test_process_that_is_just_becoming_another_program_is_found(tmp_path, until, alive):
+    """Between two programs a process has no environment to read, yet it carries its mark."""
+    (tmp_path / "again.sh").write_text(f"touch {tmp_path}/on; exec sh {tmp_path}/again.sh")
+    for _ in range(20):
+        name = attempt()
+        (tmp_path / "on").unlink(missing_ok=True)
+        process = subprocess.Popen(
+            ["sh", tmp_path / "again.sh"],
+            env={"PATH": os.environ["PATH"], "TANDEM_ATTEMPT_ID": name},
+        )
+        try:
+            await until((tmp_path / "on").exists)
+            assert await leftovers.end(engine_ids=(), attempt_ids=(name,)) >= 1
+            assert not alive(process.pid)
+        finally:
+            process.kill()
+            process.wait()
+
+
+async def test_process_without_an_environment_is_no_reason_to_look_again(until):
+    process = subprocess.Popen(["/bin/sleep", "1000"], env={})
+    try:
+        await until(lambda: leftovers._environ(process.pid) == b"")
+    finally:
+        process.kill()
+        process.wait()
+
+
 async def test_process_of_an_engine_is_killed(start, alive):
     process = await start(TANDEM_ENGINE_ID="engine-dead")
     assert await leftovers.end(engine_ids=(EngineId("engine-dead"),), attempt_ids=()) == 2
