@@ -1,6 +1,7 @@
 """`tandem runs` and `tandem gates`."""
 
 import getpass
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -8,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tandem.__main__ import LocalTools
+from tandem.adapters.cli.app import main
 from tandem.adapters.cli.runs import STATES
+from tandem.adapters.local.host import LocalHost
 from tandem.domain.lifecycle import RunState
+from tandem.settings import Settings
 
 from .conftest import Call, Start, sh
 
@@ -217,6 +222,38 @@ def test_gate_of_a_run_that_an_engine_drives_goes_on_there(
     Path("go").write_text("ok")
     runner.communicate(timeout=20)
     assert runner.returncode == 0
+
+
+def test_gate_of_a_run_that_has_ended_before_anybody_looks_went_on(
+    start: Start,
+    call: Call,
+    write: Write,
+    lines_until: Read,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    os.mkfifo("go")
+    text = GATED + f"  - {{node_id: beside, action: {sh('cat go')}}}\n"
+    runner = start("run", write("gated.yaml", text))
+    lines_until(runner, "node_started  beside")
+
+    class Late(LocalTools):
+        """Looks at who has the run only once it has ended."""
+
+        def open_host(self, settings: Settings) -> LocalHost:
+            Path("go").write_text("ok")
+            runner.communicate(timeout=20)
+            return super().open_host(settings)
+
+    capsys.readouterr()
+    assert main(Late(), ["gates", "decide", "latest", "approve", "--json"]) == 0
+    decided = json.loads(capsys.readouterr().out)
+    assert (decided["status"], decided["goes_on"]) == ("completed", True)
+
+
+def test_run_that_a_decision_cancels_does_not_go_on(call: Call, write: Write) -> None:
+    call("run", write("gated.yaml", GATED))
+    decided = call("gates", "decide", "latest", "cancel", "--json").json
+    assert (decided["status"], decided["goes_on"]) == ("cancelled", False)
 
 
 def test_output_of_a_decision_must_be_json(call: Call, write: Write) -> None:

@@ -121,27 +121,40 @@ async def _decide(tools: Tools, name: str, command: DecideGate) -> tuple[Run, bo
     settings = tools.read_settings()
     async with tools.open_engine(settings, drives=False, on_problem=note) as parts:
         run_id = find_run_id(parts.store, name)
-        await parts.engine.execute(run_id, command)
-        return await _after(tools, parts, run_id)
+        decided = await parts.engine.execute(run_id, command)
+        return await _after(tools, parts, decided.run)
 
 
-async def _after(tools: Tools, parts: OpenEngine, run_id: RunId) -> tuple[Run, bool]:
-    """Return the run after the decision and whether an engine that lives goes on with it."""
+async def _after(tools: Tools, parts: OpenEngine, decided: Run) -> tuple[Run, bool]:
+    """Return the run after the decision and whether an engine that lives goes on with it.
+
+    One that has gone on with it already counts: the run may have ended before we look.
+    """
     import asyncio
     import time
 
     from tandem.adapters.cli.story import holder_state
+    from tandem.domain.lifecycle import TERMINAL
 
     host = tools.open_host(tools.read_settings())
     until = time.monotonic() + _TAKEN_WAIT_S
     while True:
-        run = _row(parts.store, run_id)
-        if holder_state(parts.store, host, run) == "alive":
+        run = _row(parts.store, decided.run_id)
+        if holder_state(parts.store, host, run) == "alive" or _went_on(decided, run):
             return run, True
         # Nobody has it for itself; an engine that serves everybody takes it within moments.
-        if time.monotonic() >= until or not parts.store.list_engines():
+        is_late = time.monotonic() >= until
+        if is_late or run.status in TERMINAL or not parts.store.list_engines():
             return run, False
         await asyncio.sleep(_LOOK_S)
+
+
+def _went_on(decided: Run, run: Run) -> bool:
+    """Say whether the run was claimed, or came to its end, after the decision."""
+    from tandem.domain.lifecycle import TERMINAL
+
+    has_ended = run.status in TERMINAL and decided.status not in TERMINAL
+    return has_ended or run.epoch > decided.epoch
 
 
 def _row(store: LocalStore, run_id: RunId) -> Run:
