@@ -185,6 +185,23 @@ def test_cancel_of_an_interrupted_run_ends_what_is_left(
     assert (answer.code, answer.json["status"], answer.json["cleanup"]) == (0, "cancelled", None)
 
 
+def test_cancel_ends_what_is_left_when_the_engine_dies_meanwhile(
+    start: Start, call: Call, write: Write, lines_until: Read
+) -> None:
+    os.mkfifo("deaf")
+    script = "trap '' TERM; echo > deaf; while :; do sleep 1; done"
+    file = write("deaf.yaml", f"nodes: [{{node_id: only, action: {sh(script)}}}]\n")
+    runner = start("run", file, env={"TANDEM_STOP_GRACE_MS": "600000"})
+    lines_until(runner, "node_started")
+    Path("deaf").read_text()
+    canceller = start("runs", "cancel", "latest", "--json")
+    lines_until(runner, "run_stopped")
+    runner.kill()
+    out, _ = canceller.communicate(timeout=20)
+    row = json.loads(out)
+    assert (canceller.returncode, row["status"], row["cleanup"]) == (0, "cancelled", None)
+
+
 def test_gate_is_listed_and_decided_once(call: Call, write: Write) -> None:
     assert call("gates", "list").err == "no gate is open\n"
     call("run", write("gated.yaml", GATED))

@@ -9,7 +9,7 @@ import click
 from tandem.adapters.cli import exits
 
 if TYPE_CHECKING:
-    from tandem.adapters.cli.tools import LocalStore, Tools
+    from tandem.adapters.cli.tools import OpenEngine, Tools
     from tandem.domain.command import Command
     from tandem.domain.ids import RunId
     from tandem.domain.run import Run
@@ -251,22 +251,30 @@ async def _execute(tools: Tools, name: str, command: Command) -> Run:
         with suppress(Refused):
             await parts.engine.take_over(run_id)
         await parts.engine.execute(run_id, command)
-        return await _cleaned(parts.store, run_id)
+        return await _cleaned(parts, run_id)
 
 
-async def _cleaned(store: LocalStore, run_id: RunId) -> Run:
-    """Return the run once no process of it lives, or after a minute as it is."""
+async def _cleaned(parts: OpenEngine, run_id: RunId) -> Run:
+    """Return the run once no process of it lives, or after a minute as it is.
+
+    The engine that has to clean up may die at it, or be dead already without showing it yet (a
+    program that it was just starting keeps its lock for a moment); then we do it.
+    """
     import asyncio
     import time
+    from contextlib import suppress
 
-    from tandem.domain.errors import NotFound
+    from tandem.domain.errors import NotFound, Refused
     from tandem.domain.ids import LOCAL_TENANT
 
     until = time.monotonic() + CLEANUP_WAIT_S
     while True:
-        run = store.find_run(run_id, tenant=LOCAL_TENANT)
+        run = parts.store.find_run(run_id, tenant=LOCAL_TENANT)
         if run is None:
             raise NotFound(f"there is no run {run_id}")
         if run.cleanup is None or time.monotonic() >= until:
             return run
+        with suppress(Refused):
+            if await parts.engine.take_over(run_id):
+                continue
         await asyncio.sleep(FOLLOW_S)
