@@ -249,12 +249,14 @@ def test_first_signal_pauses_once_what_runs_has_ended(
 def test_second_signal_cancels_and_leaves_nothing(
     start: Start, call: Call, write: Write, lines_until: Read
 ) -> None:
+    os.mkfifo("deaf")
     process = start(
         "run",
-        write("slow.yaml", one("trap '' TERM; echo $$ > pid; sleep 600")),
+        write("slow.yaml", one("trap '' TERM; echo > deaf; sleep 600")),
         env={"TANDEM_STOP_GRACE_MS": "100"},
     )
     lines_until(process, "node_started")
+    Path("deaf").read_text()
     process.terminate()
     lines_until(process, "run_pause_requested")
     process.terminate()
@@ -267,12 +269,14 @@ def test_second_signal_cancels_and_leaves_nothing(
 def test_third_signal_leaves_at_once_and_takes_the_body_along(
     start: Start, call: Call, write: Write, lines_until: Read
 ) -> None:
+    os.mkfifo("deaf")
     process = start(
         "run",
-        write("slow.yaml", one("trap '' TERM; while :; do sleep 1; done")),
+        write("slow.yaml", one("trap '' TERM; echo > deaf; while :; do sleep 1; done")),
         env={"TANDEM_STOP_GRACE_MS": "600000"},
     )
     lines_until(process, "node_started")
+    Path("deaf").read_text()  # from here on the body outlives SIGTERM
     for event in ("run_pause_requested", "run_stopped"):
         process.send_signal(2)
         lines_until(process, event)

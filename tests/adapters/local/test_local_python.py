@@ -241,7 +241,8 @@ async def test_cancel_kills_the_worker_and_what_it_started(tasks, executor, run,
     spec = tasks.python("tasks:forever")
     task = asyncio.create_task(executor.run(spec, tasks.progress))
     await until((tasks.workspace / "on").exists)
-    assert living(f"TANDEM_ATTEMPT_ID={spec.attempt_id}")
+    # A program that has just started shows its environment a moment later.
+    await until(lambda: living(f"TANDEM_ATTEMPT_ID={spec.attempt_id}"))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -47,7 +47,7 @@ async def test_daemon_is_killed_with_a_cancelled_command(bench, executor, until,
     spec = daemon(bench, "stay")
     task = asyncio.create_task(executor.run(spec, bench.progress))
     await until((bench.workspace / "pid").exists)
-    assert len(living(f"TANDEM_ATTEMPT_ID={spec.attempt_id}")) == 2
+    await until(lambda: len(living(f"TANDEM_ATTEMPT_ID={spec.attempt_id}")) == 2)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -168,7 +168,7 @@ async def test_everything_dies_with_a_killed_engine(bench, until, living, isolat
     with engine:
         await until((bench.workspace / "on").exists)
         mark = f"TANDEM_ENGINE_ID={bench.engine_id}"
-        assert len(living(mark)) >= 4  # helper, supervisor, shell, daemon
+        await until(lambda: len(living(mark)) >= 4, "helper, supervisor, shell, daemon")
         engine.send_signal(signal.SIGKILL)
         await until(lambda: not living(mark), "everything of the engine is gone")
 
