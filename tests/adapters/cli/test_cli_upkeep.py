@@ -1,9 +1,11 @@
 """`tandem doctor`, `tandem db check`, and stores that cannot be used."""
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import apsw
@@ -125,15 +127,23 @@ def test_file_that_is_no_store_is_refused(call: Call, state_dir: Path) -> None:
     assert "Traceback" not in answer.err
 
 
+@pytest.fixture
+def open_room() -> Iterator[Path]:
+    """A folder that everybody can enter; pytest shuts its own whenever a session starts."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("command", [["run", "hello.yaml"], ["runs", "list"], ["doctor"]])
 def test_read_only_state_directory_is_explained(
-    hello: str, state_dir: Path, tmp_path: Path, command: list[str]
+    hello: str, open_room: Path, command: list[str]
 ) -> None:
-    state_dir.mkdir(mode=0o555)
+    shutil.copy(hello, open_room)
+    state_dir = open_room / "state"
+    state_dir.mkdir()
     state_dir.chmod(0o555)
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(folder.stat().st_mode | 0o055)
     done = subprocess.run(
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-m",
          "tandem", *command],
@@ -141,7 +151,8 @@ def test_read_only_state_directory_is_explained(
         text=True,
         timeout=30,
         check=False,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=open_room,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TANDEM_STATE_DIR": str(state_dir)},
     )  # fmt: skip
     said = done.stdout + done.stderr
     assert done.returncode == 6, said
