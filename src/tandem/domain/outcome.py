@@ -1,11 +1,14 @@
 """How an attempt ended, as data. User code that fails is an outcome, not an error of ours."""
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.json import JsonValue
+
+NAME_A_FILE: Final = "write a file and name it in `output_contract.required_files`"
 
 
 class FailureClass(StrEnum):
@@ -67,3 +70,19 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag="stopped"):
 
 
 Outcome = Succeeded | Failed | NeedsRepair | Stopped
+
+
+def too_large(what: str, size_bytes: int, bytes_max: int, *, instead: str = NAME_A_FILE) -> Failed:
+    """Return the failure of an output that is over its bound.
+
+    Args:
+        what: what is too large, with the node that it belongs to.
+        size_bytes: how large it is.
+        bytes_max: the bound.
+        instead: what to do other than raise the bound.
+    """
+    return Failed(
+        failure_class=FailureClass.OUTPUT_TOO_LARGE,
+        message=f"{what} has {size_bytes:,} bytes, more than the {bytes_max:,} allowed; "
+        f"raise TANDEM_OUTPUT_MAX_BYTES, or {instead}",
+    )

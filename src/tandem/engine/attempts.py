@@ -14,7 +14,14 @@ from tandem.domain.errors import EngineError, Refused, StoreUnavailable
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import EngineId, NodeId, attempt_id, idempotency_key
 from tandem.domain.json import JsonValue, decode, encode
-from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Succeeded
+from tandem.domain.outcome import (
+    Failed,
+    FailureClass,
+    NeedsRepair,
+    Outcome,
+    Succeeded,
+    too_large,
+)
 from tandem.domain.run import NodeRun
 from tandem.domain.settling import Settled
 from tandem.domain.template import find_references, resolve
@@ -96,11 +103,8 @@ class AttemptRunner:
             if len(content) <= self._inline_bytes_max:
                 output = content
             elif len(content) > self._output_bytes_max:
-                outcome = Failed(
-                    failure_class=FailureClass.OUTPUT_TOO_LARGE,
-                    message=f"the output of node `{plan_node.node_id}` has {len(content)} bytes, "
-                    f"the bound is {self._output_bytes_max}; write a file and name it as artifact",
-                )
+                what = f"the output of node `{plan_node.node_id}`"
+                outcome = too_large(what, len(content), self._output_bytes_max)
             else:
                 ref = await self._keep(view, plan_node, content, report)
         return Settled(

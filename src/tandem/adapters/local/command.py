@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from tandem.adapters.local import environment, leftovers
-from tandem.adapters.local.failure import clean, failed, too_large
+from tandem.adapters.local.failure import clean, failed
 from tandem.adapters.local.output import LOG_BYTES_MAX, Output
 from tandem.adapters.local.process import (
     Ending,
@@ -26,7 +26,14 @@ from tandem.adapters.local.workspace import file_artifact, inside
 from tandem.domain.action import CommandAction
 from tandem.domain.errors import NotFound, Refused
 from tandem.domain.json import JsonValue, decode
-from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Succeeded
+from tandem.domain.outcome import (
+    Failed,
+    FailureClass,
+    NeedsRepair,
+    Outcome,
+    Succeeded,
+    too_large,
+)
 from tandem.ports.executor import AttemptSpec, Progress
 
 
@@ -190,9 +197,8 @@ def _last_line(text: str) -> str:
 
 
 def _output(attempt: AttemptSpec, action: CommandAction, code: int, stdout: Output) -> Outcome:
-    kept_at = str(stdout.log) if attempt.scratch else ""
     if stdout.size_bytes > attempt.output_bytes_max:
-        return too_large("stdout", stdout.size_bytes, attempt.output_bytes_max, kept_at)
+        return _too_large(attempt, stdout)
     content = stdout.content()
     if content is None:
         return failed(
@@ -207,6 +213,20 @@ def _output(attempt: AttemptSpec, action: CommandAction, code: int, stdout: Outp
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return NeedsRepair(reasons=(f"stdout is not JSON: {error}",))
     return Succeeded(output=value, exit_code=code)
+
+
+def _too_large(attempt: AttemptSpec, stdout: Output) -> Failed:
+    failure = too_large(
+        f"stdout of node `{attempt.node_id}`",
+        stdout.size_bytes,
+        attempt.output_bytes_max,
+        instead="write a file and name it in `output: {format: file, path: …}`",
+    )
+    kept = stdout.logged_bytes
+    if not attempt.scratch or not kept:
+        return failure
+    part = "it is" if kept == stdout.size_bytes else f"its first {kept:,} bytes are"
+    return failed(failure.failure_class, f"{failure.message}; {part} kept at {stdout.log}")
 
 
 def _file_output(action: CommandAction, code: int, folder: str) -> Outcome:

@@ -27,15 +27,6 @@ def failed(
     )
 
 
-def too_large(what: str, size_bytes: int, bytes_max: int, kept_at: str = "") -> Failed:
-    """Build the failure of an output that is over its bound."""
-    kept = f"; it is kept at {kept_at}" if kept_at else ""
-    return failed(
-        FailureClass.OUTPUT_TOO_LARGE,
-        f"{what} has {size_bytes:,} bytes, more than the {bytes_max:,} allowed{kept}",
-    )
-
-
 def clean(text: str) -> str:
     """Remove NUL characters: stores cannot keep them and terminals do not show them."""
     return text.replace("\0", "")

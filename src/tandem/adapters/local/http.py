@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from tandem.adapters.local.failure import clean, failed, too_large
+from tandem.adapters.local.failure import clean, failed
 from tandem.domain.action import HttpAction
 from tandem.domain.json import JsonValue, decode, encode
-from tandem.domain.outcome import Failed, FailureClass, Outcome, Succeeded
+from tandem.domain.outcome import Failed, FailureClass, Outcome, Succeeded, too_large
 from tandem.ports.executor import AttemptSpec, Progress
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class HttpExecutor:
             )
             try:
                 progress("event", f"status {response.status_code}")
-                body = await _body(response, attempt.output_bytes_max, progress)
+                body = await _body(response, attempt, progress)
             finally:
                 await response.aclose()
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
@@ -188,12 +188,16 @@ def _request(
     )
 
 
-async def _body(response: "httpx2.Response", bytes_max: int, progress: Progress) -> bytes | Failed:
+async def _body(
+    response: "httpx2.Response", attempt: AttemptSpec, progress: Progress
+) -> bytes | Failed:
     body = bytearray()
+    bytes_max = attempt.output_bytes_max
     async for chunk in response.aiter_bytes():
         body += chunk
         if len(body) > bytes_max:
-            return too_large("the body of the answer so far", len(body), bytes_max)
+            what = f"the answer that node `{attempt.node_id}` is getting"
+            return too_large(what, len(body), bytes_max, instead="fetch it with a command")
         progress("event", f"{len(body)} bytes")
     return bytes(body)
 

@@ -28,6 +28,7 @@ class Output:
 
     Memory holds the head and the tail; `log` gets everything up to `log_bytes_max`; beyond that,
     or when the disk is full, bytes are counted only. The file is made with the first byte.
+    `size_bytes` is what was printed, `logged_bytes` what the log has of it.
     """
 
     def __init__(
@@ -35,8 +36,8 @@ class Output:
     ) -> None:
         self.log = log
         self.size_bytes = 0
+        self.logged_bytes = 0
         self._log_bytes_max = log_bytes_max
-        self._logged_bytes = 0
         self._file: BinaryIO | None = None
         self._head = bytearray()
         self._tail = bytearray()
@@ -90,7 +91,7 @@ class Output:
         """Return all that was printed, or None when it is not all there any more."""
         if self.size_bytes <= len(self._head):
             return bytes(self._head)
-        if self._logged_bytes < self.size_bytes:
+        if self.logged_bytes < self.size_bytes:
             return None
         if self._file is not None:
             self._file.flush()
@@ -132,17 +133,17 @@ class Output:
         self._report.add(chunk)
 
     def _keep(self, chunk: bytes) -> None:
-        part = chunk[: self._log_bytes_max - self._logged_bytes]
+        part = chunk[: self._log_bytes_max - self.logged_bytes]
         if not part:
             return
         try:
             if self._file is None:
                 self._file = open(self.log, "wb", buffering=0)  # noqa: SIM115
-            self._logged_bytes += self._file.write(part)
+            self.logged_bytes += self._file.write(part)
         except OSError as error:
             # A full disk must not end the command; `content` will say that bytes are missing.
             logger.warning("cannot keep output in %s: %s", self.log, error)
-            self._log_bytes_max = self._logged_bytes
+            self._log_bytes_max = self.logged_bytes
 
 
 class _Report:

@@ -9,7 +9,7 @@ from typing import Any
 from tandem.adapters.local import environment, leftovers
 from tandem.adapters.local import function as functions
 from tandem.adapters.local.command import scratch_of, signal_name
-from tandem.adapters.local.failure import failed, too_large
+from tandem.adapters.local.failure import failed
 from tandem.adapters.local.output import Output
 from tandem.adapters.local.pool import WorkerKey, WorkerPool
 from tandem.adapters.local.process import (
@@ -23,7 +23,7 @@ from tandem.adapters.local.workspace import inside
 from tandem.domain.action import PythonAction
 from tandem.domain.errors import Refused
 from tandem.domain.json import decode, encode
-from tandem.domain.outcome import Failed, FailureClass, Outcome, Succeeded
+from tandem.domain.outcome import Failed, FailureClass, Outcome, Succeeded, too_large
 from tandem.ports.executor import AttemptSpec, Progress
 
 
@@ -82,7 +82,7 @@ class PythonExecutor:
         except (Exception, SystemExit) as error:  # noqa: BLE001  a failing body is an outcome
             return _raised(error)
         if len(content) > attempt.output_bytes_max:
-            return too_large("the returned value", len(content), attempt.output_bytes_max)
+            return _too_large(attempt, len(content))
         # Decoded anew: the function may keep and change the objects that it returned.
         return Succeeded(output=decode(content))
 
@@ -180,13 +180,17 @@ def _outcome(attempt: AttemptSpec, answer: Mapping[str, Any], stderr: Output) ->
         case "stale":
             return None
         case "too_large":
-            size_bytes = int(answer["message"])
-            return too_large("the returned value", size_bytes, attempt.output_bytes_max)
+            return _too_large(attempt, int(answer["message"]))
         case "missing":
             return failed(FailureClass.MISSING_CONFIG, answer["message"], detail=answer["detail"])
         case _:
             detail = answer["detail"] or stderr.tail()
             return failed(FailureClass.EXECUTION_ERROR, answer["message"], detail=detail)
+
+
+def _too_large(attempt: AttemptSpec, size_bytes: int) -> Failed:
+    what = f"what the function of node `{attempt.node_id}` returned"
+    return too_large(what, size_bytes, attempt.output_bytes_max)
 
 
 def _died(ending: Ending, stderr: Output) -> Failed:
