@@ -16,7 +16,7 @@ from tandem.domain.lifecycle import (
     RunEvent,
 )
 from tandem.domain.vocabulary import WORDS
-from tandem.settings import SETTINGS, Settings
+from tandem.settings import SETTINGS, Setting, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTE = "<!-- Written by `make fix` from the code; do not edit. -->\n"
@@ -72,6 +72,12 @@ run gives its state and the states of its nodes.
 """
 
 
+def older_names(setting: Setting) -> str:
+    """Return the sentence on the older names of a setting; empty when it has none."""
+    names = " and ".join(f"`{name}`" for name in setting.older)
+    return f" Older names, read when this one is not set: {names}." if names else ""
+
+
 def settings() -> str:
     """Return docs/reference/settings.md."""
     defaults = msgspec.structs.asdict(Settings())
@@ -79,7 +85,7 @@ def settings() -> str:
     lines = [
         f"| `{setting.name}` | {setting.unit or 'text'} | "
         f"{defaults[setting.field] if defaults[setting.field] != '' else 'empty'} | "
-        f"{setting.sentence} |"
+        f"{setting.sentence}{older_names(setting)} |"
         for setting in SETTINGS
     ]
     table = "\n".join(["| name | unit | default | meaning |", "|---|---|---|---|", *lines])

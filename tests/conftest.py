@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tandem.settings import OLDER_BACKEND, OLDER_POSTGRES_URL
+
 # Before anything imports it: its assertions are to explain themselves like those of a test module.
 pytest.register_assert_rewrite("tandem.testing.store_suite")
 
@@ -12,4 +14,5 @@ pytest.register_assert_rewrite("tandem.testing.store_suite")
 def _state_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep every test away from the state folder of the person who runs it."""
     monkeypatch.setenv("TANDEM_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.delenv("TANDEM_DATABASE_URL", raising=False)
+    for name in ("TANDEM_DATABASE_URL", OLDER_BACKEND, OLDER_POSTGRES_URL):
+        monkeypatch.delenv(name, raising=False)

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from tandem.settings import SETTINGS, InvalidSetting, Settings, read_settings
+from tandem.embedded import Engine
+from tandem.settings import (
+    SETTINGS,
+    InvalidSetting,
+    Settings,
+    read_settings,
+    without_credentials,
+)
 
 
 def test_every_field_is_a_setting_and_has_a_default() -> None:
@@ -48,3 +55,88 @@ def test_the_store_is_in_the_state_folder_unless_a_url_says_otherwise(tmp_path: 
     assert settings.store_path == tmp_path / "x.db"
     with pytest.raises(InvalidSetting, match="SQLite only"):
         _ = read_settings({"TANDEM_DATABASE_URL": "postgresql://host/db"}).store_path
+
+
+BACKEND, URL = "TANDEM_STORAGE_BACKEND", "TANDEM_STORAGE_POSTGRES_URL"
+POSTGRES = "postgresql://me:secret@host/db"
+
+
+def test_older_names_of_the_store_are_read_and_named_as_the_source(tmp_path: Path) -> None:
+    folder = {"TANDEM_STATE_DIR": str(tmp_path)}
+    settings = read_settings(folder | {BACKEND: " SQLite "})
+    assert settings.store_path == tmp_path / "tandem.db"
+    assert settings.sources["database_url"] == f"environment, older name {BACKEND}"
+    # One backend was chosen of two that were described.
+    settings = read_settings(folder | {BACKEND: "sqlite", URL: POSTGRES})
+    assert settings.store_path == tmp_path / "tandem.db"
+
+
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [
+        ({BACKEND: "postgres", URL: POSTGRES}, f"environment, older names {BACKEND} and {URL}"),
+        ({URL: POSTGRES}, f"environment, older name {URL}"),
+    ],
+)
+def test_postgres_by_its_older_names_is_not_known_to_this_version(
+    given: dict[str, str], source: str
+) -> None:
+    settings = read_settings(given)
+    assert (settings.database_url, settings.sources["database_url"]) == (POSTGRES, source)
+    with pytest.raises(InvalidSetting) as caught:
+        _ = settings.store_path
+    assert str(caught.value) == (
+        f"the store 'postgresql://…@host/db' ({source}) cannot be used: this version knows SQLite "
+        "only; write TANDEM_DATABASE_URL=sqlite:///path/to/tandem.db"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:p@ss@host/db", "postgresql://…@host/db"),
+        ("postgresql://host/db?user=me&password=secret&a=b", None),
+        ("sqlite:////home/me@work/x.db", "sqlite:////home/me@work/x.db"),
+    ],
+)
+def test_credentials_are_not_shown(url: str, shown: str | None) -> None:
+    assert without_credentials(url) == (shown or url.replace("secret", "…"))
+
+
+def test_the_name_of_today_wins_over_older_ones(tmp_path: Path) -> None:
+    given = {"TANDEM_DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
+    settings = read_settings(given | {BACKEND: "mysql", URL: POSTGRES})
+    assert settings.store_path == tmp_path / "x.db"
+    assert settings.sources["database_url"] == "environment"
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_url_does_not_hide_the_older_names(empty: str) -> None:
+    given = {"TANDEM_DATABASE_URL": empty}
+    assert read_settings(given | {URL: POSTGRES}).database_url == POSTGRES
+    settings = read_settings(given | {BACKEND: "", URL: ""})
+    assert (settings.database_url, settings.sources["database_url"]) == ("", "environment")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({BACKEND: "mysql"}, f"{BACKEND}='mysql' is not one of sqlite, postgres"),
+        ({BACKEND: "postgres"}, f"{BACKEND}=postgres needs {URL}, which is not set"),
+        ({BACKEND: "postgres", URL: "sqlite:///x.db"}, "does not begin with postgresql://"),
+        ({URL: "mysql://me:secret@host"}, f"{URL}='mysql://…@host' does not begin with"),
+    ],
+)
+def test_older_names_that_make_no_store_are_refused(given: dict[str, str], said: str) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        read_settings(given)
+    assert said in str(caught.value)
+    assert "TANDEM_DATABASE_URL" in str(caught.value)
+
+
+async def test_a_store_named_in_the_program_wins_over_older_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BACKEND, "mysql")
+    async with Engine.open(f"sqlite:///{tmp_path}/x.db"):
+        assert (tmp_path / "x.db").exists()

@@ -177,13 +177,11 @@ class Engine:
             on_problem: hears, in one sentence, what runs wait for when the store is away, and
                 which status file could not be written.
         """
-        settings = read_settings(environ)
-        changes: dict[str, Any] = {}
-        if url:
-            changes["database_url"] = url
+        # As a variable it also wins over the older names of the store.
+        given = {"TANDEM_DATABASE_URL": url} if url else {}
+        settings = read_settings({**environ, **given})
         if runs_max is not None:
-            changes["runs_max"] = runs_max
-        settings = msgspec.structs.replace(settings, **changes)
+            settings = msgspec.structs.replace(settings, runs_max=runs_max)
         if state_dir is not None:
             settings = msgspec.structs.replace(settings, state_dir=Path(state_dir).absolute())
         elif url:

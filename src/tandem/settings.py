@@ -1,5 +1,6 @@
 """Every setting: its name in the environment, its type and unit, its default, one sentence."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,14 +17,23 @@ class InvalidSetting(EngineError):
     code = "invalid_setting"
 
 
+OLDER_BACKEND: Final = "TANDEM_STORAGE_BACKEND"
+OLDER_POSTGRES_URL: Final = "TANDEM_STORAGE_POSTGRES_URL"
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/]*(?=@)|(?<=[?&]password=)[^&]*")
+
+
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One setting. `unit` is empty for text; `parse` raises ValueError with what is allowed."""
+    """One setting. `unit` is empty for text; `parse` raises ValueError with what is allowed.
+
+    `older` are names from former times that give the value when `name` does not.
+    """
 
     field: str
     name: str
     unit: str
     sentence: str
     parse: Callable[[str], Any]
+    older: tuple[str, ...] = ()
 
 
 def _whole(lowest: int, highest: int) -> Callable[[str], int]:
@@ -70,6 +80,7 @@ SETTINGS: Final = (
         unit="",
         sentence="The store; `sqlite:///` and a path. Empty means `tandem.db` in the state folder.",
         parse=str.strip,
+        older=(OLDER_BACKEND, OLDER_POSTGRES_URL),
     ),
     Setting(
         field="lease_ms",
@@ -158,9 +169,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             return self.state_dir / "tandem.db"
         prefix = "sqlite:///"
         if not url.startswith(prefix) or len(url) == len(prefix):
+            source = self.sources.get("database_url", "")
+            by = f" ({source})" if OLDER_POSTGRES_URL in source else ""
             raise InvalidSetting(
-                f"the store {url!r} cannot be used: this version knows SQLite only; "
-                "write TANDEM_DATABASE_URL=sqlite:///path/to/tandem.db"
+                f"the store {without_credentials(url)!r}{by} cannot be used: this version knows "
+                "SQLite only; write TANDEM_DATABASE_URL=sqlite:///path/to/tandem.db"
             )
         return Path(url.removeprefix(prefix)).expanduser().absolute()
 
@@ -175,6 +188,11 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     sources: dict[str, str] = {}
     for setting in SETTINGS:
         text = environment.get(setting.name)
+        if not (text or "").strip() and setting.older:
+            found = _older_store(environment)
+            if found is not None:
+                values[setting.field], sources[setting.field] = found
+                continue
         if text is None:
             sources[setting.field] = "default"
             continue
@@ -184,3 +202,41 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             raise InvalidSetting(f"{setting.name}={text!r} is not {error}") from None
         sources[setting.field] = "environment"
     return Settings(**values, sources=sources)
+
+
+def without_credentials(url: str) -> str:
+    """Return a URL without user and password, as it may be shown."""
+    return _CREDENTIALS.sub("…", url)
+
+
+def _older_store(environment: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the URL of the store by its older names, and the source; None without them.
+
+    A backend of `sqlite` means the file in the state folder, whatever else is given.
+
+    Raises:
+        InvalidSetting: the backend is unknown, or the URL is missing or of another backend.
+    """
+    backend = environment.get(OLDER_BACKEND, "").strip().lower()
+    url = environment.get(OLDER_POSTGRES_URL, "").strip()
+    if backend not in ("", "sqlite", "postgres"):
+        raise InvalidSetting(
+            f"{OLDER_BACKEND}={environment[OLDER_BACKEND]!r} is not one of sqlite, postgres; "
+            "it is an older name: write TANDEM_DATABASE_URL=sqlite:///path/to/tandem.db"
+        )
+    if backend == "sqlite":
+        return "", f"environment, older name {OLDER_BACKEND}"
+    if not url and not backend:
+        return None
+    if not url:
+        raise InvalidSetting(
+            f"{OLDER_BACKEND}=postgres needs {OLDER_POSTGRES_URL}, which is not set; "
+            "write TANDEM_DATABASE_URL=sqlite:///path/to/tandem.db instead of both"
+        )
+    if not url.startswith(("postgres://", "postgresql://")):
+        raise InvalidSetting(
+            f"{OLDER_POSTGRES_URL}={without_credentials(url)!r} does not begin with postgresql://; "
+            "another store is named by TANDEM_DATABASE_URL"
+        )
+    names = (OLDER_BACKEND, OLDER_POSTGRES_URL) if backend else (OLDER_POSTGRES_URL,)
+    return url, f"environment, older name{'s' * (len(names) - 1)} {' and '.join(names)}"

@@ -52,6 +52,27 @@ def test_doctor_prints_for_people(call: Call) -> None:
     assert "  TANDEM_STOP_GRACE_MS = 2000 ms  [default]\n" in out
 
 
+def test_doctor_says_that_a_value_came_by_an_older_name(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_STORAGE_BACKEND", "sqlite")
+    out = call("doctor").out
+    source = "environment, older name TANDEM_STORAGE_BACKEND"
+    assert f"  TANDEM_DATABASE_URL = (empty)  [{source}]\n" in out
+
+
+def test_store_that_this_version_does_not_know_is_a_usage_error(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_STORAGE_POSTGRES_URL", "postgresql://me:secret@host/db")
+    for command in (["doctor"], ["runs", "list"]):
+        answer = call(*command)
+        assert answer.code == 2
+        assert "older name TANDEM_STORAGE_POSTGRES_URL" in answer.err
+        assert "this version knows SQLite only" in answer.err
+        assert "secret" not in answer.err
+
+
 def test_doctor_keeps_to_the_isolation_that_is_set(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

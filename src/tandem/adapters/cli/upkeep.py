@@ -96,12 +96,12 @@ def _fsync_ms(folder: Path) -> float | None:
 
 
 def _settings(settings: Settings) -> list[dict[str, Any]]:
-    from tandem.settings import SETTINGS
+    from tandem.settings import SETTINGS, without_credentials
 
     return [
         {
             "name": setting.name,
-            "value": str(getattr(settings, setting.field)),
+            "value": without_credentials(str(getattr(settings, setting.field))),
             "source": settings.sources.get(setting.field, "default"),
             "unit": setting.unit,
             "sentence": setting.sentence,
