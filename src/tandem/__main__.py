@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tandem.adapters.local.host import LocalHost
     from tandem.adapters.sqlite.store import SqliteStore
     from tandem.domain.automation import Automation
+    from tandem.domain.errors import Problem
     from tandem.settings import Settings
     from tandem.wiring import Parts
 
@@ -59,11 +60,13 @@ class LocalTools:
 
         return LocalHost(settings.state_dir)
 
-    def load_automation(self, path: Path) -> "Automation":
+    def load_automation(
+        self, path: Path, *, warn: "Callable[[Problem], None] | None" = None
+    ) -> "Automation":
         """See `Tools.load_automation`."""
         from tandem.adapters.files.document import load_automation
 
-        return load_automation(path)
+        return load_automation(path, warn=warn)
 
     def automation_json_schema(self) -> Mapping[str, Any]:
         """See `Tools.automation_json_schema`."""

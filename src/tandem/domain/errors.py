@@ -35,7 +35,7 @@ class EngineError(Exception):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """One mistake in an automation document.
+    """One mistake in an automation document, or one thing in it that earns a warning.
 
     `path` is where in the document (`nodes[2].depends_on[0]`); `line` and `column` count from 1
     and are 0 when the document did not come from a file.
@@ -51,10 +51,19 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str = ""
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}:{self.column}: " if self.line else ""
+        return f"{self.where}: {self.what}" if self.line else self.what
+
+    @property
+    def where(self) -> str:
+        """`file:line:column`, or the file alone when the place is not known."""
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+    @property
+    def what(self) -> str:
+        """Everything but the place in the file."""
         path = f"{self.path}: " if self.path else ""
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{where}{path}{self.message}{hint} [{self.code}]"
+        return f"{path}{self.message}{hint} [{self.code}]"
 
 
 class InvalidAutomation(EngineError):

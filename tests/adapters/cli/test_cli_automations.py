@@ -88,6 +88,60 @@ def test_what_cannot_run_here_is_a_warning(call: Call, write: Callable[[str, str
     assert "pip install 'tandem-engine[agents]'" in answer.out
 
 
+HASTY = """\
+nodes:
+  - node_id: a
+    action: {kind: command, argv: [echo, hi]}
+    retry_policy:
+      backoff: {initial_delay_ms: 5s, jitter_ms: 1s}
+  - node_id: b
+    action: {kind: command, argv: [echo, hi]}
+    retry_policy: {delay_ms: 5s}
+"""
+
+
+def test_delay_without_a_strategy_is_a_warning_with_its_place(
+    call: Call, write: Callable[[str, str], str]
+) -> None:
+    file = write("hasty.yaml", HASTY)
+    answer = call("validate", file)
+    assert (answer.code, answer.err) == (0, "")
+    first, second, verdict = answer.out.splitlines()
+    assert first == (
+        "hasty.yaml:5:7: warning: nodes[0].retry_policy.backoff: no delay follows from "
+        "`initial_delay_ms`, `jitter_ms` without a `strategy` (write `strategy: fixed` or "
+        "`strategy: exponential` beside it, or `strategy: none` if no delay is meant) "
+        "[backoff_without_strategy]"
+    )
+    assert second.startswith("hasty.yaml:8:5: warning: ")
+    assert verdict == "hasty.yaml: valid, 2 nodes"
+    (found,) = call("validate", file, "--json").json
+    assert (found["valid"], found["problems"]) == (True, [])
+    assert [(w["node_id"], w["line"], w["column"]) for w in found["warnings"]] == [
+        ("a", 5, 7),
+        ("b", 8, 5),
+    ]
+    assert call("validate", write("calm.yaml", HASTY.replace("5s", "5s, strategy: fixed"))).out == (
+        "calm.yaml: valid, 2 nodes\n"
+    )
+
+
+def test_run_warns_and_goes_on(call: Call, write: Callable[[str, str], str]) -> None:
+    file = write("hasty.yaml", HASTY)
+    answer = call("run", file, "-q")
+    assert answer.code == 0
+    assert [line.split(" ")[:2] for line in answer.err.splitlines()] == [
+        ["hasty.yaml:5:7:", "warning:"],
+        ["hasty.yaml:8:5:", "warning:"],
+    ]
+    answer = call("run", file, "--json")
+    assert (answer.code, answer.err) == (0, "")
+    assert [(line["line"], line["code"]) for line in answer.lines if line["type"] == "warning"] == [
+        (5, "backoff_without_strategy"),
+        (8, "backoff_without_strategy"),
+    ]
+
+
 def test_schema_is_printed_or_written(call: Call, tmp_path: Path) -> None:
     printed = call("schema")
     written = call("schema", "-o", "schema.json")

@@ -11,6 +11,7 @@ from tandem.adapters.cli import exits
 
 if TYPE_CHECKING:
     from tandem.adapters.cli.tools import Tools
+    from tandem.domain.errors import Problem
 
 
 @click.command()
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 def validate(tools: Tools, files: tuple[Path, ...], as_json: bool) -> int:
     """Check automations and print every mistake as `file:line:column: path: message (hint) [code]`.
 
-    Warnings are about what the engine cannot run as it is installed; they do not change the exit
-    code.
+    Warnings are about what has no effect, and about what the engine cannot run as it is installed;
+    they do not change the exit code.
     """
     from tandem.adapters.cli import text
 
@@ -42,18 +43,25 @@ def _verdict(tools: Tools, file: Path) -> tuple[dict[str, Any], int]:
     from tandem.engine.runnable import unrunnable
 
     found: dict[str, Any] = {"file": str(file), "valid": False, "problems": [], "warnings": []}
+    doubts: list[Problem] = []
     try:
-        automation = tools.load_automation(file)
+        automation = tools.load_automation(file, warn=doubts.append)
     except NotFound as error:
         return {**found, "error": str(error)}, exits.NOT_FOUND
     except InvalidAutomation as error:
         return {**found, "problems": error.problems}, exits.INVALID
-    warnings = [msgspec.structs.replace(p, file=str(file)) for p in unrunnable(automation)]
-    valid = {"valid": True, "warnings": warnings, "automation_id": automation.automation_id}
-    return {**found, **valid, "nodes": len(automation.nodes)}, exits.COMPLETED
+    later = [msgspec.structs.replace(p, file=str(file)) for p in unrunnable(automation)]
+    return {
+        **found,
+        "valid": True,
+        "warnings": [*doubts, *later],
+        "automation_id": automation.automation_id,
+        "nodes": len(automation.nodes),
+    }, exits.COMPLETED
 
 
 def _print_verdict(verdict: dict[str, Any]) -> None:
+    from tandem.adapters.cli import text
     from tandem.adapters.cli.text import clean, count, note
 
     if "error" in verdict:
@@ -61,7 +69,7 @@ def _print_verdict(verdict: dict[str, Any]) -> None:
     for problem in verdict["problems"]:
         click.echo(clean(str(problem)))
     for warning in verdict["warnings"]:
-        click.echo(clean(f"{verdict['file']}: warning: {warning}"))
+        click.echo(text.warning(warning))
     if verdict["valid"]:
         click.echo(f"{clean(verdict['file'])}: valid, {count(verdict['nodes'], 'node')}")
 

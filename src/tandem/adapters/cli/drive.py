@@ -21,7 +21,7 @@ from tandem.adapters.cli.summary import print_summary
 from tandem.adapters.cli.tools import LocalStore, OpenEngine, Tools
 from tandem.domain.automation import Automation
 from tandem.domain.command import Recover, Resume
-from tandem.domain.errors import NotFound, Refused
+from tandem.domain.errors import NotFound, Problem, Refused
 from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import LIVE, TERMINAL, RunState
@@ -48,6 +48,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     inputs: JsonObject
     workspace: str
     decisions: Decisions
+
+
+def warn(doubt: Problem, *, look: Look) -> None:
+    """Tell of something in the file that is hardly meant; the run goes on."""
+    if look is Look.JSON:
+        text.print_json({"type": "warning", **text.plain(doubt)}, indent=0)
+    else:
+        text.note(text.warning(doubt))
 
 
 def workspace_of(automation: Automation, given: Path | None) -> str:

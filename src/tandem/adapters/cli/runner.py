@@ -62,13 +62,15 @@ def run(
 
     Ctrl-C pauses the run once what runs has ended; a second one cancels it.
     """
+    from functools import partial
+
     from tandem.adapters.cli import drive, given
 
     look = _look(as_json=as_json, quiet=quiet)
     if detach and (approve or decide):
         raise click.UsageError("--detach leaves the run to others: decide with `tandem gates`")
     decisions = given.read_decisions(approve, decide)
-    automation = tools.load_automation(file)
+    automation = tools.load_automation(file, warn=partial(drive.warn, look=look))
     decisions.check(automation)
     order = drive.Order(
         automation=automation,

@@ -5,9 +5,12 @@ import re
 import sys
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+if TYPE_CHECKING:
+    from tandem.domain.errors import Problem
 
 # Sequences that steer a terminal: CSI, OSC and the like, and other two-character escapes.
 _ESCAPES: Final = re.compile(
@@ -69,6 +72,11 @@ def moment(at_ms: int | None) -> str:
     if at_ms is None:
         return ""
     return datetime.fromtimestamp(at_ms / 1_000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def warning(doubt: "Problem") -> str:
+    """Return a warning as one line: `file:line:column: warning: path: message (hint) [code]`."""
+    return clean(f"{doubt.where}: warning: {doubt.what}")
 
 
 def count(number: int, noun: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from tandem.domain.automation import Automation
 from tandem.domain.change import NodeArtifact
+from tandem.domain.errors import Problem
 from tandem.domain.ids import RunId, TenantId
 from tandem.domain.view import RunView
 from tandem.engine.engine import Engine
@@ -112,8 +113,10 @@ class Tools(Protocol):
         """Return this machine's view of which engines live; it is not entered."""
         ...
 
-    def load_automation(self, path: Path) -> Automation:
-        """Read an automation from a file.
+    def load_automation(
+        self, path: Path, *, warn: Callable[[Problem], None] | None = None
+    ) -> Automation:
+        """Read an automation from a file; `warn` hears of what is allowed and hardly meant.
 
         Raises:
             NotFound: there is no such file.

@@ -1,7 +1,7 @@
 """Automation documents: from a file, or from data that somebody else has read."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -21,6 +21,7 @@ from tandem.adapters.files.tree import (
 )
 from tandem.adapters.files.yaml_loader import load_yaml
 from tandem.domain.automation import BACKOFF_ALIASES, RETRY_ALIASES, Automation, Backoff
+from tandem.domain.doubts import find_doubts
 from tandem.domain.errors import InvalidAutomation, NotFound, Problem
 from tandem.domain.json import encode
 from tandem.domain.validation import check_automation
@@ -45,11 +46,21 @@ _FOLLOW_UPS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def load_automation(
-    path: FilePath, *, size_bytes_max: int = SIZE_BYTES_MAX, depth_max: int = DEPTH_MAX
+    path: FilePath,
+    *,
+    size_bytes_max: int = SIZE_BYTES_MAX,
+    depth_max: int = DEPTH_MAX,
+    warn: Callable[[Problem], None] | None = None,
 ) -> Automation:
     """Read an automation from a YAML file, or a JSON file when its name ends in `.json`.
 
     Without an `automation_id` the file's name gives it.
+
+    Args:
+        path: of the file.
+        size_bytes_max: a larger file is refused.
+        depth_max: values that are nested deeper are refused.
+        warn: hears of what is allowed and hardly meant, with its place, once all is right.
 
     Raises:
         NotFound: there is no such file, or it cannot be read.
@@ -61,7 +72,12 @@ def load_automation(
     loaded = load(text, file=source, depth_max=depth_max)
     if loaded.value is None and not loaded.problems:
         raise InvalidAutomation([_whole_file(source, "file_empty", "the file is empty")])
-    return _parse(loaded, source=source, automation_id_default=_slug(path.stem))
+    automation = _parse(loaded, source=source, automation_id_default=_slug(path.stem))
+    if warn is not None:
+        places = _Places(source, loaded.positions)
+        for doubt in find_doubts(automation):
+            warn(places.find(doubt))
+    return automation
 
 
 def parse_automation(
