@@ -112,6 +112,14 @@ SETTINGS: Final = (
         parse=_one_of("auto", "inline", "process"),
     ),
     Setting(
+        field="status_writer",
+        name="TANDEM_STATUS_WRITER",
+        unit="",
+        sentence="Where status files are written: `auto` begins `inline` and moves to a `process` "
+        "when there are many runs.",
+        parse=_one_of("auto", "inline", "process"),
+    ),
+    Setting(
         field="inline_bytes_max",
         name="TANDEM_OUTPUT_INLINE_MAX_BYTES",
         unit="bytes",
@@ -151,6 +159,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     runs_max: int = 8
     synchronous: str = "FULL"
     writer: str = "auto"
+    status_writer: str = "auto"
     inline_bytes_max: int = 16_384
     output_bytes_max: int = 16_777_216
     isolation: str = "auto"

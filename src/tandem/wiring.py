@@ -27,6 +27,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     store: SqliteStore
     artifacts: FileArtifacts
     waiters: Waiters
+    status: StatusFiles
 
 
 def open_store(settings: Settings) -> SqliteStore:
@@ -70,9 +71,13 @@ async def open_engine(
         stop_grace_ms=settings.stop_grace_ms,
     )
     artifacts = FileArtifacts(settings.state_dir / "artifacts")
-    status = StatusFiles(settings.state_dir, on_problem or _ignore)
+    status = StatusFiles(
+        settings.state_dir,
+        on_problem or _ignore,
+        writer=settings.status_writer,  # type: ignore[arg-type] # as above
+    )
     try:
-        async with executor:
+        async with status, executor:
             engine = Engine(
                 store=store,
                 executor=executor,
@@ -91,13 +96,14 @@ async def open_engine(
                 ),
                 on_problem=on_problem,
             )
-            engine.listen(status.changed)
+            engine.listen(status.changed, caught_up=status.caught_up)
             parts = Parts(
                 settings=settings,
                 engine=engine,
                 store=store,
                 artifacts=artifacts,
                 waiters=Waiters(engine, clock),
+                status=status,
             )
             if drives:
                 async with engine:
@@ -105,7 +111,6 @@ async def open_engine(
             else:
                 yield parts
     finally:
-        status.close()
         store.close()
 
 

@@ -1,7 +1,7 @@
 """The engine: admits runs, claims those that are due, drives them, and takes over from the dead."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
@@ -49,6 +49,7 @@ SWEEP_MS = 1_000
 SWEEP_LIMIT = 100
 
 Listener = Callable[[RunView, Change], None]
+CaughtUp = Callable[[RunId], Awaitable[None]]
 Output = Callable[[RunId, str, str, str], None]
 
 
@@ -103,6 +104,7 @@ class Engine:
         )
         self._on_problem = on_problem
         self._listeners: list[Listener] = []
+        self._caught_up: list[CaughtUp] = []
         self._outputs: list[Output] = []
         self._drivers: dict[RunId, Driver] = {}
         self._drives: set[asyncio.Task[None]] = set()
@@ -155,9 +157,23 @@ class Engine:
 
     # Use
 
-    def listen(self, listener: Listener) -> None:
-        """Call `listener` after every change that this engine made, on the loop, in order."""
+    def listen(self, listener: Listener, *, caught_up: CaughtUp | None = None) -> None:
+        """Call `listener` after every change that this engine made, on the loop, in order.
+
+        Args:
+            listener: must not block.
+            caught_up: for a listener whose work goes on after it returned. It is awaited with the
+                id of a run before anyone who waits for that run is told, and returns in bounded
+                time, whatever happened.
+        """
         self._listeners.append(listener)
+        if caught_up is not None:
+            self._caught_up.append(caught_up)
+
+    async def caught_up(self, run_id: RunId) -> None:
+        """Return once the listeners are done with what they heard of this run."""
+        for caught_up in self._caught_up:
+            await caught_up(run_id)
 
     def listen_to_output(self, output: Output) -> None:
         """Call `output(run_id, node_id, kind, text)` for what the bodies of this engine say."""

@@ -48,7 +48,7 @@ class Waiters:
         until: Callable[[Run], bool] = is_ended,
         tenant: TenantId = LOCAL_TENANT,
     ) -> Run:
-        """Return the run once `until` holds for it.
+        """Return the run once `until` holds for it and what listens has caught up with that.
 
         Changes of this engine are noticed at once, those of others within half a second.
 
@@ -63,6 +63,7 @@ class Waiters:
                 if run is None:
                     raise NotFound(f"there is no run {run_id}")
                 if until(run):
+                    await self._engine.caught_up(run_id)
                     return run
                 try:
                     async with self._clock.deadline(LOOK_MS):

@@ -96,6 +96,7 @@ class Session:
                 self._open.discard(run_id)
                 # What came between the reading of the row and now belongs to the story too.
                 self._tell(run, seq)
+                await self._engine.caught_up(run_id)
                 return run
             await self._keep(run)
             with suppress(TimeoutError):

@@ -1,25 +1,42 @@
 """status.json: what a run looks like, in its workspace (run-lifecycle 8.5).
 
 A projection: written after the commit, atomically, at most every 250 ms while the run runs and at
-once when it stops. Losing one loses nothing; it is written again from the rows.
+once when its status changes. Losing one loses nothing; it is written again from the rows.
+
+An inode costs 0.1 to 0.8 ms, and each run needs two. A few are written on the loop; where many runs
+follow each other quickly the writing moves to a process beside the engine (decision 8).
 """
 
 import asyncio
 import os
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Final, Literal, Self
 
 import msgspec
 
+from tandem.adapters.local.status_process import STATUS_PROGRAM, StatusProcess
+from tandem.adapters.local.status_writer import StatusFile, StatusFolders
 from tandem.domain.change import Change
 from tandem.domain.ids import RunId
-from tandem.domain.lifecycle import DRIVEN, NodeState
+from tandem.domain.lifecycle import NodeState, RunState
 from tandem.domain.view import RunView
 
-INTERVAL_S = 0.25
-FOLDERS_MAX = 64
-_PENDING = (NodeState.PENDING, NodeState.RUNNING, NodeState.BACKOFF, NodeState.GATED)
+Writer = Literal["auto", "inline", "process"]
+
+INTERVAL_S: Final = 0.25
+RUNS_INLINE: Final = 32
+"""So many new runs within `RUNS_INLINE_S` are written inline; more are many."""
+RUNS_INLINE_S: Final = 10.0
+HELD_MAX: Final = 1_000
+"""So many files may wait for the process; the loop writes what comes beyond them."""
+STARTS_MAX: Final = 3
+CLOSE_MAX_S: Final = 15.0
+_PENDING: Final = (NodeState.PENDING, NodeState.RUNNING, NodeState.BACKOFF, NodeState.GATED)
 
 
 def status_of(view: RunView) -> dict[str, Any]:
@@ -50,24 +67,75 @@ def status_of(view: RunView) -> dict[str, Any]:
 
 
 class StatusFiles:
-    """Writes the status files of the runs of one engine; `changed` listens to the engine.
+    """Writes the status files of the runs of one engine. Leaving `async with` writes the last ones.
 
-    `fallback` is where runs without a workspace have theirs; `on_error` hears about a file that
-    could not be written, which never fails the run.
+    `changed` listens to the engine, `caught_up` lets those wait who are to find a file written.
     """
 
-    def __init__(self, fallback: Path, on_error: Callable[[str], None]) -> None:
-        self._fallback = fallback
+    def __init__(
+        self,
+        fallback: Path,
+        on_error: Callable[[str], None],
+        *,
+        writer: Writer = "auto",
+        program: Sequence[str] = STATUS_PROGRAM,
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            fallback: where runs without a workspace have their files.
+            on_error: hears about a file that could not be written, which never fails the run.
+            writer: `inline` writes on the loop, `process` in a process of its own; `auto` moves
+                from the one to the other when there are many runs.
+            program: of that process.
+        """
+        self._fallback = str(fallback.absolute())
         self._on_error = on_error
+        self._writer = writer
+        self._program = program
         self._dirty: dict[RunId, RunView] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._folders: dict[Path, int] = {}
+        self._folders = StatusFolders(os.getpid())
+        self._made: deque[float] = deque(maxlen=RUNS_INLINE)
+        self._starts = 0
+        self._process: StatusProcess | None = None
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.flush()
+        try:
+            # What it has not written by then is written here.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_MAX_S):
+                    for file in self._process.left() if self._process is not None else ():
+                        await self.caught_up(RunId(file.run_id))
+        finally:
+            self._writer = "inline"
+            if self._process is not None:
+                self._process.close()
+                self._take_back()
+            self._folders.close()
+
+    @property
+    def process(self) -> StatusProcess | None:
+        """The process that writes, while one does."""
+        return self._process
 
     def changed(self, view: RunView, change: Change) -> None:
-        """Note a change; a run that stopped is written before anyone else is told."""
-        if view.run.status not in DRIVEN:
+        """Note a change; a run that does not run, or no longer, is written at once."""
+        if view.run.status is not RunState.RUNNING:
             self._dirty.pop(view.run.run_id, None)
-            self.write(view)
+            self._write(view)
             return
         self._dirty[view.run.run_id] = view
         if self._timer is None:
@@ -78,83 +146,87 @@ class StatusFiles:
         self._timer = None
         dirty, self._dirty = self._dirty, {}
         for view in dirty.values():
-            self.write(view)
+            self._write(view)
 
-    def close(self) -> None:
-        """Write what is noted and stop."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self.flush()
-        for workspace in list(self._folders):
-            self._forget(workspace)
+    async def caught_up(self, run_id: RunId) -> None:
+        """Return once every write of this run's file that has begun is over, or has failed.
 
-    def write(self, view: RunView) -> None:
-        """Write the status file of one run."""
+        That takes 15 seconds at most: a process that does not answer is replaced by the loop.
+        """
+        if self._process is not None and self._process.holds(run_id):
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(run_id, []).append(future)
+            await future
+
+    def _write(self, view: RunView) -> None:
+        run = view.run
         content = msgspec.json.format(msgspec.json.encode(status_of(view)), indent=2)
-        workspace = Path(view.run.workspace or self._fallback)
+        file = StatusFile(run.workspace or self._fallback, run.run_id, content)
+        if self._process is None and self._is_process_due():
+            self._start()
+        process = self._process
+        # Order: what is written here has no older file of the same run on its way.
+        if process is not None and (len(process) < HELD_MAX or process.holds(run.run_id)):
+            process.put(file)
+        else:
+            self._write_inline(file)
+
+    def _write_inline(self, file: StatusFile) -> None:
         try:
-            try:
-                self._put(workspace, view.run.run_id, content)
-            except FileNotFoundError:
-                # The folder that was kept open has been removed meanwhile.
-                self._forget(workspace)
-                self._put(workspace, view.run.run_id, content)
+            if self._folders.put(file):
+                self._made.append(time.monotonic())
+        except (OSError, ValueError) as error:
+            self._complain(file, str(error))
+
+    def _complain(self, file: StatusFile, trouble: str) -> None:
+        self._say(f"cannot write the status file of run {file.run_id}: {trouble}")
+
+    def _say(self, words: str) -> None:
+        # Who listens is a skin; its mistakes must not reach the run.
+        with suppress(Exception):
+            self._on_error(words)
+
+    # The process
+
+    def _is_process_due(self) -> bool:
+        if self._writer == "inline" or self._starts >= STARTS_MAX:
+            return False
+        if self._writer == "process":
+            return True
+        is_full = len(self._made) == RUNS_INLINE
+        return is_full and time.monotonic() - self._made[0] < RUNS_INLINE_S
+
+    def _start(self) -> None:
+        self._starts += 1
+        try:
+            self._process = StatusProcess(
+                self._program, answered=self._answered, gone=self._take_back
+            )
         except OSError as error:
-            self._on_error(f"cannot write the status file of run {view.run.run_id}: {error}")
+            self._starts = STARTS_MAX
+            self._say(
+                f"the process that writes status files cannot be started ({error}); "
+                "the engine writes them itself, which makes many runs slower"
+            )
 
-    def _put(self, workspace: Path, run_id: RunId, content: bytes) -> None:
-        """Write `.tandem/runs/<run>/status.json`; links below `.tandem` are refused."""
-        folder = _enter(self._runs_of(workspace), run_id)
-        try:
-            temporary = f".status.json.{os.getpid()}"
-            _put(folder, temporary, content)
-            os.rename(temporary, "status.json", src_dir_fd=folder, dst_dir_fd=folder)
-        finally:
-            os.close(folder)
+    def _answered(self, file: StatusFile, trouble: str) -> None:
+        if trouble:
+            self._complain(file, trouble)
+        if self._process is not None and not self._process.holds(file.run_id):
+            self._tell(file.run_id)
 
-    def _runs_of(self, workspace: Path) -> int:
-        """Return the open folder `.tandem/runs` of a workspace; the newest ones are kept open."""
-        known = self._folders.get(workspace)
-        if known is not None:
-            return known
-        if len(self._folders) >= FOLDERS_MAX:
-            self._forget(next(iter(self._folders)))
-        root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            own = _enter(root, ".tandem")
-        finally:
-            os.close(root)
-        try:
-            _ignore(own)
-            folder = self._folders[workspace] = _enter(own, "runs")
-        finally:
-            os.close(own)
-        return folder
+    def _take_back(self) -> None:
+        """The process is dead: write what it left, and go on inline."""
+        if self._process is None:
+            raise AssertionError("there was a process")
+        left, self._process = self._process.left(), None
+        self._made.clear()
+        for file in left:
+            self._write_inline(file)
+        for run_id in list(self._waiting):
+            self._tell(run_id)
 
-    def _forget(self, workspace: Path) -> None:
-        folder = self._folders.pop(workspace, None)
-        if folder is not None:
-            os.close(folder)
-
-
-def _enter(parent: int, name: str) -> int:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        return os.open(name, flags, dir_fd=parent)
-    except FileNotFoundError:
-        os.mkdir(name, 0o755, dir_fd=parent)
-        return os.open(name, flags, dir_fd=parent)
-
-
-def _ignore(folder: int) -> None:
-    """Keep the folder out of version control."""
-    try:
-        os.stat(".gitignore", dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        _put(folder, ".gitignore", b"*\n")
-
-
-def _put(folder: int, name: str, content: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(name, flags, 0o644, dir_fd=folder), "wb") as file:
-        file.write(content)
+    def _tell(self, run_id: str) -> None:
+        for future in self._waiting.pop(run_id, ()):
+            if not future.done():
+                future.set_result(None)

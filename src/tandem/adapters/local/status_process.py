@@ -1,0 +1,209 @@
+"""The engine's end of the process that writes status files: sends, hears answers, sees it die."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from tandem.adapters.local.status_writer import StatusFile, request
+
+STATUS_PROGRAM: Final = (
+    sys.executable,
+    "-I",
+    "-S",
+    str(Path(__file__).with_name("status_writer.py")),
+)
+SENT_MAX: Final = 128
+"""How many files may be sent and not answered; what waits behind them is still replaced."""
+STUCK_S: Final = 10.0
+_READ_BYTES: Final = 1 << 16
+_REAP_POLL_S: Final = 0.005
+_REAP_MAX_S: Final = 5.0
+
+
+class StatusProcess:
+    """One child process that writes status files, in the order in which it is given them.
+
+    A file that has not been sent when a newer one of its run comes is never written.
+    """
+
+    def __init__(
+        self,
+        program: Sequence[str],
+        *,
+        answered: Callable[[StatusFile, str], None],
+        gone: Callable[[], None],
+    ) -> None:
+        """Start the program; answers are heard on the running loop.
+
+        Args:
+            program: what to start; it is given the number of a socket and the engine's pid.
+            answered: a file is in its place, or the words say why it is not.
+            gone: it is dead and reaped, or stuck where not even SIGKILL ends it; `left` has
+                what it did not answer.
+
+        Raises:
+            OSError: it could not be started.
+        """
+        self._answered = answered
+        self._gone = gone
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[str, StatusFile] = {}
+        self._sent: deque[StatusFile] = deque()
+        self._held: Counter[str] = Counter()
+        self._unsent = bytearray()
+        self._heard = bytearray()
+        self._answers = 0
+        self._is_ended = False
+        self._watch: asyncio.TimerHandle | None = None
+        self._reap_until = 0.0
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [*program, str(theirs.fileno()), str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                )
+            except BaseException:
+                self._socket.close()
+                raise
+        self._socket.setblocking(False)
+        self._loop.add_reader(self._socket, self._read)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def __len__(self) -> int:
+        """Return how many files are not answered."""
+        return len(self._sent) + len(self._waiting)
+
+    def holds(self, run_id: str) -> bool:
+        """Say whether a file of this run is not answered."""
+        return run_id in self._held
+
+    def left(self) -> list[StatusFile]:
+        """Return the newest file of each run that is not answered, oldest first."""
+        newest: dict[str, StatusFile] = {}
+        for file in (*self._sent, *self._waiting.values()):
+            newest.pop(file.run_id, None)
+            newest[file.run_id] = file
+        return list(newest.values())
+
+    def put(self, file: StatusFile) -> None:
+        """Have a file written; never blocks."""
+        if file.run_id not in self._waiting:
+            self._held[file.run_id] += 1
+        self._waiting[file.run_id] = file
+        self._feed()
+
+    def _feed(self) -> None:
+        if self._is_ended:
+            return
+        while self._waiting and len(self._sent) < SENT_MAX:
+            file = self._waiting.pop(next(iter(self._waiting)))
+            self._sent.append(file)
+            self._unsent += request(file)
+        if self._sent and self._watch is None:
+            self._watch = self._loop.call_later(STUCK_S, self._suspect, self._answers)
+        self._write()
+
+    def _write(self) -> None:
+        if self._is_ended:
+            return
+        try:
+            while self._unsent:
+                sent = self._socket.send(self._unsent)
+                del self._unsent[:sent]
+        except BlockingIOError:
+            self._loop.add_writer(self._socket, self._write)
+            return
+        except OSError:
+            self._unsent.clear()  # it is dead; what it still said is read to the end first
+        self._loop.remove_writer(self._socket)
+
+    def _read(self) -> None:
+        while not self._is_ended:
+            more = self._receive()
+            if more is None:
+                break
+            if not more:
+                self._end()
+                return
+            self._hear(more)
+        self._feed()
+
+    def _receive(self) -> bytes | None:
+        try:
+            return self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def _hear(self, more: bytes) -> None:
+        self._heard += more
+        *lines, rest = self._heard.split(b"\n")
+        self._heard = rest
+        for line in lines:
+            file = self._sent.popleft()
+            self._answers += 1
+            self._held[file.run_id] -= 1
+            if not self._held[file.run_id]:
+                del self._held[file.run_id]
+            self._answered(file, line.decode())
+
+    def _suspect(self, answers: int) -> None:
+        """End a process that has not answered anything for too long."""
+        self._watch = None
+        if not self._sent:
+            return
+        if answers == self._answers:
+            self._end()
+        else:
+            self._watch = self._loop.call_later(STUCK_S, self._suspect, self._answers)
+
+    def _end(self) -> None:
+        """It is of no use any more. Only when it is reaped has it surely stopped writing."""
+        self._stop_listening()
+        self._process.kill()
+        self._reap_until = self._loop.time() + _REAP_MAX_S
+        self._reap()
+
+    def _stop_listening(self) -> None:
+        self._is_ended = True
+        if self._watch is not None:
+            self._watch.cancel()
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
+
+    def _reap(self) -> None:
+        if self._process.poll() is None and self._loop.time() < self._reap_until:
+            self._loop.call_later(_REAP_POLL_S, self._reap)
+        else:
+            self._gone()
+
+    def close(self) -> None:
+        """Kill it and hear what it still said; `gone` is not called, `left` has the rest."""
+        self._gone = _nothing
+        self._process.kill()
+        try:
+            self._process.wait(_REAP_MAX_S)
+        except subprocess.TimeoutExpired:
+            # It is stuck in the kernel. What it may still write is older than what comes now.
+            self._stop_listening()
+            return
+        self._read()
+
+
+def _nothing() -> None:
+    """Nobody listens any more."""
