@@ -170,6 +170,11 @@ class Engine:
         if caught_up is not None:
             self._caught_up.append(caught_up)
 
+    def is_behind(self, run: Run) -> bool:
+        """Say whether this engine drives the run and has not announced yet what the row says."""
+        driver = self._drivers.get(run.run_id)
+        return driver is not None and driver.view.run.last_change_id != run.last_change_id
+
     async def caught_up(self, run_id: RunId) -> None:
         """Return once the listeners are done with what they heard of this run."""
         for caught_up in self._caught_up:

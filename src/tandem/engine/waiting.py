@@ -62,7 +62,8 @@ class Waiters:
                 run = self._engine.store.find_run(run_id, tenant=tenant)
                 if run is None:
                     raise NotFound(f"there is no run {run_id}")
-                if until(run):
+                # A row may be seen between its commit and its announcement.
+                if until(run) and not self._engine.is_behind(run):
                     await self._engine.caught_up(run_id)
                     return run
                 try:

@@ -20,7 +20,8 @@ STATUS_PROGRAM: Final = (
 )
 SENT_MAX: Final = 128
 """How many files may be sent and not answered; what waits behind them is still replaced."""
-STUCK_S: Final = 10.0
+STUCK_S: Final = 5.0
+"""A process that answers nothing for this long, or at most twice this long, is ended."""
 _READ_BYTES: Final = 1 << 16
 _REAP_POLL_S: Final = 0.005
 _REAP_MAX_S: Final = 5.0
@@ -160,12 +161,13 @@ class StatusProcess:
             if not self._held[file.run_id]:
                 del self._held[file.run_id]
             self._answered(file, line.decode())
+        if not self._sent and self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
 
     def _suspect(self, answers: int) -> None:
         """End a process that has not answered anything for too long."""
         self._watch = None
-        if not self._sent:
-            return
         if answers == self._answers:
             self._end()
         else:
