@@ -5,20 +5,26 @@ python bench/run.py [--repeat N] [NAME ...]
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 NAMES = ("chain", "many", "fan", "growth")
 COLUMNS = ("nodes_per_s", "ms_per_node", "cpu_ms_per_node", "commits_per_node", "bytes_per_node")
 
 
-def measure(name: str) -> dict[str, float]:
-    """Run one workload in a process of its own."""
+def measure(name: str, folder: str) -> dict[str, float]:
+    """Run one workload in a process of its own, with its store in `folder`."""
     script = Path(__file__).with_name("workloads.py")
     done = subprocess.run(
-        [sys.executable, str(script), name], check=True, capture_output=True, text=True, timeout=600
+        [sys.executable, str(script), name, folder],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     print(done.stdout.strip(), flush=True)
     result: dict[str, float] = json.loads(done.stdout)
@@ -32,10 +38,17 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     arguments = parser.parse_args()
     medians: dict[str, dict[str, float]] = {}
-    for name in arguments.names:
-        results = [measure(name) for _ in range(arguments.repeat)]
-        keys = [key for key, value in results[0].items() if isinstance(value, int | float)]
-        medians[name] = {key: statistics.median(r[key] for r in results) for key in keys}
+    # Removed at the end only: ext4 without a journal is slow to make files for minutes after
+    # thousands were removed, and one measurement would spoil the next.
+    where = os.environ.get("TANDEM_BENCH_DIR")
+    with tempfile.TemporaryDirectory(prefix="tandem-bench-", dir=where) as folder:
+        for name in arguments.names:
+            results = [
+                measure(name, tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
+                for _ in range(arguments.repeat)
+            ]
+            keys = [key for key, value in results[0].items() if isinstance(value, int | float)]
+            medians[name] = {key: statistics.median(r[key] for r in results) for key in keys}
     print(f"\nmedians of {arguments.repeat}, full durability")
     print(f"{'workload':10}" + "".join(f"{column:>18}" for column in COLUMNS))
     for name, median in medians.items():

@@ -1,6 +1,7 @@
 """The four workloads of `make bench`, each on a new store at full durability.
 
-python bench/workloads.py NAME     runs one of chain, many, fan, growth; prints one JSON line
+python bench/workloads.py NAME [FOLDER]     runs one of chain, many, fan, growth; prints one JSON
+line. The store is made in FOLDER and left there; without one it is removed.
 """
 
 import asyncio
@@ -131,15 +132,23 @@ WORKLOADS = {
 }
 
 
-async def main(name: str) -> None:
+async def measure(name: str, folder: str) -> None:
     """Measure one workload and print it."""
-    where = os.environ.get("TANDEM_BENCH_DIR")
-    with tempfile.TemporaryDirectory(prefix="tandem-bench-", dir=where) as folder:
-        url = f"sqlite:///{folder}/bench.db"
-        async with Engine.open(url, runs_max=50, functions={"bench:body": body}) as engine:
-            result = await WORKLOADS[name](engine)
+    url = f"sqlite:///{folder}/bench.db"
+    async with Engine.open(url, runs_max=50, functions={"bench:body": body}) as engine:
+        result = await WORKLOADS[name](engine)
     print(json.dumps({"workload": name, **result}))
 
 
+def main(name: str, folder: str | None = None) -> None:
+    """Measure in this folder, or in one that is removed afterwards."""
+    if folder is not None:
+        asyncio.run(measure(name, folder))
+        return
+    where = os.environ.get("TANDEM_BENCH_DIR")
+    with tempfile.TemporaryDirectory(prefix="tandem-bench-", dir=where) as temporary:
+        asyncio.run(measure(name, temporary))
+
+
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    main(*sys.argv[1:])
