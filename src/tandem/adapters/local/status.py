@@ -3,8 +3,8 @@
 A projection: written after the commit, atomically, at most every 250 ms while the run runs and at
 once when its status changes. Losing one loses nothing; it is written again from the rows.
 
-An inode costs 0.1 to 0.8 ms, and each run needs two. A few are written on the loop; where many runs
-follow each other quickly the writing moves to a process beside the engine (decision 8).
+An inode costs 0.04 to 0.7 ms, and each run needs two. A few are written on the loop; where many
+runs follow each other quickly the writing moves to a process beside the engine (decision 8).
 """
 
 import asyncio
