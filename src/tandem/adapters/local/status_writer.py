@@ -2,7 +2,7 @@
 
 `python -I -S status_writer.py SOCKET_FD ENGINE_PID` writes for the engine at the other end of the
 socket until that is gone. It uses the standard library only and imports nothing of the package: it
-is there within 20 ms and stays small.
+starts in some 30 ms and stays small.
 
 A request is three lengths, each 4 bytes and big-endian, then what they measure: the workspace, the
 id of the run, the content of its file. Requests are performed in their order, and each is answered
