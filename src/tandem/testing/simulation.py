@@ -24,7 +24,7 @@ from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.change import Change
 from tandem.domain.command import Cancel, Command, DecideGate, Pause, Recover, Resume
 from tandem.domain.errors import EngineError
-from tandem.domain.gates import GATE_EXPIRES_AFTER_MS
+from tandem.domain.gate_policy import GATE_EXPIRES_AFTER_MS
 from tandem.domain.ids import LOCAL_TENANT, ChangeId, RunId, TenantId
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import TERMINAL, RunState

@@ -10,6 +10,7 @@ from tandem.adapters.cli import text
 from tandem.adapters.cli.story import Story, explain, holder_of, last_outputs, status_file
 from tandem.domain.lifecycle import NodeState
 from tandem.domain.run import NodeRun
+from tandem.domain.view import RunView
 from tandem.ports.artifacts import Artifacts
 from tandem.settings import Settings
 
@@ -118,3 +119,16 @@ def duration(node: NodeRun, now_ms: int) -> str:
 def _print_field(name: str, value: str) -> None:
     for index, line in enumerate(text.clean(value).splitlines()):
         click.echo(f"  {name if index == 0 else '':<8}{line}".rstrip())
+
+
+def waits_for(view: RunView, node_no: int, now_ms: int) -> str:
+    """Return what a waiting node waits for, and for how long at most."""
+    for wait in view.waits.values():
+        if wait.node_no != node_no:
+            continue
+        if wait.due_at_ms is not None:
+            return f"wakes in {text.span(max(wait.due_at_ms - now_ms, 0))}"
+        late = wait.timeout_at_ms
+        until = f", {text.span(max(late - now_ms, 0))} left" if late is not None else ""
+        return f"waits for the {wait.kind.replace('_', ' ')}{until}"
+    return ""
