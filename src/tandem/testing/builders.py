@@ -42,6 +42,34 @@ def timer_node(node_id: str, *depends_on: str, delay_ms: int = 1_000) -> dict[st
     return {"node_id": node_id, "depends_on": list(depends_on), "wait": wait}
 
 
+def condition_node(
+    node_id: str, *depends_on: str, key: str = "ready", **timeout: Any
+) -> dict[str, Any]:
+    """Return a node that waits for an external condition, for an hour unless `timeout` says."""
+    wait = {
+        "kind": "external_condition",
+        "condition_key": {"source": "literal", "value": key},
+        "timeout": {"expires_after_ms": 3_600_000} | timeout,
+    }
+    return {"node_id": node_id, "depends_on": list(depends_on), "wait": wait}
+
+
+def webhook_node(
+    node_id: str, *depends_on: str, event_id: str = "e1", **timeout: Any
+) -> dict[str, Any]:
+    """Return a node that waits for one delivery at the trigger `hook`."""
+    wait = {
+        "kind": "webhook",
+        "trigger_id": "hook",
+        "correlation": {
+            "field": "provider_event_id",
+            "value": {"source": "literal", "value": event_id},
+        },
+        "timeout": {"expires_after_ms": 3_600_000} | timeout,
+    }
+    return {"node_id": node_id, "depends_on": list(depends_on), "wait": wait}
+
+
 def automation(*nodes: Mapping[str, Any], parallel: int = 4) -> Automation:
     """Return an automation of these nodes."""
     return Automation.model_validate(
