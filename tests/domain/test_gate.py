@@ -4,13 +4,16 @@ from typing import Any
 
 import pytest
 
+from tandem.domain.artifact import ArtifactRef
 from tandem.domain.command import Claim, DecideGate, Pause, Recover, Resume, Wake
 from tandem.domain.driving import advance
 from tandem.domain.errors import Refused
 from tandem.domain.gate_policy import GatePolicy
-from tandem.domain.ids import GateId, NodeId
+from tandem.domain.ids import Digest, GateId, NodeId
 from tandem.domain.lifecycle import NodeState, RunState, StopKind
+from tandem.domain.outcome import Succeeded
 from tandem.domain.run import Gate, GateStatus
+from tandem.domain.settling import Settled
 from tandem.testing.builders import gate_node, python_node
 from tandem.testing.tale import ENGINE, Tale
 
@@ -141,6 +144,16 @@ def test_winner_is_the_one_that_was_asked_about() -> None:
     assert change.denial is not None
 
 
+def test_late_decision_for_an_earlier_asking_hears_of_that_one() -> None:
+    tale = Tale(gate_node("g"), gate_node("h", "g")).claim()
+    tale.command(DecideGate(decision="approve", decided_by="eve"))
+    tale.claim()
+    tale.command(DecideGate(decision="approve", decided_by="bob"))
+
+    with pytest.raises(Refused, match="gate `g` was decided already: approve by eve"):
+        tale.command(DecideGate(decision="cancel", gate_id=REQUEST))
+
+
 def test_withdrawn_asking_won_nothing() -> None:
     gate = {"required": True, "rework_targets": ["a"]}
     tale = Tale(python_node("a"), gate_node("g", "a", gate=gate), gate_node("h", "a")).claim()
@@ -254,6 +267,19 @@ def test_title_is_the_one_of_the_builder_else_the_objective() -> None:
     tale = Tale(titled, plain, gate_node("i")).claim()
 
     assert [gate.title for gate in tale.open_gates()] == ["Sign", "Look.", "i"]
+
+
+def test_evidence_of_a_large_output_is_the_digest_of_its_artifact() -> None:
+    approval = {"record_reviewed_artifact_hash": True}
+    tale = Tale(python_node("a"), gate_node("g", "a", metadata={"approval": approval})).claim()
+    ref = ArtifactRef(name="a", digest=Digest("sha256:cd"), size_bytes=9, media_type="x")
+    tale.advance(
+        Settled(node_no=0, number=1, outcome=Succeeded(output=1), output=None, output_ref=ref)
+    )
+
+    shown = only_gate(tale).reviewed_artifact
+    assert shown is not None
+    assert (shown["digest"], shown["path"]) == ("sha256:cd", "")
 
 
 # Rework

@@ -96,13 +96,13 @@ def _candidates(draft: Draft, fresh: Sequence[int]) -> Iterable[int]:
         if (draft.node(number).due_at_ms or 0) <= draft.now_ms:
             yield number
     reset = (n for n, node in draft.nodes.items() if node.state is N.PENDING)
-    for number in dict.fromkeys((*draft.view.ready, *fresh, *reset)):
-        if (
-            draft.node(number).state is N.PENDING
-            and draft.open_deps(number) == 0
-            and not draft.plan.nodes[number].is_parked
-        ):
-            yield number
+    yield from (
+        number
+        for number in dict.fromkeys((*draft.view.ready, *fresh, *reset))
+        if draft.node(number).state is N.PENDING
+        and draft.open_deps(number) == 0
+        and not draft.plan.nodes[number].is_parked
+    )
 
 
 def _start(draft: Draft, plan_node: PlanNode, engine_id: EngineId) -> None:

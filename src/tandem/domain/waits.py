@@ -181,7 +181,7 @@ def _take(draft: Draft, wait: Wait, step: Step) -> None:
                 expired=state.expired_reminder,
                 reminder_count=state.reminder_count,
             )
-        case Step.MARK_STALE:
+        case Step.MARK_STALE:  # pragma: no cover # a wait has no stale moment
             raise AssertionError("a wait has no stale mark")
         case _:
             assert_never(step)

@@ -186,7 +186,8 @@ UPDATE signal SET open_after = :open_after WHERE signal_no = :signal_no;
 
 -- name: list_open_signals
 -- Signals whose waits were not all looked at.
-SELECT signal_no FROM signal WHERE open_after IS NOT NULL ORDER BY signal_no LIMIT :limit;
+SELECT signal_no FROM signal WHERE open_after IS NOT NULL AND signal_no > :after_no
+ ORDER BY signal_no LIMIT :limit;
 
 -- name: list_old_signals
 -- Signals that have been kept long enough.

@@ -355,7 +355,7 @@ class SqliteStore:
 
     def list_open_signals(self, *, limit: int) -> Sequence[int]:
         """See `Store.list_open_signals`."""
-        return [row["signal_no"] for row in self._find("list_open_signals", limit)]
+        return [row["signal_no"] for row in self._find("list_open_signals", 0, limit)]
 
     def list_due(self, *, now_ms: int, limit: int) -> Sequence[tuple[TenantId, RunId]]:
         """See `Store.list_due`."""
