@@ -573,13 +573,14 @@ class StoreSuite:
     ) -> None:
         view = await scene.claimed("r1", WEBHOOK)
         await scene.store.apply(scene.next(view))
-        delivery = {"kind": SignalKind.WEBHOOK, "provider": "git"}
+        delivery: dict[str, Any] = {"kind": SignalKind.WEBHOOK, "provider": "git"}
 
-        for key, fields in (
+        others: tuple[tuple[str, dict[str, Any]], ...] = (
             ("k1", {"provider_event_id": "e1"}),
             ("k2", {"body_digest": "d1", "provider": "hub"}),
             ("k3", {"body_digest": "d2"}),
-        ):
+        )
+        for key, fields in others:
             found = await scene.signal("hook", key, **delivery | fields)
             assert found.woken == ()
         found = await scene.signal("hook", "k4", **delivery, body_digest="d1")
