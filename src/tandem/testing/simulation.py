@@ -551,7 +551,12 @@ class World:
 
 def commands_of(world: World) -> list[Command]:
     """Return what people may ask of the runs of this world."""
-    kinds: list[Command] = [Pause(), Resume(), DecideGate(decision="approve")]
+    kinds: list[Command] = [
+        Pause(),
+        Resume(),
+        DecideGate(decision="approve"),
+        DecideGate(decision="approve", transition_id="of another asking"),
+    ]
     if not world.gentle:
         kinds += [
             Cancel(),
