@@ -134,6 +134,34 @@ SETTINGS: Final = (
         parse=_whole(1, 1_073_741_824),
     ),
     Setting(
+        field="gate_expires_after_ms",
+        name="TANDEM_APPROVAL_GATE_DEFAULT_EXPIRES_AFTER_MS",
+        unit="ms",
+        sentence="When a gate expires that gives no span of its own.",
+        parse=_whole(1, 2**53 - 1),
+    ),
+    Setting(
+        field="gate_on_expiry",
+        name="TANDEM_APPROVAL_GATE_DEFAULT_ON_EXPIRY",
+        unit="",
+        sentence="What follows when such a gate expires: `cancel`, `escalate`, `remind`, `resume`.",
+        parse=_one_of("cancel", "escalate", "remind", "resume"),
+    ),
+    Setting(
+        field="gate_stale_after_ms",
+        name="TANDEM_APPROVAL_GATE_STALE_AFTER_MS",
+        unit="ms",
+        sentence="How long a gate is open before it is marked as stale.",
+        parse=_whole(1, 2**53 - 1),
+    ),
+    Setting(
+        field="signal_retention_ms",
+        name="TANDEM_SIGNAL_RETENTION_MS",
+        unit="ms",
+        sentence="How long an accepted signal is kept for waits that are registered later.",
+        parse=_whole(1, 2**53 - 1),
+    ),
+    Setting(
         field="isolation",
         name="TANDEM_PROCESS_ISOLATION",
         unit="",
@@ -162,6 +190,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     status_writer: str = "auto"
     inline_bytes_max: int = 16_384
     output_bytes_max: int = 16_777_216
+    gate_expires_after_ms: int = 604_800_000
+    gate_on_expiry: str = "cancel"
+    gate_stale_after_ms: int = 86_400_000
+    signal_retention_ms: int = 604_800_000
     isolation: str = "auto"
     stop_grace_ms: int = 2_000
     sources: Mapping[str, str] = {}

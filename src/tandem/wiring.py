@@ -14,6 +14,7 @@ from tandem.adapters.local.host import LocalHost
 from tandem.adapters.local.ids import RandomIds
 from tandem.adapters.local.status import StatusFiles
 from tandem.adapters.sqlite.store import SqliteStore
+from tandem.domain.gate_policy import GatePolicy
 from tandem.engine.engine import Engine, Limits
 from tandem.engine.waiting import Waiters
 from tandem.settings import Settings
@@ -92,6 +93,12 @@ async def open_engine(
                     lease_ms=settings.lease_ms,
                     inline_bytes_max=settings.inline_bytes_max,
                     output_bytes_max=settings.output_bytes_max,
+                    gate_policy=GatePolicy(
+                        expires_after_ms=settings.gate_expires_after_ms,
+                        on_expiry=settings.gate_on_expiry,
+                        stale_after_ms=settings.gate_stale_after_ms,
+                    ),
+                    signal_retention_ms=settings.signal_retention_ms,
                     own_only=own_only,
                 ),
                 on_problem=on_problem,

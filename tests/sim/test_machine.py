@@ -31,7 +31,7 @@ from tandem.testing.simulation import World, commands_of, open_world
 from tests.sim.test_mutants import everybody_else_is_dead
 
 STEPS = 50
-EXAMPLES = 220
+EXAMPLES = 250
 STEPS_MIN = 10_000
 CHUNKS = 2
 SOAK_STEPS = 1_000_000
@@ -79,6 +79,13 @@ class Engines(RuleBasedStateMachine):
             process = living[which % len(living)]
             self._do(self.world.command(process, run_id, commands[kind % len(commands)]))
         self._let(span_ms)
+
+    @rule(which=numbers, choice=st.floats(0, 1, exclude_max=True))
+    def signal(self, which: int, choice: float) -> None:
+        """Something comes that a run waits for, or will wait for."""
+        living = self.world.living()
+        if living:
+            self._do(self.world.signal(living[which % len(living)], choice))
 
     @rule(which=numbers)
     def kill(self, which: int) -> None:

@@ -9,14 +9,16 @@ import pytest
 
 from tandem.adapters.sql.statements import load_statements
 from tandem.adapters.sqlite import store as store_module
+from tandem.adapters.sqlite import writes
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.store import SqliteStore
-from tandem.domain import claiming, driving
+from tandem.domain import claiming, driving, waits
 from tandem.domain.change import Change
 from tandem.domain.command import Claim
 from tandem.domain.decision import decide
 from tandem.domain.draft import Draft
 from tandem.domain.ids import ChangeId, RunId, TenantId
+from tandem.domain.run import Wait
 from tandem.engine.driver import Driver
 from tandem.engine.engine import Engine
 from tandem.testing.executor import ScriptedExecutor
@@ -219,7 +221,26 @@ def failed_commits_are_never_looked_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Committer, "_ask_the_disk", give_up)
 
 
+def waits_do_not_look_for_signals_that_came_before(patch: pytest.MonkeyPatch) -> None:
+    """Only a signal looks for waits; one that came first is never found."""
+    patch.setattr(writes, "catch_up", lambda *_what: None)
+
+
+def woken_waits_leave_their_run_parked(patch: pytest.MonkeyPatch) -> None:
+    """A wait that is over completes its node, and nobody queues the run."""
+    original = waits.wake
+
+    def wake(draft: Draft, wait: Wait, **how: Any) -> None:
+        parked, draft.run.parked = draft.run.parked, ""
+        original(draft, wait, **how)
+        draft.run.parked = parked
+
+    patch.setattr(waits, "wake", wake)
+
+
 MUTANTS: tuple[Patch, ...] = (
+    waits_do_not_look_for_signals_that_came_before,
+    woken_waits_leave_their_run_parked,
     no_compare_and_set,
     driver_never_reloads,
     leftovers_live_on,

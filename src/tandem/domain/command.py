@@ -6,7 +6,8 @@ one transaction; so no command ever acts on a state that has moved on.
 
 import msgspec
 
-from tandem.domain.ids import EngineId, GateId, NodeId
+from tandem.domain.ids import EngineId, GateId, NodeId, WaitId
+from tandem.domain.signal import Signal
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -42,11 +43,16 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class DecideGate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A person decides a gate: the one named by `gate_id`, else by `node_id`, else the oldest."""
+    """A person decides a gate: the one named by `gate_id`, else by `node_id`, else the oldest.
+
+    `gate_id` is the approval request, `transition_id` the transition that the decision is meant
+    for; an id that belongs to another asking is refused and recorded.
+    """
 
     decision: str
     gate_id: GateId | None = None
     node_id: NodeId | None = None
+    transition_id: str | None = None
     reason: str = ""
     decided_by: str = ""
     output: bytes | None = None
@@ -54,7 +60,22 @@ class DecideGate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Wake(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Time has come for a parked run."""
+    """Time has come for a parked run: what is due is done, and the run goes on if it can."""
+
+
+class ResolveWait(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Something came for a wait: the one of `wait_id`, else of `node_id`, else the oldest.
+
+    `payload` is JSON text. `signal` is the kept signal that matched; None when somebody resolves
+    this very wait.
+    """
+
+    idempotency_key: str
+    wait_id: WaitId | None = None
+    node_id: NodeId | None = None
+    payload: bytes = b"null"
+    source: str = ""
+    signal: Signal | None = None
 
 
 class Adopt(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -99,6 +120,7 @@ Command = (
     | Cancel
     | DecideGate
     | Wake
+    | ResolveWait
     | Adopt
     | Own
     | HandBack

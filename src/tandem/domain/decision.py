@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from tandem.domain import claiming, gates, operating, waits
+from tandem.domain import attention, claiming, gates, operating, reception
 from tandem.domain.change import Change
 from tandem.domain.command import (
     Adopt,
@@ -16,6 +16,7 @@ from tandem.domain.command import (
     Pause,
     ProcessesEnded,
     Recover,
+    ResolveWait,
     Resume,
     Wake,
 )
@@ -46,7 +47,9 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
         case DecideGate():
             gates.decide(draft, command)
         case Wake():
-            waits.wake_run(draft)
+            attention.attend(draft)
+        case ResolveWait():
+            reception.resolve(draft, command)
         case Adopt():
             claiming.adopt(draft, command)
         case Own():

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tandem.domain.change import Change, NodeArtifact
+from tandem.domain.change import Change, Denial, NodeArtifact
 from tandem.domain.errors import Refused
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, GateId, NodeId, WaitId
@@ -19,7 +19,16 @@ from tandem.domain.lifecycle import (
     next_node_state,
     next_run_state,
 )
-from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, NodeRun, Wait, WaitStatus
+from tandem.domain.run import (
+    OPEN_WAITS,
+    Attempt,
+    Gate,
+    GateStatus,
+    LifecycleEvent,
+    NodeRun,
+    Wait,
+    WaitStatus,
+)
 from tandem.domain.view import RunView
 
 _NO_METADATA: JsonObject = {}
@@ -40,6 +49,7 @@ class Draft:
         self.attempts_started: list[Attempt] = []
         self.attempts_ended: list[Attempt] = []
         self.artifacts: list[NodeArtifact] = []
+        self.denial: Denial | None = None
         self.events: list[LifecycleEvent] = []
         self.moved = False
         self._deps: dict[int, int] = {}
@@ -124,6 +134,14 @@ class Draft:
             if self.open_deps(number) == 0 and self.node(number).state is NodeState.PENDING
         ]
 
+    def gate(self, gate_id: GateId) -> Gate:
+        """Return the gate as this draft leaves it."""
+        return self.gates.get(gate_id) or self.view.gates[gate_id]
+
+    def wait(self, wait_id: WaitId) -> Wait:
+        """Return the wait as this draft leaves it."""
+        return self.waits.get(wait_id) or self.view.waits[wait_id]
+
     def open_gates(self) -> list[Gate]:
         """Return the gates that are open after this draft, oldest first."""
         gates = {**self.view.gates, **self.gates}
@@ -132,7 +150,7 @@ class Draft:
     def open_waits(self) -> list[Wait]:
         """Return the waits that are registered after this draft."""
         waits = {**self.view.waits, **self.waits}
-        return [wait for wait in waits.values() if wait.status is WaitStatus.WAITING]
+        return [wait for wait in waits.values() if wait.status in OPEN_WAITS]
 
     def withdraw(self, nodes: Iterable[int] | None = None) -> None:
         """Close the open gates and waits of these nodes, or of all, without a decision."""
@@ -195,5 +213,6 @@ class Draft:
             gates=tuple(self.gates.values()),
             waits=tuple(self.waits.values()),
             artifacts=tuple(self.artifacts),
+            denial=self.denial,
             events=tuple(self.events),
         )

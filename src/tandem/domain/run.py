@@ -1,7 +1,7 @@
 """What is recorded of a run: its own row, its node runs, attempts, gates, waits and events."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -52,6 +52,8 @@ class Run(msgspec.Struct, kw_only=True):
     name: str = ""
     definition_digest: DefinitionDigest
     trigger_type: str = "manual"
+    started_by: str = ""
+    """Who asked for the run; empty when nobody is known."""
     status: RunState = RunState.QUEUED
     last_change_id: ChangeId
     epoch: int = 0
@@ -66,7 +68,7 @@ class Run(msgspec.Struct, kw_only=True):
     due_at_ms: int | None = None
     queue_reason: QueueReason | None = None
     parked: str = ""
-    """What wakes a paused run that waits for time; empty when a person paused it."""
+    """What wakes a paused run that waits for time or a signal; empty when a person paused it."""
     detail: str = ""
     stop_kind: StopKind | None = None
     stop_reason: str = ""
@@ -147,8 +149,25 @@ class GateStatus(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
+class PolicyState(msgspec.Struct, frozen=True, kw_only=True):
+    """What time has done to an open gate or wait so far (run-lifecycle T84, T85, T87)."""
+
+    escalated_at_ms: int | None = None
+    escalated_to: str = ""
+    reminder_count: int = 0
+    last_reminded_at_ms: int | None = None
+    expired_reminder: bool = False
+    """A reminder was sent after the expiry."""
+    stale_at_ms: int | None = None
+    """When it was marked as stale."""
+
+
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
-    """One asking of one gate. A gate that is reached again is a new row with a new id."""
+    """One asking of one gate. A gate that is reached again is a new row with a new id.
+
+    `requested_by` is who started the run. `reviewed_artifact` is evidence of what was looked at:
+    path, digest, source node, verified. `guard_denials` counts decisions meant for another asking.
+    """
 
     gate_id: GateId
     node_no: int
@@ -158,34 +177,70 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     instructions: str = ""
     decisions: tuple[str, ...]
+    rework_targets: tuple[str, ...] = ()
     requested_at_ms: int
+    requested_by: str = ""
     expires_at_ms: int | None = None
     on_expiry: str = "cancel"
+    escalate_to: str = ""
+    remind_every_ms: int | None = None
+    stale_after_ms: int | None = None
+    policy_state: PolicyState = PolicyState()
+    reviewed_artifact: dict[str, Any] | None = None
+    guard_denials: int = 0
     status: GateStatus = GateStatus.OPEN
     decision: str = ""
     reason: str = ""
     decided_by: str = ""
     decided_at_ms: int | None = None
 
+    @property
+    def transition_id(self) -> str:
+        """The id of the transition that a decision makes; another asking has another one."""
+        return f"{self.gate_id}:decision"
+
 
 class WaitStatus(StrEnum):
-    """Where a wait is."""
+    """Where a wait is (run-lifecycle 6.1).
+
+    `claimed` of the contract does not exist here: a wait is woken in the transaction that finds
+    it due, so nobody can die in between.
+    """
 
     WAITING = "waiting"
+    ESCALATED = "escalated"
+    """It timed out and somebody was told; it can still be woken."""
     WOKEN = "woken"
+    TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
 
 
+OPEN_WAITS: Final = frozenset({WaitStatus.WAITING, WaitStatus.ESCALATED})
+
+
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
-    """One wait for time; `due_at_ms` is when it wakes."""
+    """One wait for a moment or a signal; a wait that is reached again is a new row.
+
+    `due_at_ms` is when a timer wakes; a wait for a signal has `signal_key` instead, the key that
+    the signal must carry, and `accepts_since_ms`: a signal that was accepted at or after it counts
+    even if it came before the registration. `idempotency_key` is that of the signal that woke it.
+    """
 
     wait_id: WaitId
     node_no: int
     node_id: NodeId
     kind: str
-    due_at_ms: int
+    due_at_ms: int | None = None
     registered_at_ms: int
+    signal_key: str = ""
+    accepts_since_ms: int = 0
+    timeout_at_ms: int | None = None
+    on_timeout: str = "cancel"
+    escalate_to: str = ""
+    remind_every_ms: int | None = None
+    policy_state: PolicyState = PolicyState()
     status: WaitStatus = WaitStatus.WAITING
+    idempotency_key: str = ""
     ended_at_ms: int | None = None
 
 

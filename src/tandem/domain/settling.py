@@ -4,8 +4,8 @@ from typing import assert_never
 
 import msgspec
 
-from tandem.domain import gates
 from tandem.domain.artifact import ArtifactRef
+from tandem.domain.asking import ask_for_outcome
 from tandem.domain.change import NodeArtifact
 from tandem.domain.completion import complete, end_attempt
 from tandem.domain.draft import Draft
@@ -183,7 +183,7 @@ def interrupt(
     the engine died with it; a node that keeps taking its engine down stops being tried.
     """
     if plan_node.node.effective_effects == "external":
-        gates.ask_for_outcome(draft, plan_node, node, reason)
+        ask_for_outcome(draft, plan_node, node, reason)
         return
     interruptions = node.interruptions + counts
     if interruptions >= INTERRUPTIONS_MAX:

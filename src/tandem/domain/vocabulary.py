@@ -125,17 +125,80 @@ WORDS: Final[Mapping[RunEvent, Word]] = {
     E.GATE_DECIDED: Word(
         "A person decided.",
         "automation.v2.gate.decided",
-        ("gate_id", "decision", "decided_by"),
+        ("gate_id", "decision", "decided_by", "transition_id"),
         ("approval.decision.recorded",),
     ),
+    E.GATE_GUARD_DENIED: Word(
+        "A decision was meant for another asking of the gate; it settles nothing.",
+        "automation.v2.gate.guard_denied",
+        (
+            "gate_id",
+            "decision",
+            "wanted_decision",
+            "decided_by",
+            "reason_code",
+            "expected",
+            "given",
+        ),
+    ),
     E.GATE_EXPIRED: Word(
-        "Nobody decided in time; the expiry policy did.",
+        "Nobody decided in time, which ends the run.",
         "automation.v2.gate.expired",
-        ("gate_id",),
+        ("gate_id", "expires_at_ms", "decision"),
         ("approval.gate.expired",),
     ),
-    E.WAIT_REGISTERED: Word(
-        "The node waits from now on.", "automation.v2.wait.registered", ("due_at_ms",)
+    E.GATE_TIMEOUT_RESUMED: Word(
+        "Nobody decided in time, which lets the run go on.",
+        "automation.v2.gate.timeout_resumed",
+        ("gate_id", "expires_at_ms", "decision"),
     ),
-    E.WAIT_WOKEN: Word("What the node waited for has come.", "automation.v2.wait.woken"),
+    E.GATE_ESCALATED: Word(
+        "Nobody decided in time; somebody else is to be told, once.",
+        "automation.v2.gate.escalated",
+        ("gate_id", "expires_at_ms", "escalated_to"),
+        ("approval.gate.escalated",),
+    ),
+    E.GATE_REMINDER_DUE: Word(
+        "Whoever decides is to be reminded.",
+        "automation.v2.gate.reminder_due",
+        ("gate_id", "expires_at_ms", "expired", "reminder_count"),
+        ("approval.gate.reminder_due",),
+    ),
+    E.GATE_MARKED_STALE: Word(
+        "The gate has been open for long; it is shown as stale from now on.",
+        "automation.v2.gate.marked_stale",
+        ("gate_id", "expires_at_ms", "stale_policy"),
+    ),
+    E.WAIT_REGISTRATION_STARTED: Word(
+        "The node is about to wait.", "automation.v2.wait.registration_started"
+    ),
+    E.WAIT_REGISTERED: Word(
+        "The node waits from now on.",
+        "automation.v2.wait.registered",
+        ("wait_id", "wait_kind", "due_at_ms", "timeout_at_ms"),
+    ),
+    E.WAIT_REGISTRATION_FAILED: Word(
+        "What the node was to wait for could not be found out; the node failed.",
+        "automation.v2.wait.registration_failed",
+    ),
+    E.WAIT_WOKEN: Word(
+        "What the node waited for has come, or its time is up and the run goes on.",
+        "automation.v2.wait.woken",
+        ("wait_id", "event_type"),
+    ),
+    E.WAIT_WOKEN_REQUEUED: Word(
+        "The run was parked and goes on, because a wait is over.",
+        "automation.v2.wait.woken_requeued",
+        ("wait_id", "event_type"),
+    ),
+    E.WAIT_TIMEOUT_NOTED: Word(
+        "The wait lasts long: somebody is to be told; it can still be woken.",
+        "automation.v2.wait.timeout_noted",
+        ("wait_id", "event_type", "timeout_at_ms", "escalated_to", "expired", "reminder_count"),
+    ),
+    E.WAIT_TIMEOUT_CANCELLED: Word(
+        "Nothing came in time, which ends the run.",
+        "automation.v2.wait.timeout_cancelled",
+        ("wait_id", "event_type"),
+    ),
 }

@@ -137,8 +137,16 @@ class AttemptRunner:
         if node.output is not None:
             return decode(node.output)
         if node.output_ref is not None:
-            return decode(self._artifacts.get(view.run.tenant, node.output_ref))
+            return self.read_large(view, node.output_ref)
         return None
+
+    def read_large(self, view: RunView, ref: ArtifactRef) -> JsonValue:
+        """Return an output that was put aside.
+
+        Raises:
+            NotFound: the artifact is gone.
+        """
+        return decode(self._artifacts.get(view.run.tenant, ref))
 
     def _spec(self, view: RunView, plan_node: PlanNode, number: int) -> AttemptSpec:
         run = view.run

@@ -9,12 +9,15 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from tandem.domain.artifact import ArtifactRef
 from tandem.domain.change import Change
 from tandem.domain.command import Command, HandBack, ProcessesEnded
 from tandem.domain.driving import advance
 from tandem.domain.errors import ChangeRefused, LeaseLost, Refused, StoreUnavailable
+from tandem.domain.gate_policy import GatePolicy
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, EngineId, RunId
+from tandem.domain.json import JsonValue
 from tandem.domain.lifecycle import DRIVEN, TERMINAL, NodeState
 from tandem.domain.outcome import Failed, FailureClass
 from tandem.domain.run import Attempt, Run
@@ -44,6 +47,7 @@ class Driver:
         runner: AttemptRunner,
         clock: Clock,
         new_change_id: Callable[[], ChangeId],
+        gate_policy: GatePolicy,
         announce: Announce,
         report: Report,
         complain: Callable[[str], None],
@@ -54,6 +58,7 @@ class Driver:
         self._runner = runner
         self._clock = clock
         self._new_change_id = new_change_id
+        self._gate_policy = gate_policy
         self._announce = announce
         self._report = report
         self._complain = complain
@@ -127,6 +132,8 @@ class Driver:
             engine_id=self._engine_id,
             change_id=self._new_change_id(),
             now_ms=self._clock.now_ms(),
+            policy=self._gate_policy,
+            read_large=self._read_large,
         )
         if change is None:
             # What is left are outcomes of attempts that no longer count.
@@ -136,7 +143,13 @@ class Driver:
         del self._settled[:taken]
         self.view.apply(change)
         self._announce(self.view, change)
+        if any(wait.signal_key for wait in change.waits):
+            # A signal that came before may have woken the wait in the same transaction.
+            self._is_stale = True
         return change
+
+    def _read_large(self, ref: ArtifactRef) -> JsonValue:
+        return self._runner.read_large(self.view, ref)
 
     async def _reload(self) -> None:
         self._is_stale = False
@@ -174,17 +187,23 @@ class Driver:
         for attempt in change.attempts_started:
             plan_node = self.view.plan.nodes[attempt.node_no]
             key = (attempt.node_no, attempt.number)
+            older = [task for (node_no, _), task in self._attempts.items() if node_no == key[0]]
             self._attempts[key] = group.create_task(
-                self._attempt(plan_node, attempt), name=attempt.attempt_id
+                self._attempt(plan_node, attempt, older), name=attempt.attempt_id
             )
 
-    async def _attempt(self, plan_node: PlanNode, attempt: Attempt) -> None:
+    async def _attempt(
+        self, plan_node: PlanNode, attempt: Attempt, older: list[asyncio.Task[None]]
+    ) -> None:
         run_id = self.view.run.run_id
 
         def report(kind: str, text: str = "") -> None:
             self._report(run_id, plan_node.node_id, kind, text)
 
         try:
+            if older:
+                # A node that was reset while it ran: two bodies of it never overlap.
+                await asyncio.wait(older)
             settled = await self._runner.run(
                 self.view, plan_node, number=attempt.number, report=report
             )

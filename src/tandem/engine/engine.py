@@ -1,7 +1,7 @@
 """The engine: admits runs, claims those that are due, drives them, and takes over from the dead."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
@@ -10,7 +10,15 @@ import msgspec
 
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
-from tandem.domain.command import Adopt, Command, Own, Panic, ProcessesEnded, Wake
+from tandem.domain.command import (
+    Adopt,
+    Command,
+    Own,
+    Panic,
+    ProcessesEnded,
+    ResolveWait,
+    Wake,
+)
 from tandem.domain.errors import (
     EngineError,
     InvalidAutomation,
@@ -18,6 +26,7 @@ from tandem.domain.errors import (
     Refused,
     StoreUnavailable,
 )
+from tandem.domain.gate_policy import GatePolicy
 from tandem.domain.graph import Plan
 from tandem.domain.ids import (
     LOCAL_TENANT,
@@ -31,7 +40,8 @@ from tandem.domain.ids import (
 from tandem.domain.inputs import fill_inputs
 from tandem.domain.json import JsonObject, digest
 from tandem.domain.lifecycle import DRIVEN, TERMINAL
-from tandem.domain.run import Run
+from tandem.domain.run import Run, Wait
+from tandem.domain.signal import Signal, check_signal
 from tandem.domain.view import RunView
 from tandem.engine.attempts import AttemptRunner
 from tandem.engine.driver import Driver
@@ -41,7 +51,7 @@ from tandem.ports.clock import Clock
 from tandem.ports.executor import Executor
 from tandem.ports.host import Host
 from tandem.ports.ids import Ids
-from tandem.ports.store import EngineRow, NewRun, Store
+from tandem.ports.store import Delivered, EngineRow, NewRun, Store
 from tandem.ports.workspace import WorkspaceFiles
 
 POLL_MS = 100
@@ -60,6 +70,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     lease_ms: int = 30_000
     inline_bytes_max: int = 16 * 1024
     output_bytes_max: int = 16 * 1024 * 1024
+    gate_policy: GatePolicy = GatePolicy()
+    """What gates get that say nothing themselves."""
+    signal_retention_ms: int = 604_800_000
+    """How long an accepted signal can still be found by a wait that is registered."""
     own_only: bool = False
     """Claim only runs that this engine created or was asked to resume."""
 
@@ -193,6 +207,7 @@ class Engine:
         tenant: TenantId = LOCAL_TENANT,
         trigger_type: str = "manual",
         owned: bool = False,
+        started_by: str = "",
     ) -> Run:
         """Create a run of this version; it is on disk when this returns, and due at once.
 
@@ -203,6 +218,7 @@ class Engine:
             tenant: whose run it is.
             trigger_type: what started it (run-lifecycle 1.1).
             owned: other engines leave the run alone as long as this one lives.
+            started_by: the person who asks for the run, where one is known.
 
         Raises:
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
@@ -222,6 +238,7 @@ class Engine:
                 workspace=workspace,
                 trigger_type=trigger_type,
                 owner=self.engine_id if owned else None,
+                started_by=started_by,
             ),
             now_ms=self._clock.now_ms(),
         )
@@ -237,7 +254,8 @@ class Engine:
 
         Raises:
             NotFound: no such run, node or gate for this tenant.
-            Refused: its state does not allow it; nothing was written.
+            Refused: its state does not allow it; nothing was written, unless the refusal itself
+                is recorded, as that of a decision meant for another asking is.
             StoreUnavailable: nothing was written.
         """
         change = await self.store.execute(
@@ -247,15 +265,84 @@ class Engine:
             change_id=self.new_change_id(),
             now_ms=self._clock.now_ms(),
         )
-        driver = self._drivers.get(run_id)
-        if driver is not None:
-            driver.poke()
+        await self._written_for([change])
+        denial = change.denial
+        if denial is not None:
+            raise Refused(denial.message, code=denial.code, details=denial.details)
+        return change
+
+    async def _written_for(self, changes: Sequence[Change]) -> None:
+        """Tell whom it concerns what was written for runs that this engine may not drive."""
+        for change in changes:
+            driver = self._drivers.get(change.run.run_id)
+            if driver is not None:
+                driver.poke()
         self._work.set()
         self._host.wake_others()
-        view = await self.store.load(run_id, tenant=tenant)
-        for listener in self._listeners:
-            listener(view, change)
-        return change
+        for change in changes:
+            view = await self.store.load(change.run.run_id, tenant=change.run.tenant)
+            self._announce(view, change)
+
+    async def signal(self, signal: Signal, *, tenant: TenantId = LOCAL_TENANT) -> Delivered:
+        """Accept a signal: wake every wait that it is for, and keep it for those to come.
+
+        The same subject and idempotency key again change nothing. When this is cut off, a sweep
+        of any engine wakes the rest.
+
+        Raises:
+            InvalidSignal: its key or payload is out of bounds; nothing was written.
+            StoreUnavailable: nothing was written.
+        """
+        check_signal(signal)
+        found = await self.store.deliver(
+            signal, tenant=tenant, change_id=self.new_change_id(), now_ms=self._clock.now_ms()
+        )
+        await self._written_for([change for _, change in found.woken])
+        if not found.is_open:
+            return found
+        rest = await self._continue_signal(found.signal_no)
+        return msgspec.structs.replace(
+            found,
+            is_open=False,
+            woken=(*found.woken, *(pair for part in rest for pair in part.woken)),
+            refused=(*found.refused, *(pair for part in rest for pair in part.refused)),
+        )
+
+    async def _continue_signal(self, signal_no: int) -> list[Delivered]:
+        parts: list[Delivered] = []
+        while not parts or parts[-1].is_open:
+            part = await self.store.continue_delivery(
+                signal_no, change_id=self.new_change_id(), now_ms=self._clock.now_ms()
+            )
+            await self._written_for([change for _, change in part.woken])
+            parts.append(part)
+        return parts
+
+    async def resolve_wait(
+        self, run_id: RunId, command: ResolveWait, *, tenant: TenantId = LOCAL_TENANT
+    ) -> Wait | None:
+        """Resolve one wait of a run and return its record (run-lifecycle 6.5).
+
+        The same idempotency key again returns the record; another key for a wait that is over
+        returns None. Nothing is written in either case.
+
+        Raises:
+            NotFound: no such run or node for this tenant.
+            Refused: the payload misses the schema of the wait, or the run has not reached it.
+            InvalidSignal: the key or the payload is out of bounds.
+            StoreUnavailable: nothing was written.
+        """
+        try:
+            await self.execute(run_id, command, tenant=tenant)
+        except Refused as refused:
+            key = command.idempotency_key
+            known = self.store.find_woken_wait(run_id, key, tenant=tenant)
+            if known is not None and command.node_id in (None, known.node_id):
+                return known
+            if refused.code == "wait_over":
+                return None
+            raise
+        return self.store.find_woken_wait(run_id, command.idempotency_key, tenant=tenant)
 
     async def take_over(
         self, run_id: RunId, *, tenant: TenantId = LOCAL_TENANT, own: bool = False
@@ -368,6 +455,7 @@ class Engine:
             runner=self._runner,
             clock=self._clock,
             new_change_id=self.new_change_id,
+            gate_policy=self.limits.gate_policy,
             announce=self._announce,
             report=self._report,
             complain=self._complain,
@@ -408,8 +496,11 @@ class Engine:
             try:
                 await self.execute(run_id, Wake(), tenant=tenant)
                 woken += 1
-            except Refused:
-                continue  # another engine was first
+            except StoreUnavailable:
+                raise
+            except EngineError:
+                # Another engine was first, or the run cannot be read and holds up no other.
+                continue
         return woken
 
     def _announce(self, view: RunView, change: Change) -> None:
@@ -458,7 +549,17 @@ class Engine:
             # the dead engine and is tried again with the next turn.
             with suppress(EngineError):
                 await self.recover()
+            with suppress(EngineError):
+                await self._tend_signals()
             await self._clock.sleep(SWEEP_MS)
+
+    async def _tend_signals(self) -> None:
+        """Go on with signals whose acceptance was cut off; forget those that are old."""
+        for signal_no in self.store.list_open_signals(limit=SWEEP_LIMIT):
+            await self._continue_signal(signal_no)
+        await self.store.forget_signals(
+            before_ms=self._clock.now_ms() - self.limits.signal_retention_ms, limit=SWEEP_LIMIT
+        )
 
     async def recover(self) -> int:
         """Take the runs of engines that are provably dead out of their hands; return how many."""

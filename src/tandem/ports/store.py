@@ -8,10 +8,11 @@ import msgspec
 from tandem.domain.change import Change
 from tandem.domain.command import Command
 from tandem.domain.graph import Plan
-from tandem.domain.ids import AutomationId, ChangeId, EngineId, RunId, TenantId
+from tandem.domain.ids import AutomationId, ChangeId, EngineId, RunId, TenantId, WaitId
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunState
-from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run
+from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
+from tandem.domain.signal import Signal
 from tandem.domain.view import RunView
 
 
@@ -28,6 +29,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     workspace: str
     trigger_type: str
     owner: EngineId | None
+    started_by: str = ""
 
 
 class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +74,33 @@ class OpenGate(msgspec.Struct, frozen=True, kw_only=True):
     automation_id: AutomationId
     name: str
     run_status: RunState
+    started_by: str
     gate: Gate
+
+
+class OpenWait(msgspec.Struct, frozen=True, kw_only=True):
+    """A wait that can still be woken, together with the run that waits."""
+
+    run_id: RunId
+    automation_id: AutomationId
+    name: str
+    run_status: RunState
+    wait: Wait
+
+
+class Delivered(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a signal: whom it woke by which change, and who did not want it and why.
+
+    `is_new` is false when it had been accepted before. `is_open` says that more waits are to be
+    looked at.
+    """
+
+    signal_no: int
+    received_at_ms: int
+    is_new: bool
+    is_open: bool = False
+    woken: tuple[tuple[WaitId, Change], ...] = ()
+    refused: tuple[tuple[WaitId, str], ...] = ()
 
 
 class Store(Protocol):
@@ -153,6 +181,59 @@ class Store(Protocol):
         self, *, tenant: TenantId, status: GateStatus, run_id: RunId | None, limit: int
     ) -> Sequence[OpenGate]:
         """Return gates, oldest first."""
+        ...
+
+    def list_gates_of_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Gate]:
+        """Return every asking of a run, open or over, oldest first.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        ...
+
+    def list_waits(self, *, tenant: TenantId, limit: int) -> Sequence[OpenWait]:
+        """Return the waits of runs that go on, oldest first."""
+        ...
+
+    def find_woken_wait(
+        self, run_id: RunId, idempotency_key: str, *, tenant: TenantId
+    ) -> Wait | None:
+        """Return the wait of a run that this key has woken, or None."""
+        ...
+
+    async def deliver(
+        self, signal: Signal, *, tenant: TenantId, change_id: ChangeId, now_ms: int
+    ) -> Delivered:
+        """Keep a signal and wake the open waits that it is for, in one transaction.
+
+        A wait that is registered later finds it too. The same subject and idempotency key again
+        change nothing. At most 100 waits are woken; `continue_delivery` goes on.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
+    async def continue_delivery(
+        self, signal_no: int, *, change_id: ChangeId, now_ms: int
+    ) -> Delivered:
+        """Wake more of the waits that a kept signal is for.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
+    def list_open_signals(self, *, limit: int) -> Sequence[int]:
+        """Return the numbers of kept signals whose waits were not all looked at."""
+        ...
+
+    async def forget_signals(self, *, before_ms: int, limit: int) -> int:
+        """Forget signals that were accepted before a moment; return how many.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
         ...
 
     def list_due(self, *, now_ms: int, limit: int) -> Sequence[tuple[TenantId, RunId]]:

@@ -6,7 +6,13 @@ from typing import Any
 
 import msgspec
 
-from tandem.domain.automation import Automation
+from tandem.domain.automation import (
+    Automation,
+    Correlation,
+    ExternalConditionWait,
+    LiteralBinding,
+    WebhookWait,
+)
 from tandem.domain.graph import Plan
 from tandem.domain.ids import (
     LOCAL_TENANT,
@@ -19,6 +25,7 @@ from tandem.domain.json import JsonValue
 from tandem.domain.lifecycle import RunState
 from tandem.domain.outcome import FailureClass
 from tandem.domain.run import Run
+from tandem.domain.signal import Signal, SignalKind
 from tandem.domain.view import RunView
 from tandem.testing.executor import Script, output_of
 
@@ -39,6 +46,34 @@ def gate_node(node_id: str, *depends_on: str, **fields: Any) -> dict[str, Any]:
 def timer_node(node_id: str, *depends_on: str, delay_ms: int = 1_000) -> dict[str, Any]:
     """Return a node that waits for a span."""
     wait = {"kind": "timer", "delay_ms": delay_ms}
+    return {"node_id": node_id, "depends_on": list(depends_on), "wait": wait}
+
+
+def condition_node(
+    node_id: str, *depends_on: str, key: str = "ready", **timeout: Any
+) -> dict[str, Any]:
+    """Return a node that waits for an external condition, for an hour unless `timeout` says."""
+    wait = {
+        "kind": "external_condition",
+        "condition_key": {"source": "literal", "value": key},
+        "timeout": {"expires_after_ms": 3_600_000} | timeout,
+    }
+    return {"node_id": node_id, "depends_on": list(depends_on), "wait": wait}
+
+
+def webhook_node(
+    node_id: str, *depends_on: str, event_id: str = "e1", **timeout: Any
+) -> dict[str, Any]:
+    """Return a node that waits for one delivery at the trigger `hook`."""
+    wait = {
+        "kind": "webhook",
+        "trigger_id": "hook",
+        "correlation": {
+            "field": "provider_event_id",
+            "value": {"source": "literal", "value": event_id},
+        },
+        "timeout": {"expires_after_ms": 3_600_000} | timeout,
+    }
     return {"node_id": node_id, "depends_on": list(depends_on), "wait": wait}
 
 
@@ -95,15 +130,66 @@ def random_story(random: Random) -> Story:
     scripts: dict[str, Script] = {}
     for number, name in enumerate(names):
         depends_on = random.sample(names[:number], min(number, random.choice((0, 1, 1, 2, 3))))
-        kind = random.choices(("body", "gate", "timer"), (8, 1, 1))[0]
+        kind = random.choices(("body", "gate", "timer", "signal"), (8, 1, 1, 1))[0]
         if kind == "gate":
-            nodes.append(gate_node(name, *depends_on))
+            nodes.append(_random_gate(random, name, depends_on))
+        elif kind == "signal":
+            nodes.append(_random_signal_wait(random, name, depends_on))
         elif kind == "timer":
             nodes.append(timer_node(name, *depends_on, delay_ms=random.choice((0, 50, 700))))
         else:
             node, scripts[name] = _random_body(random, name, depends_on)
             nodes.append(node)
     return Story(automation=automation(*nodes, parallel=random.choice((1, 2, 4))), scripts=scripts)
+
+
+def _random_gate(random: Random, name: str, depends_on: Sequence[str]) -> dict[str, Any]:
+    """Return a gate; what time does to it only tells somebody, so that it ends as decided."""
+    expiry = random.choice(
+        (
+            {},
+            {"expires_after_ms": 80, "on_expiry": "escalate", "escalate_to": "lead"},
+            {"expires_after_ms": 300, "on_expiry": "remind", "remind_every_ms": 120},
+            {"expires_after_ms": 864_000_000, "remind_every_ms": 90},
+        )
+    )
+    gate = {"required": True} | ({"expiry_policy": expiry} if expiry else {})
+    return gate_node(name, *depends_on, gate=gate)
+
+
+def _random_signal_wait(random: Random, name: str, depends_on: Sequence[str]) -> dict[str, Any]:
+    """Return a wait for something that only this node waits for."""
+    subject = f"{name}-{random.getrandbits(40)}"
+    timeout = random.choice(
+        (
+            {"expires_after_ms": 864_000_000},
+            {"expires_after_ms": 80, "on_timeout": "escalate", "escalate_to": "lead"},
+            {"expires_after_ms": 200, "on_timeout": "remind", "remind_every_ms": 150},
+        )
+    )
+    if random.random() < 0.5:
+        return webhook_node(name, *depends_on, event_id=subject, **timeout)
+    return condition_node(name, *depends_on, key=subject, **timeout)
+
+
+def signals_of(story: Story) -> dict[str, Signal]:
+    """Return what the waits of a story need, by node; each without its idempotency key."""
+    found: dict[str, Signal] = {}
+    for node in story.automation.flow.nodes:
+        match node.wait:
+            case ExternalConditionWait(condition_key=LiteralBinding(value=key)):
+                found[node.node_id] = Signal(
+                    kind=SignalKind.EXTERNAL_CONDITION, subject=str(key), idempotency_key=""
+                )
+            case WebhookWait(trigger_id=trigger, correlation=Correlation(value=value)):
+                if isinstance(value, LiteralBinding):
+                    found[node.node_id] = Signal(
+                        kind=SignalKind.WEBHOOK,
+                        subject=trigger,
+                        idempotency_key="",
+                        provider_event_id=str(value.value),
+                    )
+    return found
 
 
 def _random_body(

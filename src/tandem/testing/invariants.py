@@ -7,7 +7,7 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql.rows import ATTEMPT_BITS, NODE_BITS
-from tandem.domain.graph import Plan
+from tandem.domain.graph import Plan, PlanNode
 from tandem.domain.lifecycle import (
     DRIVEN,
     NODE_EVENTS,
@@ -22,7 +22,8 @@ from tandem.testing.executor import Bodies, Body
 
 E, N, S = RunEvent, NodeState, RunState
 _RESETTING = frozenset({E.RUN_RECOVERED, E.GATE_DECIDED})
-_GATE_ENDS = frozenset({E.GATE_DECIDED, E.GATE_EXPIRED})
+_GATE_ENDS = frozenset({E.GATE_DECIDED, E.GATE_TIMEOUT_RESUMED})
+_PARKINGS = frozenset({E.RUN_PARKED_AT_GATE, E.RUN_PARKED_ON_WAIT, E.RUN_PARKED_ON_BACKOFF})
 
 
 class Violation(AssertionError):
@@ -133,6 +134,9 @@ class Invariants:
             epoch = msgspec.json.decode(row["metadata"])["lease_epoch"]
             _must(epoch == replay.epoch + 1, f"{where}: epoch {epoch} after {replay.epoch}")
             replay.epoch = epoch
+        if event in _PARKINGS:
+            ready = [n.node_id for n in replay.plan.nodes if _is_ready(replay, n)]
+            _must(not ready, f"{where}: parked, although {ready} could run")
         if event in NODE_EVENTS and node_id is not None:
             self._follow_node(replay, event, node_id, where)
 
@@ -158,6 +162,9 @@ class Invariants:
         if event is E.NODE_COMPLETED and state is N.GATED:
             decided = any((end, node_id) in replay.in_change for end in _GATE_ENDS)
             _must(decided, f"{where}: past a gate that nobody decided")
+        if event is E.NODE_COMPLETED and state is N.WAITING:
+            woken = (E.WAIT_WOKEN, node_id) in replay.in_change
+            _must(woken, f"{where}: past a wait that nothing woke")
         if event is E.NODE_RESET:
             _must(bool(kinds & _RESETTING), f"{where}: nobody asked for the reset")
 
@@ -215,13 +222,16 @@ class Invariants:
             "SELECT node_no FROM gate WHERE run_no = ? AND status = 'open'", run["run_no"]
         )
         waits = self._find(
-            "SELECT node_no FROM wait WHERE run_no = ? AND status = 'waiting'", run["run_no"]
+            "SELECT * FROM wait WHERE run_no = ? AND status IN ('waiting', 'escalated')",
+            run["run_no"],
         )
         gated = sorted(n for n, state in enumerate(replay.nodes) if state is N.GATED)
         waiting = sorted(n for n, state in enumerate(replay.nodes) if state is N.WAITING)
         if status not in TERMINAL:
             _must(sorted(g["node_no"] for g in gates) == gated, f"{what}: gates {gates}")
             _must(sorted(w["node_no"] for w in waits) == waiting, f"{what}: waits {waits}")
+            for wait in waits:
+                self._compare_wait(wait, what)
         holder = run["engine_id"] is not None
         _must(holder == (status in DRIVEN), f"{what}: held by {run['engine_id']}")
         _must(
@@ -233,7 +243,7 @@ class Invariants:
             case S.AWAITING_APPROVAL:
                 _must(bool(gates), f"{what}: awaits a gate that is not open")
             case S.PAUSED if run["parked"]:
-                due = run["due_at_ms"] is not None
+                due = run["due_at_ms"] is not None or all(w["signal_key"] for w in waits)
                 _must(due and bool(waits), f"{what}: parked with nothing that wakes it")
             case S.COMPLETED | S.BLOCKED | S.FAILED | S.CANCELLED:
                 _must(run["due_at_ms"] is None, f"{what}: ended, but due")
@@ -244,6 +254,18 @@ class Invariants:
         if status in TERMINAL and run["cleanup"] is None:
             left = [b for b in self._bodies.live if b.spec.run_id == replay.run_id]
             _must(not left, f"{what}: bodies live on after its end: {[b.key for b in left]}")
+
+    def _compare_wait(self, wait: dict[str, Any], what: str) -> None:
+        """Check that something can wake the wait, and that it has not come already."""
+        has_waker = wait["due_at_ms"] is not None or bool(wait["signal_key"])
+        _must(has_waker, f"{what}: nothing can wake {wait['wait_id']}")
+        came = self._find(
+            "SELECT s.signal_no FROM signal_key AS k JOIN signal AS s USING (signal_no)"
+            " WHERE k.signal_key = ? AND s.received_at_ms >= ? AND s.open_after IS NULL",
+            wait["signal_key"],
+            wait["accepts_since_ms"],
+        )
+        _must(not came, f"{what}: {wait['wait_id']} waits for what came already: {came}")
 
     # Bodies
 
@@ -288,9 +310,19 @@ class Invariants:
         sql = "SELECT 1 FROM lifecycle_event WHERE change_id = ? LIMIT 1"
         return bool(self._find(sql, change_id))
 
+    def has_signal(self, signal_no: int) -> bool:
+        """Say whether a signal is on disk."""
+        return bool(self._find("SELECT 1 FROM signal WHERE signal_no = ?", signal_no))
+
     def runs(self) -> list[dict[str, Any]]:
         """Return the rows of all runs."""
         return self._find("SELECT * FROM run ORDER BY run_no")
+
+
+def _is_ready(replay: _Replay, plan_node: PlanNode) -> bool:
+    return replay.nodes[plan_node.node_no] is N.PENDING and all(
+        replay.nodes[number] is N.COMPLETED for number in plan_node.depends_on
+    )
 
 
 def _must(holds: bool, message: str) -> None:

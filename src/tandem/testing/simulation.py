@@ -24,15 +24,16 @@ from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.change import Change
 from tandem.domain.command import Cancel, Command, DecideGate, Pause, Recover, Resume
 from tandem.domain.errors import EngineError
-from tandem.domain.gates import GATE_EXPIRES_AFTER_MS
+from tandem.domain.gate_policy import GATE_EXPIRES_AFTER_MS
 from tandem.domain.ids import LOCAL_TENANT, ChangeId, RunId, TenantId
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import TERMINAL, RunState
 from tandem.domain.run import GatePurpose, GateStatus, Run
+from tandem.domain.signal import Signal
 from tandem.engine.engine import Engine, Limits
-from tandem.ports.store import NewRun
+from tandem.ports.store import Delivered, NewRun
 from tandem.testing.artifacts import MemoryArtifacts, NoFiles
-from tandem.testing.builders import Story, ending_of, random_story
+from tandem.testing.builders import Story, ending_of, random_story, signals_of
 from tandem.testing.clock import SimulatedClock
 from tandem.testing.executor import Bodies, Body, Script, ScriptedExecutor
 from tandem.testing.faults import Crashed, Fault, Faults, FaultyCommit
@@ -125,6 +126,15 @@ class WatchedStore(SqliteStore):
             change_id,
         )
 
+    async def deliver(
+        self, signal: Signal, *, tenant: TenantId, change_id: ChangeId, now_ms: int
+    ) -> Delivered:
+        """See `Store.deliver`."""
+        found = await super().deliver(signal, tenant=tenant, change_id=change_id, now_ms=now_ms)
+        if not self._invariants.has_signal(found.signal_no):
+            self.on_lie(f"signal {found.signal_no} was acknowledged and is not on disk")
+        return found
+
     async def _watch(self, answer: Coroutine[Any, Any, T], change_id: ChangeId) -> T:
         try:
             result = await answer
@@ -172,6 +182,7 @@ class World:
         self.is_calm = False
         self._born = 0
         self._jumped_ms = 0
+        self._sent = 0
         self.loop.set_exception_handler(self._callback_failed)
 
     def _draw_faults(self) -> Mapping[int, Fault]:
@@ -341,7 +352,7 @@ class World:
         living = self.living()
         runs = self.invariants.runs()
         what = self.random.choices(
-            ("kill", "stop", "jump", "command"), (2, 2, 1, 12 if runs else 0)
+            ("kill", "stop", "jump", "signal", "command"), (2, 2, 1, 2, 12 if runs else 0)
         )[0]
         if what == "jump":
             self.jump(self.random.choice((-HOUR_MS, HOUR_MS, -500, 500)))
@@ -351,6 +362,8 @@ class World:
             self.kill(self.random.choice(living))
         elif what == "stop":
             self.random.choice(living).stop.set()
+        elif what == "signal":
+            await self.signal(self.random.choice(living), self.random.random())
         elif what == "command":
             run_id = RunId(self.random.choice(runs)["run_id"])
             await self.command(self.random.choice(living), run_id, self._draw_command())
@@ -362,6 +375,18 @@ class World:
         """Ask something of a run; a refusal is an answer too."""
         with suppress(EngineDied, EngineError):
             await self.ask(process, lambda engine: engine.execute(run_id, command))
+
+    async def signal(self, process: EngineProcess, choice: float) -> None:
+        """Send what one of the waits needs, perhaps before there is such a wait."""
+        signals = [s for story in self.stories.values() for s in signals_of(story).values()]
+        if signals:
+            await self._send(process, signals[int(choice * len(signals))])
+
+    async def _send(self, process: EngineProcess, signal: Signal) -> None:
+        self._sent += 1
+        numbered = msgspec.structs.replace(signal, idempotency_key=f"key-{self._sent}")
+        with suppress(EngineDied, EngineError):
+            await self.ask(process, lambda engine: engine.signal(numbered))
 
     def jump(self, span_ms: int) -> None:
         """Set the wall clock; it is set right again when the world calms down."""
@@ -383,7 +408,9 @@ class World:
             if status is RunState.PAUSED and not row["parked"]:
                 await self.command(process, run_id, Resume())
             await self._decide_gates(process, run_id)
-            self._pass_time(row)
+            await self._send_signals(process, run_id)
+            if status is not RunState.AWAITING_APPROVAL:
+                self._pass_time(row)
         return ended
 
     async def _decide_gates(self, process: EngineProcess, run_id: RunId) -> None:
@@ -404,6 +431,17 @@ class World:
                     output=None if output is None else msgspec.json.encode(output),
                 )
             await self.command(process, run_id, command)
+
+    async def _send_signals(self, process: EngineProcess, run_id: RunId) -> None:
+        if process.store is None or not process.is_alive or run_id not in self.stories:
+            return
+        signals = signals_of(self.stories[run_id])
+        if not signals:
+            return
+        view = process.store.read(run_id, tenant=LOCAL_TENANT)
+        for wait in view.waits.values():
+            if wait.node_id in signals:
+                await self._send(process, signals[wait.node_id])
 
     def _pass_time(self, row: Mapping[str, Any]) -> None:
         """Let hours pass for a run that rests until a far moment; a gate's expiry is no such."""
@@ -513,7 +551,12 @@ class World:
 
 def commands_of(world: World) -> list[Command]:
     """Return what people may ask of the runs of this world."""
-    kinds: list[Command] = [Pause(), Resume(), DecideGate(decision="approve")]
+    kinds: list[Command] = [
+        Pause(),
+        Resume(),
+        DecideGate(decision="approve"),
+        DecideGate(decision="approve", transition_id="of another asking"),
+    ]
     if not world.gentle:
         kinds += [
             Cancel(),

@@ -19,7 +19,7 @@ import pytest
 
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
-from tandem.domain.command import Adopt, Cancel, DecideGate, Pause, Resume, Wake
+from tandem.domain.command import Adopt, Cancel, DecideGate, Pause, Recover, Resume, Wake
 from tandem.domain.driving import advance
 from tandem.domain.errors import (
     ChangeRefused,
@@ -41,11 +41,12 @@ from tandem.domain.ids import (
 )
 from tandem.domain.json import digest
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState
-from tandem.domain.outcome import Succeeded
+from tandem.domain.outcome import Failed, FailureClass, Succeeded
 from tandem.domain.run import AttemptEnd, GateStatus, Run
 from tandem.domain.settling import Settled
+from tandem.domain.signal import Signal, SignalKind
 from tandem.domain.view import RunView
-from tandem.ports.store import EngineRow, NewRun, RunFilter, Store
+from tandem.ports.store import Delivered, EngineRow, NewRun, RunFilter, Store
 
 NOW_MS = 1_700_000_000_000
 ENGINE_A = EngineId("engine-a")
@@ -102,6 +103,32 @@ def chain(length: int) -> list[dict[str, Any]]:
 
 GATE = [{"node_id": "ask", "gate": {"required": True}}]
 TIMER = [{"node_id": "later", "wait": {"kind": "timer", "delay_ms": 5_000}}]
+
+CONDITION: list[dict[str, Any]] = [
+    {
+        "node_id": "w",
+        "wait": {
+            "kind": "external_condition",
+            "condition_key": {"source": "literal", "value": "ready"},
+            "timeout": {"expires_after_ms": 5_000},
+        },
+    }
+]
+WEBHOOK: list[dict[str, Any]] = [
+    {
+        "node_id": "w",
+        "wait": {
+            "kind": "webhook",
+            "trigger_id": "hook",
+            "provider": "git",
+            "correlation": {
+                "field": "body_digest",
+                "value": {"source": "literal", "value": "d1"},
+            },
+            "timeout": {"expires_after_ms": 5_000},
+        },
+    }
+]
 
 
 class Scene:
@@ -183,6 +210,22 @@ class Scene:
         """Execute a command."""
         return await self.store.execute(
             RunId(run_id), command, tenant=tenant, change_id=self.change_id(), now_ms=now_ms
+        )
+
+    async def signal(
+        self,
+        subject: str,
+        key: str = "k1",
+        *,
+        tenant: TenantId = LOCAL_TENANT,
+        now_ms: int = NOW_MS,
+        kind: SignalKind = SignalKind.EXTERNAL_CONDITION,
+        **fields: Any,
+    ) -> Delivered:
+        """Deliver a signal."""
+        signal = Signal(kind=kind, subject=subject, idempotency_key=key, **fields)
+        return await self.store.deliver(
+            signal, tenant=tenant, change_id=self.change_id(), now_ms=now_ms
         )
 
     def get(self, run_id: str, *, tenant: TenantId = LOCAL_TENANT) -> Run:
@@ -444,6 +487,178 @@ class StoreSuite:
         )
         assert decided.gate.decision == "approve"
         assert scene.get("r1").status is RunState.QUEUED
+
+    async def test_decision_for_another_asking_is_written_and_refused(self, scene: Scene) -> None:
+        view = await scene.claimed("r1", GATE)
+        await scene.store.apply(scene.next(view))
+
+        wrong = DecideGate(decision="approve", transition_id="another")
+        change = await scene.execute("r1", wrong)
+
+        assert change.denial is not None
+        assert scene.events("r1")[-1] is RunEvent.GATE_GUARD_DENIED
+        (gate,) = scene.store.list_gates_of_run(RunId("r1"), tenant=LOCAL_TENANT)
+        assert (gate.status, gate.guard_denials) == (GateStatus.OPEN, 1)
+
+    async def test_gate_comes_back_as_it_was_written(
+        self, scene: Scene, open_store: OpenStore
+    ) -> None:
+        expiry = {"expires_after_ms": 5, "on_expiry": "escalate", "remind_every_ms": 2}
+        gate = {"required": True, "rework_targets": ["a"], "expiry_policy": expiry}
+        view = await scene.claimed("r1", [{"node_id": "ask", "gate": gate}])
+        await scene.store.apply(scene.next(view))
+
+        change = await scene.execute("r1", Wake(), now_ms=NOW_MS + 5)
+
+        kept = open_store().list_gates_of_run(RunId("r1"), tenant=LOCAL_TENANT)
+        assert list(kept) == list(change.gates)
+        assert kept[0].policy_state.escalated_at_ms == NOW_MS + 5
+        with pytest.raises(NotFound):
+            scene.store.list_gates_of_run(RunId("r1"), tenant=OTHER_TENANT)
+
+    async def test_late_decision_hears_who_won(self, scene: Scene) -> None:
+        view = await scene.claimed("r1", GATE)
+        await scene.store.apply(scene.next(view))
+        await scene.execute("r1", DecideGate(decision="approve", decided_by="eve"))
+
+        with pytest.raises(Refused) as late:
+            await scene.execute("r1", DecideGate(decision="cancel"))
+
+        assert late.value.details["winningDecision"]["decided_by"] == "eve"
+
+    # Signals
+
+    async def test_signal_wakes_the_wait_that_it_is_for(
+        self, scene: Scene, open_store: OpenStore
+    ) -> None:
+        view = await scene.claimed("r1", CONDITION)
+        await scene.store.apply(scene.next(view))
+        (waiting,) = scene.store.list_waits(tenant=LOCAL_TENANT, limit=10)
+        assert (waiting.run_id, waiting.wait.kind) == ("r1", "external_condition")
+
+        found = await scene.signal("ready")
+
+        assert found.is_new
+        assert [change.run.run_id for _, change in found.woken] == ["r1"]
+        assert scene.get("r1").status is RunState.QUEUED
+        assert scene.store.list_waits(tenant=LOCAL_TENANT, limit=10) == []
+        woken = open_store().find_woken_wait(RunId("r1"), "k1", tenant=LOCAL_TENANT)
+        assert woken is not None
+        assert woken.wait_id == waiting.wait.wait_id
+        nothing = scene.store.find_woken_wait(RunId("r1"), "k2", tenant=LOCAL_TENANT)
+        assert nothing is None
+
+    async def test_signal_that_came_first_wakes_the_wait_when_it_is_registered(
+        self, scene: Scene
+    ) -> None:
+        view = await scene.claimed("r1", CONDITION)
+        early = await scene.signal("ready")
+        assert (early.is_new, early.woken) == (True, ())
+
+        await scene.store.apply(scene.next(view))
+
+        assert scene.get("r1").status is RunState.QUEUED
+        assert RunEvent.WAIT_WOKEN_REQUEUED in scene.events("r1")
+
+    async def test_condition_said_before_the_run_was_created_is_not_its(self, scene: Scene) -> None:
+        await scene.signal("ready", now_ms=NOW_MS - 1)
+        view = await scene.claimed("r1", CONDITION)
+
+        await scene.store.apply(scene.next(view))
+
+        assert scene.get("r1").status is RunState.PAUSED
+
+    async def test_delivery_is_correlated_by_the_field_that_the_wait_names(
+        self, scene: Scene
+    ) -> None:
+        view = await scene.claimed("r1", WEBHOOK)
+        await scene.store.apply(scene.next(view))
+        delivery: dict[str, Any] = {"kind": SignalKind.WEBHOOK, "provider": "git"}
+
+        others: tuple[tuple[str, dict[str, Any]], ...] = (
+            ("k1", {"provider_event_id": "e1"}),
+            ("k2", {"body_digest": "d1", "provider": "hub"}),
+            ("k3", {"body_digest": "d2"}),
+        )
+        for key, fields in others:
+            found = await scene.signal("hook", key, **delivery | fields)
+            assert found.woken == ()
+        found = await scene.signal("hook", "k4", **delivery, body_digest="d1")
+
+        assert len(found.woken) == 1
+
+    async def test_same_signal_again_changes_nothing(self, scene: Scene) -> None:
+        first = await scene.signal("ready")
+        again = await scene.signal("ready", now_ms=NOW_MS + 9)
+
+        assert (again.is_new, again.signal_no) == (False, first.signal_no)
+        assert again.received_at_ms == NOW_MS
+        assert (await scene.signal("ready", "k2")).is_new
+
+    async def test_signal_of_another_tenant_wakes_nobody(self, scene: Scene) -> None:
+        view = await scene.claimed("r1", CONDITION)
+        await scene.store.apply(scene.next(view))
+
+        found = await scene.signal("ready", tenant=OTHER_TENANT)
+
+        assert found.woken == ()
+        assert scene.get("r1").status is RunState.PAUSED
+        assert scene.store.list_waits(tenant=OTHER_TENANT, limit=10) == []
+
+    async def test_signal_for_many_waits_goes_on_where_it_was_cut_off(self, scene: Scene) -> None:
+        for number in range(130):
+            view = await scene.claimed(f"r{number}", CONDITION)
+            await scene.store.apply(scene.next(view))
+
+        found = await scene.signal("ready")
+        assert (found.is_open, len(found.woken)) == (True, 100)
+        assert scene.store.list_open_signals(limit=10) == [found.signal_no]
+        rest = await scene.store.continue_delivery(
+            found.signal_no, change_id=scene.change_id(), now_ms=NOW_MS
+        )
+
+        assert (rest.is_open, len(rest.woken)) == (False, 30)
+        assert scene.store.list_open_signals(limit=10) == []
+        done = await scene.store.continue_delivery(
+            found.signal_no, change_id=scene.change_id(), now_ms=NOW_MS
+        )
+        assert done.woken == ()
+
+    async def test_wait_that_does_not_want_a_signal_holds_up_no_other(self, scene: Scene) -> None:
+        strict = [{**CONDITION[0], "wait": {**CONDITION[0]["wait"], "payload_schema": False}}]
+        for run_id, nodes in (("r1", strict), ("r2", CONDITION)):
+            view = await scene.claimed(run_id, nodes)
+            await scene.store.apply(scene.next(view))
+
+        found = await scene.signal("ready")
+
+        assert [change.run.run_id for _, change in found.woken] == ["r2"]
+        ((_, why),) = found.refused
+        assert "misses the schema" in why
+
+    async def test_signal_for_a_run_that_failed_counts_when_it_is_recovered(
+        self, scene: Scene
+    ) -> None:
+        view = await scene.claimed("r1", [*CONDITION, *chain(1)])
+        await scene.store.apply(scene.next(view))
+        failed = Failed(failure_class=FailureClass.OUTPUT_TOO_LARGE, message="too much")
+        await scene.store.apply(scene.next(view, Settled(node_no=1, number=1, outcome=failed)))
+        assert scene.get("r1").status is RunState.FAILED
+        found = await scene.signal("ready")
+        assert found.woken == ()
+
+        await scene.execute("r1", Recover())
+
+        loaded = await scene.store.load(RunId("r1"), tenant=LOCAL_TENANT)
+        assert loaded.node(0).state is NodeState.COMPLETED
+
+    async def test_old_signals_are_forgotten(self, scene: Scene) -> None:
+        await scene.signal("ready")
+        await scene.signal("ready", "k2", now_ms=NOW_MS + 10)
+
+        assert await scene.store.forget_signals(before_ms=NOW_MS, limit=10) == 0
+        assert await scene.store.forget_signals(before_ms=NOW_MS + 5, limit=10) == 1
+        assert (await scene.signal("ready")).is_new
 
     # Claims
 

@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "schema": ("automations", "schema"),
     "runs": ("runs", "runs"),
     "gates": ("gates", "gates"),
+    "waits": ("waits", "waits"),
     "doctor": ("upkeep", "doctor"),
     "db": ("upkeep", "db"),
 }

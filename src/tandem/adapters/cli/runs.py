@@ -114,6 +114,7 @@ def show(tools: Tools, run: str, as_json: bool) -> None:
         click.echo(f"{text.one_line(row.name or row.automation_id)}  {row.run_id}")
         summary.print_explanation(told)
         summary.print_times(told)
+        summary.print_decisions(told)
         click.echo()
         summary.print_nodes(told, nodes_max=summary.NODES_SHOWN_MAX)
         click.echo()

@@ -13,6 +13,7 @@ from tandem.adapters.cli.references import short_id
 from tandem.adapters.cli.tools import LocalStore
 from tandem.domain.change import NodeArtifact
 from tandem.domain.errors import EngineError
+from tandem.domain.gate_record import decision_record, pending_gate
 from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
 from tandem.domain.json import JsonValue, decode
 from tandem.domain.lifecycle import TERMINAL, NodeState, RunState
@@ -43,6 +44,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     view: RunView
     attempts: Sequence[Attempt]
     artifacts: Sequence[NodeArtifact]
+    gates: Sequence[Gate]
+    """Every asking of the run, open or over, oldest first."""
     holder: str
     now_ms: int
 
@@ -71,6 +74,7 @@ def read_story(store: LocalStore, host: Host, run_id: RunId, *, self_id: str = "
         view=view,
         attempts=store.list_attempts(run_id, tenant=LOCAL_TENANT),
         artifacts=store.list_artifacts(run_id, tenant=LOCAL_TENANT),
+        gates=store.list_gates_of_run(run_id, tenant=LOCAL_TENANT),
         holder=holder_state(store, host, run, self_id=self_id),
         now_ms=now_ms,
     )
@@ -125,11 +129,18 @@ def explain(story: Story) -> Explanation:
             return _explain_gates(story, done, resume)
         case S.PAUSED:
             if run.parked:
+                waits = story.view.waits.values()
+                signals = [w for w in waits if w.signal_key]
+                due = f", due {text.moment(run.due_at_ms)}" if run.due_at_ms is not None else ""
+                resolve = [
+                    shlex.join(["tandem", "waits", "resolve", name, "--node", w.node_id])
+                    for w in signals
+                ]
                 return Explanation(
-                    what=f"waiting for time; {done}",
-                    where=", ".join(f"node `{w.node_id}`" for w in story.view.waits.values()),
-                    why=f"{run.parked}, due {text.moment(run.due_at_ms)}",
-                    next=(resume,) if alone else (),
+                    what=f"waiting for {'a signal' if signals else 'time'}; {done}",
+                    where=", ".join(f"node `{w.node_id}`" for w in waits),
+                    why=f"{run.parked}{due}",
+                    next=(*resolve, resume) if alone else tuple(resolve),
                 )
             return Explanation(
                 what=f"paused; {done}",
@@ -262,6 +273,8 @@ def document(story: Story, artifacts: Artifacts, settings: Settings) -> dict[str
         ],
         "attempts": [{"node_id": ids[a.node_no], **text.plain(a)} for a in story.attempts],
         "gates": [text.plain(gate) for gate in view.gates.values()],
+        "awaiting_gate": _awaiting_gate(story),
+        "gate_history": [r for gate in story.gates if (r := decision_record(gate)) is not None],
         "waits": [text.plain(wait) for wait in view.waits.values()],
         "artifacts": [
             {"node_id": ids[a.node_no], "attempt": a.attempt, **text.plain(a.ref)}
@@ -270,6 +283,15 @@ def document(story: Story, artifacts: Artifacts, settings: Settings) -> dict[str
         "outputs": last_outputs(story, artifacts),
         "status_file": str(status_file(run, settings)),
     }
+
+
+def _awaiting_gate(story: Story) -> dict[str, Any] | None:
+    """Return the oldest open gate as the wire contract shows it."""
+    gates = sorted(story.view.gates.values(), key=lambda g: (g.requested_at_ms, g.gate_id))
+    if not gates:
+        return None
+    run = story.run
+    return pending_gate(gates[0], run_id=run.run_id, tenant=run.tenant, plan=story.view.plan)
 
 
 def is_unfinished(run: Run) -> bool:

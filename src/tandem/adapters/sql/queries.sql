@@ -23,10 +23,10 @@ UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq =
 INSERT INTO run (run_id, tenant, automation_id, name, definition_digest, trigger_type, status,
        last_change_id, epoch, owner, event_seq, created_at_ms, updated_at_ms, due_at_ms, parked,
        detail, stop_reason, pause_reason, resume_reason, inputs, workspace, nodes_total,
-       nodes_completed)
+       nodes_completed, started_by)
 VALUES (:run_id, :tenant, :automation_id, :name, :definition_digest, :trigger_type, :status,
        :last_change_id, 0, :owner, 1, :now_ms, :updated_at_ms, :due_at_ms, '', '', '', '', '',
-       :inputs, :workspace, :nodes_total, 0)
+       :inputs, :workspace, :nodes_total, 0, :started_by)
 RETURNING run_no;
 
 -- name: put_definition
@@ -60,18 +60,22 @@ UPDATE attempt SET ended_at_ms = :ended_at_ms, outcome = :outcome, failure_class
 -- name: put_gate
 -- One asking of a gate.
 INSERT OR REPLACE INTO gate (gate_id, run_no, node_no, node_id, instance, purpose, title,
-       instructions, decisions, requested_at_ms, expires_at_ms, on_expiry, status, decision, reason,
-       decided_by, decided_at_ms)
+       instructions, decisions, rework_targets, requested_at_ms, requested_by, expires_at_ms,
+       on_expiry, escalate_to, remind_every_ms, stale_after_ms, policy_state, reviewed_artifact,
+       guard_denials, status, decision, reason, decided_by, decided_at_ms)
 VALUES (:gate_id, :run_no, :node_no, :node_id, :instance, :purpose, :title, :instructions,
-       :decisions, :requested_at_ms, :expires_at_ms, :on_expiry, :status, :decision, :reason,
-       :decided_by, :decided_at_ms);
+       :decisions, :rework_targets, :requested_at_ms, :requested_by, :expires_at_ms, :on_expiry,
+       :escalate_to, :remind_every_ms, :stale_after_ms, :policy_state, :reviewed_artifact,
+       :guard_denials, :status, :decision, :reason, :decided_by, :decided_at_ms);
 
 -- name: put_wait
--- One wait for time.
+-- One wait for a moment or a signal.
 INSERT OR REPLACE INTO wait (wait_id, run_no, node_no, node_id, kind, due_at_ms, registered_at_ms,
-       status, ended_at_ms)
-VALUES (:wait_id, :run_no, :node_no, :node_id, :kind, :due_at_ms, :registered_at_ms, :status,
-       :ended_at_ms);
+       signal_key, accepts_since_ms, timeout_at_ms, on_timeout, escalate_to, remind_every_ms,
+       policy_state, status, idempotency_key, ended_at_ms)
+VALUES (:wait_id, :run_no, :node_no, :node_id, :kind, :due_at_ms, :registered_at_ms, :signal_key,
+       :accepts_since_ms, :timeout_at_ms, :on_timeout, :escalate_to, :remind_every_ms,
+       :policy_state, :status, :idempotency_key, :ended_at_ms);
 
 -- name: add_artifact
 -- A file or large output that an attempt left.
@@ -116,7 +120,87 @@ SELECT * FROM gate WHERE run_no = :run_no AND status = 'open' ORDER BY +requeste
 
 -- name: list_waits_of_run
 -- The waits of a run that are registered.
-SELECT * FROM wait WHERE run_no = :run_no AND status = 'waiting' ORDER BY due_at_ms, wait_id;
+SELECT * FROM wait WHERE run_no = :run_no AND status IN ('waiting', 'escalated')
+ ORDER BY registered_at_ms, wait_id;
+
+-- name: list_settled_gates_of_run
+-- The newest gates of a run that are over, for whoever decides too late.
+SELECT * FROM gate WHERE run_no = :run_no AND status IN ('decided', 'expired', 'withdrawn')
+ ORDER BY decided_at_ms DESC, +requested_at_ms DESC, gate_id DESC LIMIT :limit;
+
+-- name: list_all_gates_of_run
+-- Every asking of a run; the plus as in `list_gates_of_run`.
+SELECT * FROM gate WHERE run_no = :run_no ORDER BY +requested_at_ms, gate_id;
+
+-- name: list_waits
+-- Open waits of one tenant with their runs, oldest first; those of ended runs are not shown.
+SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status, w.*
+  FROM wait AS w JOIN run AS r ON r.run_no = w.run_no
+ WHERE w.status = :status AND r.tenant = :tenant AND r.finished_at_ms IS NULL
+ ORDER BY w.registered_at_ms LIMIT :limit;
+
+-- name: find_wait
+-- The wait of a run that a key has woken already.
+SELECT * FROM wait WHERE run_no = :run_no AND idempotency_key = :idempotency_key
+   AND status = 'woken' ORDER BY ended_at_ms DESC LIMIT :limit;
+
+-- name: add_signal
+-- Keep a signal; no row means that it was accepted before.
+INSERT INTO signal (tenant, kind, subject, idempotency_key, received_at_ms, signal, open_after)
+VALUES (:tenant, :kind, :subject, :idempotency_key, :received_at_ms, :signal, '')
+ON CONFLICT (tenant, kind, subject, idempotency_key) DO NOTHING RETURNING signal_no;
+
+-- name: find_signal
+-- A signal that was accepted.
+SELECT * FROM signal WHERE tenant = :tenant AND kind = :kind AND subject = :subject
+   AND idempotency_key = :idempotency_key;
+
+-- name: get_signal
+-- A signal by its number.
+SELECT * FROM signal WHERE signal_no = :signal_no;
+
+-- name: add_signal_key
+-- A key by which waits find a signal.
+INSERT INTO signal_key (signal_key, signal_no) VALUES (:signal_key, :signal_no);
+
+-- name: list_signal_keys
+-- The keys of a signal.
+SELECT signal_key FROM signal_key WHERE signal_no = :signal_no;
+
+-- name: list_waits_for_signal
+-- Open waits that a signal may be for, after a place; those of ended runs find it when they go on.
+SELECT w.wait_id, w.run_no FROM wait AS w
+ WHERE w.signal_key = :signal_key AND w.signal_key <> '' AND w.wait_id > :after
+   AND w.status IN ('waiting', 'escalated')
+ ORDER BY w.wait_id LIMIT :limit;
+
+-- name: list_signals_for_wait
+-- Kept signals that a wait may have come for, oldest first.
+SELECT s.* FROM signal_key AS k JOIN signal AS s ON s.signal_no = k.signal_no
+ WHERE k.signal_key = :signal_key AND s.received_at_ms >= :accepts_since_ms
+ ORDER BY k.signal_no LIMIT :limit;
+
+-- name: mark_signal
+-- How far the waits of a signal were looked at; null when all were.
+UPDATE signal SET open_after = :open_after WHERE signal_no = :signal_no;
+
+-- name: list_open_signals
+-- Signals whose waits were not all looked at.
+SELECT signal_no FROM signal WHERE open_after IS NOT NULL AND signal_no > :after_no
+ ORDER BY signal_no LIMIT :limit;
+
+-- name: list_old_signals
+-- Signals that have been kept long enough.
+SELECT signal_no FROM signal WHERE received_at_ms < :before_ms
+ ORDER BY received_at_ms LIMIT :limit;
+
+-- name: remove_signal_keys
+-- Forget the keys of a signal.
+DELETE FROM signal_key WHERE signal_no = :signal_no;
+
+-- name: remove_signal
+-- Forget a signal.
+DELETE FROM signal WHERE signal_no = :signal_no;
 
 -- name: list_artifacts_of_run
 -- What the attempts of a run left.
@@ -125,7 +209,8 @@ SELECT node_no, attempt, ref FROM artifact WHERE run_no = :run_no ORDER BY artif
 -- name: list_gates
 -- Gates of one tenant with their runs, oldest first; an open gate of a run that has ended can be
 -- decided only after a recovery, so it is not shown before that.
-SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status, g.*
+SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status,
+       r.started_by, g.*
   FROM gate AS g JOIN run AS r ON r.run_no = g.run_no
  WHERE g.status = :status AND r.tenant = :tenant
    AND (g.status <> 'open' OR r.finished_at_ms IS NULL)
@@ -133,7 +218,8 @@ SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status, g.*
 
 -- name: list_gates_in_run
 -- Gates of one run of a tenant, oldest first; the plus as in `list_gates_of_run`.
-SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status, g.*
+SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status,
+       r.started_by, g.*
   FROM run AS r JOIN gate AS g ON g.run_no = r.run_no
  WHERE g.status = :status AND r.tenant = :tenant AND r.run_id = :run_id
  ORDER BY +g.requested_at_ms LIMIT :limit;

@@ -7,7 +7,7 @@ import msgspec
 
 from tandem.domain.change import Change
 from tandem.domain.ids import NodeId, RunId, attempt_id
-from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, Run, Wait
+from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, PolicyState, Run, Wait
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -15,7 +15,18 @@ T = TypeVar("T")
 NODE_BITS = 20
 ATTEMPT_BITS = 12
 _encode = msgspec.json.encode
-_JSON_COLUMNS = ("inputs", "last_failure", "output_ref", "repair", "failure", "decisions")
+_JSON_COLUMNS = (
+    "inputs",
+    "last_failure",
+    "output_ref",
+    "repair",
+    "failure",
+    "decisions",
+    "rework_targets",
+    "policy_state",
+    "reviewed_artifact",
+)
+_UNTOUCHED = PolicyState()
 
 
 def node_run_id(run_no: int, node_no: int) -> int:
@@ -132,9 +143,17 @@ def gate_row(run_no: int, gate: Gate) -> Row:
         gate.title,
         gate.instructions,
         _encode(gate.decisions).decode(),
+        _json(gate.rework_targets),
         gate.requested_at_ms,
+        gate.requested_by,
         gate.expires_at_ms,
-        str(gate.on_expiry),
+        gate.on_expiry,
+        gate.escalate_to,
+        gate.remind_every_ms,
+        gate.stale_after_ms,
+        _policy_state(gate.policy_state),
+        _json(gate.reviewed_artifact),
+        gate.guard_denials,
         gate.status.value,
         gate.decision,
         gate.reason,
@@ -153,9 +172,21 @@ def wait_row(run_no: int, wait: Wait) -> Row:
         wait.kind,
         wait.due_at_ms,
         wait.registered_at_ms,
+        wait.signal_key,
+        wait.accepts_since_ms,
+        wait.timeout_at_ms,
+        wait.on_timeout,
+        wait.escalate_to,
+        wait.remind_every_ms,
+        _policy_state(wait.policy_state),
         wait.status.value,
+        wait.idempotency_key,
         wait.ended_at_ms,
     )
+
+
+def _policy_state(state: PolicyState) -> str | None:
+    return None if state == _UNTOUCHED else _json(state)
 
 
 def event_row(run_no: int, event: LifecycleEvent) -> Row:

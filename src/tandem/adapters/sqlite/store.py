@@ -18,6 +18,7 @@ from tandem.adapters.sqlite.connection import (
     open_connection,
     refuse_network_file_system,
 )
+from tandem.adapters.sqlite.signals import Deliver, ForgetSignals
 from tandem.adapters.sqlite.tables import Found, Tables, fetch
 from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.adapters.sqlite.writer import CommitTimes, Writer
@@ -38,11 +39,20 @@ from tandem.domain.errors import (
     NotFound,
     StoreUnavailable,
 )
-from tandem.domain.ids import ChangeId, EngineId, RunId, TenantId
+from tandem.domain.ids import LOCAL_TENANT, ChangeId, EngineId, RunId, TenantId
 from tandem.domain.lifecycle import RunState
-from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run
+from tandem.domain.run import OPEN_WAITS, Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
+from tandem.domain.signal import Signal
 from tandem.domain.view import RunView
-from tandem.ports.store import EngineRow, Held, NewRun, OpenGate, RunFilter
+from tandem.ports.store import (
+    Delivered,
+    EngineRow,
+    Held,
+    NewRun,
+    OpenGate,
+    OpenWait,
+    RunFilter,
+)
 
 _NUMBER_MAX = 2**62
 _IN_STATUS = {
@@ -142,6 +152,7 @@ class SqliteStore:
             trigger_type=new.trigger_type,
             last_change_id=new.change_id,
             owner=new.owner,
+            started_by=new.started_by,
             event_seq=1,
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
@@ -178,6 +189,25 @@ class SqliteStore:
             ClaimRuns(engine_id, limit, own_only, now_ms, new_change_id())
         )
         return [view for view, _ in claimed]
+
+    async def deliver(
+        self, signal: Signal, *, tenant: TenantId, change_id: ChangeId, now_ms: int
+    ) -> Delivered:
+        """See `Store.deliver`."""
+        return await self._writer.submit(Deliver(tenant, signal, 0, change_id, now_ms))
+
+    async def continue_delivery(
+        self, signal_no: int, *, change_id: ChangeId, now_ms: int
+    ) -> Delivered:
+        """See `Store.continue_delivery`."""
+        write = Deliver(LOCAL_TENANT, None, signal_no, change_id, now_ms)
+        return await self._writer.submit(write)
+
+    async def forget_signals(self, *, before_ms: int, limit: int) -> int:
+        """See `Store.forget_signals`."""
+        if not self._find("list_old_signals", before_ms, 1):
+            return 0  # without a transaction: there is nothing most of the time
+        return await self._writer.submit(ForgetSignals(before_ms, limit))
 
     # Loading
 
@@ -283,10 +313,49 @@ class SqliteStore:
                 automation_id=row["automation_id"],
                 name=row["name"],
                 run_status=RunState(row["run_status"]),
-                gate=_gate(row),
+                started_by=row["started_by"],
+                gate=rows.gate_of(_without_run(row)),
             )
             for row in found
         ]
+
+    def list_gates_of_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Gate]:
+        """See `Store.list_gates_of_run`."""
+        run = self.find_run(run_id, tenant=tenant)
+        if run is None:
+            raise NotFound(f"there is no run {run_id}")
+        return [rows.gate_of(row) for row in self._find("list_all_gates_of_run", run.run_no)]
+
+    def list_waits(self, *, tenant: TenantId, limit: int) -> Sequence[OpenWait]:
+        """See `Store.list_waits`."""
+        found = [
+            row
+            for status in OPEN_WAITS
+            for row in self._find("list_waits", status.value, tenant, limit)
+        ]
+        found.sort(key=lambda row: (row["registered_at_ms"], row["wait_id"]))
+        return [
+            OpenWait(
+                run_id=RunId(row["of_run"]),
+                automation_id=row["automation_id"],
+                name=row["name"],
+                run_status=RunState(row["run_status"]),
+                wait=rows.wait_of(_without_run(row)),
+            )
+            for row in found[:limit]
+        ]
+
+    def find_woken_wait(
+        self, run_id: RunId, idempotency_key: str, *, tenant: TenantId
+    ) -> Wait | None:
+        """See `Store.find_woken_wait`."""
+        run = self.find_run(run_id, tenant=tenant)
+        found = self._find("find_wait", run.run_no, idempotency_key, 1) if run else []
+        return rows.wait_of(found[0]) if found else None
+
+    def list_open_signals(self, *, limit: int) -> Sequence[int]:
+        """See `Store.list_open_signals`."""
+        return [row["signal_no"] for row in self._find("list_open_signals", 0, limit)]
 
     def list_due(self, *, now_ms: int, limit: int) -> Sequence[tuple[TenantId, RunId]]:
         """See `Store.list_due`."""
@@ -340,9 +409,11 @@ class SqliteStore:
         return [text for row in found for text in row.values() if text != "ok"]
 
 
-def _gate(row: Mapping[str, Any]) -> Gate:
-    hidden = ("of_run", "automation_id", "name", "run_status")
-    return rows.gate_of({key: value for key, value in row.items() if key not in hidden})
+_OF_THE_RUN = ("of_run", "automation_id", "name", "run_status", "started_by")
+
+
+def _without_run(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in _OF_THE_RUN}
 
 
 def _prepare_folder(path: Path) -> None:

@@ -18,6 +18,8 @@ from tandem.domain.run import LifecycleEvent, Run
 from tandem.domain.view import RunView
 
 _PLANS_MAX = 256
+_SETTLED_GATES_MAX = 200
+"""A decision that is late by more askings than these hears only that its gate is not open."""
 
 Found = list[dict[str, Any]]
 
@@ -52,6 +54,7 @@ class Tables:
                 msgspec.json.encode(run.inputs).decode(),
                 run.workspace,
                 run.nodes_total,
+                run.started_by,
             ),
         ).fetchall()
         run_no = int(inserted[0][0])
@@ -107,8 +110,15 @@ class Tables:
         """Say whether the event `seq` of a run came from this change."""
         return bool(fetch(connection, self.sql["has_event"], (run_id, change_id, seq)))
 
-    def load(self, connection: apsw.Connection, run_id: RunId, tenant: TenantId) -> RunView:
-        """Load a run; the caller has begun a transaction.
+    def load(
+        self,
+        connection: apsw.Connection,
+        run_id: RunId,
+        tenant: TenantId,
+        *,
+        settled_gates: bool = False,
+    ) -> RunView:
+        """Load a run, with the gates that are over only if asked; a transaction has begun.
 
         Raises:
             NotFound: no such run for this tenant.
@@ -116,7 +126,12 @@ class Tables:
         found = fetch(connection, self.sql["find_run"], (run_id, tenant))
         if not found:
             raise NotFound(f"there is no run {run_id}; `tandem runs list` shows the ones there are")
-        return self._view(connection, rows.run_of(found[0]))
+        view = self._view(connection, rows.run_of(found[0]))
+        if settled_gates:
+            values = (view.run.run_no, _SETTLED_GATES_MAX)
+            over = fetch(connection, self.sql["list_settled_gates_of_run"], values)
+            view.settled_gates = tuple(map(rows.gate_of, over))
+        return view
 
     def load_by_no(self, connection: apsw.Connection, run_no: int) -> RunView:
         """Load a run that must exist by its number."""

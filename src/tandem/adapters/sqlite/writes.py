@@ -6,9 +6,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import apsw
 import msgspec
 
+from tandem.adapters.sqlite.signals import Deliver, ForgetSignals, catch_up
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.domain.change import Change
-from tandem.domain.command import Claim, Command
+from tandem.domain.command import Claim, Command, DecideGate
 from tandem.domain.decision import decide
 from tandem.domain.errors import EngineError
 from tandem.domain.ids import ChangeId, EngineId, RunId, TenantId
@@ -80,6 +81,8 @@ class Apply(msgspec.Struct, frozen=True, tag=True):
     def perform(self, tables: Tables, connection: apsw.Connection) -> None:
         """See `Write`."""
         tables.write(connection, self.change)
+        if self.change.waits:
+            catch_up(tables, connection, self.change, self.change.run.updated_at_ms)
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: None) -> bool:
         """See `Write`."""
@@ -100,9 +103,11 @@ class Execute(msgspec.Struct, frozen=True, tag=True):
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> Change:
         """See `Write`."""
-        view = tables.load(connection, self.run_id, self.tenant)
+        late = isinstance(self.command, DecideGate)
+        view = tables.load(connection, self.run_id, self.tenant, settled_gates=late)
         change = decide(view, self.command, change_id=self.change_id, now_ms=self.now_ms)
         tables.write(connection, change)
+        catch_up(tables, connection, change, self.now_ms)
         return change
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: Change | None) -> bool:
@@ -225,7 +230,17 @@ class ReadVersion(msgspec.Struct, frozen=True, tag=True):
         return msgspec.msgpack.decode(raw, type=int)
 
 
-AnyWrite = Create | Apply | Execute | ClaimRuns | PutEngine | RemoveEngine | ReadVersion
+AnyWrite = (
+    Create
+    | Apply
+    | Execute
+    | ClaimRuns
+    | Deliver
+    | ForgetSignals
+    | PutEngine
+    | RemoveEngine
+    | ReadVersion
+)
 
 
 def data_version(connection: apsw.Connection) -> int:
