@@ -38,8 +38,22 @@ WAYS = {
     "list_waits_of_run": ["wait_of_run (run_no=? AND status=?)"],
     "list_artifacts_of_run": ["artifact_of_run (run_no=?)"],
     "list_gates": ["gate_of_status (status=?)"],
-    "list_claimable_own": ["run_queue (owner=? AND due_at_ms<?)"],
-    "list_claimable": ["run_queue (owner=? AND due_at_ms<?)", "run_queue (owner>?)"],
+    "next_lane": ["run_queue (lane>?)"],
+    "list_due_of_lane": ["run_queue (lane=? AND due_at_ms>? AND due_at_ms<?)"],
+    "refuse_run": ["run USING INTEGER PRIMARY KEY"],
+    "wake_blocked": ["run_blocked (resource_key=?)", "run USING INTEGER PRIMARY KEY"],
+    "find_blocked": ["run_blocked (resource_key=?)"],
+    "has_waker_for": ["run_blocked (resource_key=?)"],
+    "next_blocking_key": ["run_blocked (resource_key>?)"],
+    "count_driven": ["run_held (engine_id>?)"],
+    "count_driven_by_engine": ["run_held (engine_id>?)"],
+    "count_under_key": ["run_concurrency (concurrency_key=?)"],
+    "list_under_key": ["run_concurrency (concurrency_key=?)"],
+    "count_queued": ["run_queue (lane>?)", "run_blocked (resource_key>?)"],
+    "find_lock_of_path": ["sqlite_autoindex_workspace_lock_1 (path=?)"],
+    "release_workspace": ["sqlite_autoindex_workspace_lock_2 (run_no=?)"],
+    "list_throttles": ["sqlite_autoindex_provider_throttle_1 (tenant=?)"],
+    "forget_throttles": ["sqlite_autoindex_provider_throttle_1 (tenant=?)"],
     "list_due": ["run_parked (due_at_ms<?)"],
     "next_due": ["run_due (due_at_ms>?)"],
     "list_runs": ["run_of_tenant (tenant=? AND run_no<?)"],
@@ -51,11 +65,23 @@ WAYS = {
 }
 """The way into the table that each statement has to take."""
 
-PAGED = ("list_runs", "list_runs_of_status", "list_runs_of_automation", "list_events", "list_due")
+PAGED = (
+    "next_lane",
+    "list_due_of_lane",
+    "next_blocking_key",
+    "find_blocked",
+    "list_runs",
+    "list_runs_of_status",
+    "list_runs_of_automation",
+    "list_events",
+    "list_due",
+)
 """Their order comes from the index: with a limit they stop after a page."""
 
 INDEXES = {
-    "run_queue": "list_claimable",
+    "run_queue": "next_lane",
+    "run_blocked": "wake_blocked",
+    "run_concurrency": "count_under_key",
     "run_parked": "list_due",
     "run_due": "next_due",
     "run_of_tenant": "list_runs",

@@ -8,6 +8,7 @@ from typing import Self
 
 import msgspec
 
+from tandem.domain.admission import holds_keys, needs_of
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
 from tandem.domain.command import Adopt, Command, Own, Panic, ProcessesEnded, Wake
@@ -57,6 +58,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of one engine; spans in milliseconds, sizes in bytes."""
 
     runs_max: int = 8
+    runs_total_max: int | None = None
+    """How many runs all engines of the store may drive for this one to take another."""
+    labels: tuple[str, ...] = ()
+    """What this engine has; it takes only runs whose required labels are among these."""
     lease_ms: int = 30_000
     inline_bytes_max: int = 16 * 1024
     output_bytes_max: int = 16 * 1024 * 1024
@@ -89,6 +94,7 @@ class Engine:
         self.store = store
         self.limits = limits or Limits()
         self._executor = executor
+        self._files = files
         self._host = host
         self._clock = clock
         self._ids = ids
@@ -119,7 +125,14 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         row = self._host.enter(self.engine_id, self._woken)
-        self._row = msgspec.structs.replace(row, lease_until_ms=self._lease_until_ms())
+        self._row = msgspec.structs.replace(
+            row,
+            lease_until_ms=self._lease_until_ms(),
+            labels=self.limits.labels,
+            runs_max=self.limits.runs_max,
+            runs_total_max=self.limits.runs_total_max,
+            own_only=self.limits.own_only,
+        )
         try:
             await self.store.put_engine(self._row)
         except BaseException:
@@ -206,10 +219,17 @@ class Engine:
 
         Raises:
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
+            MissingReference: the concurrency key names an input that is not given.
             StoreUnavailable: nothing was written.
         """
         plan, document = self._plan(automation)
         given = fill_inputs(automation.inputs, inputs or {})
+        needs = needs_of(
+            automation,
+            tenant=tenant,
+            inputs=given,
+            real_path=self._files.real_path(workspace) if workspace else "",
+        )
         change_id = self.new_change_id()
         run = await self.store.create_run(
             NewRun(
@@ -222,6 +242,7 @@ class Engine:
                 workspace=workspace,
                 trigger_type=trigger_type,
                 owner=self.engine_id if owned else None,
+                needs=needs,
             ),
             now_ms=self._clock.now_ms(),
         )
@@ -352,9 +373,11 @@ class Engine:
         views = await self.store.claim(
             self.engine_id,
             limit=free,
-            own_only=self.limits.own_only,
             now_ms=self._clock.now_ms(),
             new_change_id=self.new_change_id,
+            own_only=self.limits.own_only,
+            labels=self.limits.labels,
+            runs_total_max=self.limits.runs_total_max,
         )
         for view in views:
             self._drive(view)
@@ -413,6 +436,10 @@ class Engine:
         return woken
 
     def _announce(self, view: RunView, change: Change) -> None:
+        run = view.run
+        if change.moved and (run.lock_path or run.concurrency_key) and not holds_keys(run):
+            # What it held is free: another engine may have the run that waits for it.
+            self._host.wake_others()
         for listener in self._listeners:
             listener(view, change)
 
@@ -458,6 +485,8 @@ class Engine:
             # the dead engine and is tried again with the next turn.
             with suppress(EngineError):
                 await self.recover()
+                if await self.store.wake_freed(now_ms=self._clock.now_ms(), limit=SWEEP_LIMIT):
+                    self._work.set()
             await self._clock.sleep(SWEEP_MS)
 
     async def recover(self) -> int:

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from tandem.domain.admission import Needs
 from tandem.domain.change import Change
 from tandem.domain.command import Command
 from tandem.domain.graph import Plan
@@ -28,10 +29,15 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     workspace: str
     trigger_type: str
     owner: EngineId | None
+    needs: Needs = Needs()
 
 
 class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine as the store knows it. `lock_path` is the file whose lock dies with it."""
+    """One engine as the store knows it. `lock_path` is the file whose lock dies with it.
+
+    `labels` are what it has, `runs_max` is how many runs it drives at once, `runs_total_max` how
+    many all engines may drive for it to take another. With `own_only` it takes runs of its own.
+    """
 
     engine_id: EngineId
     host: str
@@ -40,6 +46,10 @@ class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     lock_path: str
     started_at_ms: int
     lease_until_ms: int
+    labels: tuple[str, ...] = ()
+    runs_max: int = 0
+    runs_total_max: int | None = None
+    own_only: bool = False
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,14 +122,29 @@ class Store(Protocol):
         engine_id: EngineId,
         *,
         limit: int,
-        own_only: bool,
         now_ms: int,
         new_change_id: Callable[[], ChangeId],
+        own_only: bool = False,
+        labels: Sequence[str] = (),
+        runs_total_max: int | None = None,
     ) -> Sequence[RunView]:
-        """Claim up to `limit` due runs, oldest first, and return them ready to be driven.
+        """Claim up to `limit` due runs and return them ready to be driven.
 
-        Runs that another living engine owns are left alone, with `own_only` all but its own. No
-        run is ever claimed by two engines; each claim raises the run's epoch.
+        Tenants take turns, within one the oldest comes first. Runs that another living engine owns
+        are left alone, with `own_only` all but its own; so are runs that need a label which is not
+        among `labels`. With `runs_total_max` all engines together never hold more. No run is ever
+        claimed by two engines; each claim raises the run's epoch and takes its workspace.
+
+        A run that cannot be claimed now is passed over, however many there are: its row says what
+        stands in the way (`domain.admission`), and it is looked at again when that is gone.
+        """
+        ...
+
+    async def wake_freed(self, *, now_ms: int, limit: int) -> int:
+        """Put runs back into the queue that wait for a key which is free; return how many.
+
+        A net: whoever frees a key wakes the first of those who wait for it with the same change.
+        Each call looks at the next `limit` keys.
         """
         ...
 

@@ -8,6 +8,7 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
+from tandem.adapters.sqlite import keys
 from tandem.domain.automation import parse_document
 from tandem.domain.change import Change
 from tandem.domain.errors import ChangeRefused, LeaseLost, NotFound, StoreError
@@ -52,6 +53,11 @@ class Tables:
                 msgspec.json.encode(run.inputs).decode(),
                 run.workspace,
                 run.nodes_total,
+                run.queued_at_ms,
+                run.lock_path,
+                run.concurrency_key,
+                run.concurrency_limit,
+                msgspec.json.encode(run.labels).decode(),
             ),
         ).fetchall()
         run_no = int(inserted[0][0])
@@ -89,6 +95,10 @@ class Tables:
             execute(sql["add_artifact"], (run_no, left.node_no, left.attempt, ref))
         for event in change.events:
             execute(sql["add_event"], rows.event_row(run_no, event))
+        for throttle in change.throttles:
+            keys.record_throttle(connection, sql, change.run, throttle)
+        if change.moved:
+            keys.follow(connection, sql, change)
 
     def _refusal(self, connection: apsw.Connection, change: Change) -> ChangeRefused | LeaseLost:
         run_id = change.run.run_id
