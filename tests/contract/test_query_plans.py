@@ -61,6 +61,7 @@ WAYS = {
     "list_runs_of_automation": ["run_of_automation (tenant=? AND automation_id=? AND run_no<?)"],
     "list_runs_of_automation_in_status": ["run_of_automation (tenant=? AND automation_id=?"],
     "list_events": ["lifecycle_event_1 (run_no=? AND seq>?)"],
+    "list_newest_events": ["lifecycle_event_1 (run_no=?)"],
     "list_held": ["run_held (engine_id=?)", "run_owned (owner=?)", "run_cleanup (cleanup=?)"],
 }
 """The way into the table that each statement has to take."""
@@ -74,6 +75,7 @@ PAGED = (
     "list_runs_of_status",
     "list_runs_of_automation",
     "list_events",
+    "list_newest_events",
     "list_due",
 )
 """Their order comes from the index: with a limit they stop after a page."""

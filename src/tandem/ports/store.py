@@ -1,18 +1,19 @@
 """The port of the store: the one place where the state of runs lives."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
-from tandem.domain.admission import Needs
+from tandem.domain.admission import Lock, Needs
 from tandem.domain.change import Change
 from tandem.domain.command import Command
 from tandem.domain.graph import Plan
 from tandem.domain.ids import AutomationId, ChangeId, EngineId, RunId, TenantId
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunState
-from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run
+from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
+from tandem.domain.standing import Holder
 from tandem.domain.view import RunView
 
 
@@ -83,6 +84,44 @@ class OpenGate(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     run_status: RunState
     gate: Gate
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """One run and what may hold it, read as one picture.
+
+    `throttles` are those of providers that the run still needs. `holders` are some of the runs
+    that have its concurrency key, `claims` is how many there are without itself. `events` are the
+    newest ones, newest first.
+    """
+
+    run: Run
+    gates: Sequence[Gate]
+    waits: Sequence[Wait]
+    events: Sequence[LifecycleEvent]
+    throttles: Mapping[str, int]
+    lock: Lock | None
+    holders: Sequence[Holder]
+    claims: int
+
+
+class LaneCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many queued runs are alike; `reason` is what is stored of them, empty for none."""
+
+    labels: tuple[str, ...]
+    owner: EngineId | None
+    reason: str
+    is_due: bool
+    runs: int
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """The queue of all tenants and what was counted; `waits_ms` are those of the newest claims."""
+
+    active_runs: int
+    lanes: Sequence[LaneCount]
+    admitted_total: int
+    completed_total: int
+    waits_ms: Sequence[int]
 
 
 class Store(Protocol):
@@ -186,6 +225,22 @@ class Store(Protocol):
 
     def next_due_at_ms(self) -> int | None:
         """Return when the next run is due, queued or parked; None when none is."""
+        ...
+
+    def read_standing(self, run_id: RunId, *, tenant: TenantId, now_ms: int) -> Standing:
+        """Return a run and what may hold it.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        ...
+
+    def read_queue(self, *, now_ms: int) -> Queue:
+        """Return the queue of all tenants, counted, and what was counted of admissions."""
+        ...
+
+    def count_driven(self) -> Mapping[EngineId, int]:
+        """Return how many runs each engine drives; engines that drive none are left out."""
         ...
 
     async def put_engine(self, engine: EngineRow) -> None:

@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "schema": ("automations", "schema"),
     "runs": ("runs", "runs"),
     "gates": ("gates", "gates"),
+    "scheduler": ("scheduler", "scheduler"),
     "doctor": ("upkeep", "doctor"),
     "db": ("upkeep", "db"),
 }

@@ -195,7 +195,7 @@ SELECT count(*) FROM run WHERE engine_id IS NOT NULL;
 
 -- name: count_driven_by_engine
 -- How many runs each engine drives.
-SELECT engine_id, count(*) FROM run WHERE engine_id IS NOT NULL GROUP BY engine_id;
+SELECT engine_id, count(*) AS runs FROM run WHERE engine_id IS NOT NULL GROUP BY engine_id;
 
 -- name: count_under_key
 -- How many runs with this concurrency key are driven, or have processes that may still live.
@@ -312,6 +312,10 @@ SELECT * FROM run WHERE tenant = :tenant AND automation_id = :automation_id AND 
 -- The events of a run after a number.
 SELECT e.* FROM lifecycle_event AS e
  WHERE e.run_no = :run_no AND e.seq > :after_seq ORDER BY e.seq LIMIT :limit;
+
+-- name: list_newest_events
+-- The newest events of a run, newest first.
+SELECT * FROM lifecycle_event WHERE run_no = :run_no ORDER BY seq DESC LIMIT :limit;
 
 -- name: put_engine
 -- The row of a live engine.

@@ -19,6 +19,7 @@ from tandem.adapters.sqlite.connection import (
     open_connection,
     refuse_network_file_system,
 )
+from tandem.adapters.sqlite.standing import read_queue, read_standing
 from tandem.adapters.sqlite.tables import Found, Tables, fetch
 from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.adapters.sqlite.writer import CommitTimes, Writer
@@ -45,7 +46,7 @@ from tandem.domain.ids import ChangeId, EngineId, RunId, TenantId
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run
 from tandem.domain.view import RunView
-from tandem.ports.store import EngineRow, Held, NewRun, OpenGate, RunFilter
+from tandem.ports.store import EngineRow, Held, NewRun, OpenGate, Queue, RunFilter, Standing
 
 _NUMBER_MAX = 2**62
 _IN_STATUS = {
@@ -324,6 +325,37 @@ class SqliteStore:
         """See `Store.next_due_at_ms`."""
         found = self._find("next_due")
         return int(found[0]["due_at_ms"]) if found else None
+
+    # Waiting
+
+    def read_standing(self, run_id: RunId, *, tenant: TenantId, now_ms: int) -> Standing:
+        """See `Store.read_standing`."""
+        try:
+            self._reader.execute("BEGIN")
+            try:
+                return read_standing(
+                    self._tables, self._reader, run_id, tenant=tenant, now_ms=now_ms
+                )
+            finally:
+                self._reader.execute("COMMIT")
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+
+    def read_queue(self, *, now_ms: int) -> Queue:
+        """See `Store.read_queue`."""
+        try:
+            self._reader.execute("BEGIN")
+            try:
+                return read_queue(self._tables, self._reader, now_ms=now_ms)
+            finally:
+                self._reader.execute("COMMIT")
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+
+    def count_driven(self) -> Mapping[EngineId, int]:
+        """See `Store.count_driven`."""
+        found = self._find("count_driven_by_engine")
+        return {EngineId(row["engine_id"]): row["runs"] for row in found}
 
     # Engines
 
