@@ -261,7 +261,7 @@ def find_place(
     full = [engine for engine in able if _is_full(engine, engines)]
     if len(full) == len(able):
         return _full(able, engines)
-    whose = f"its owner, engine {owner}" if owners else "an engine"
+    whose = f"its owner, engine {owner}," if owners else "an engine"
     return Place(
         kind=K.NOTHING,
         sentence=f"nothing holds it: {whose} is about to claim it",
