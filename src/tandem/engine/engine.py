@@ -1,7 +1,7 @@
 """The engine: admits runs, claims those that are due, drives them, and takes over from the dead."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
@@ -11,7 +11,16 @@ import msgspec
 from tandem.domain.admission import holds_keys, needs_of
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
-from tandem.domain.command import Adopt, Command, Own, Panic, ProcessesEnded, Wake
+from tandem.domain.command import (
+    Adopt,
+    Command,
+    Own,
+    Panic,
+    ProcessesEnded,
+    Recover,
+    Resume,
+    Wake,
+)
 from tandem.domain.errors import (
     EngineError,
     InvalidAutomation,
@@ -220,6 +229,7 @@ class Engine:
         Raises:
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
             MissingReference: the concurrency key names an input that is not given.
+            Refused: it is to be owned, and needs a label that this engine has not.
             StoreUnavailable: nothing was written.
         """
         plan, document = self._plan(automation)
@@ -230,6 +240,8 @@ class Engine:
             inputs=given,
             real_path=self._files.real_path(workspace) if workspace else "",
         )
+        if owned:
+            self._refuse_unlabelled(needs.labels)
         change_id = self.new_change_id()
         run = await self.store.create_run(
             NewRun(
@@ -261,6 +273,8 @@ class Engine:
             Refused: its state does not allow it; nothing was written.
             StoreUnavailable: nothing was written.
         """
+        if isinstance(command, Resume | Recover) and command.owner == self.engine_id:
+            self._refuse_unlabelled(self._run(run_id, tenant).labels)
         change = await self.store.execute(
             run_id,
             command,
@@ -291,6 +305,8 @@ class Engine:
             Refused: an engine that lives drives the run, or has it for itself.
         """
         run = self._run(run_id, tenant)
+        if own:
+            self._refuse_unlabelled(run.labels)
         holder = run.engine_id or run.cleanup
         freed = holder is not None and holder != self.engine_id
         if holder is not None and freed:
@@ -307,6 +323,17 @@ class Engine:
                 self._refuse_living(run_id, other)
         await self.execute(run_id, Own(engine_id=self.engine_id, former=run.owner), tenant=tenant)
         return True
+
+    def _refuse_unlabelled(self, labels: Sequence[str]) -> None:
+        """Refuse to have a run for this engine alone which it could never claim."""
+        missing = sorted(set(labels) - set(self.limits.labels))
+        if missing:
+            raise Refused(
+                f"the run needs an engine with the label {', '.join(missing)}, which this one has "
+                "not; set TANDEM_ENGINE_LABELS if it has, or leave the run to another engine "
+                "(`--detach`)",
+                code="labels_missing",
+            )
 
     def _run(self, run_id: RunId, tenant: TenantId) -> Run:
         run = self.store.find_run(run_id, tenant=tenant)
