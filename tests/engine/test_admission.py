@@ -14,10 +14,9 @@ from tandem.domain.ids import LOCAL_TENANT
 from tandem.domain.run import QueueReason, Run
 from tandem.domain.standing import Reason, ReasonKind
 from tandem.domain.template import MissingReference
-from tandem.engine.reasons import scheduler_metrics, why
 from tandem.settings import Settings
 from tandem.wiring import Parts, open_engine
-from tests.engine.conftest import WAIT_S, call
+from tests.engine.conftest import WAIT_S, Bench, call
 
 
 def automation(**fields: Any) -> Any:
@@ -61,9 +60,7 @@ async def waits_for(parts: Parts, run: Run, reason: QueueReason) -> Run:
 
 
 def reason_of(parts: Parts, run: Run) -> Reason:
-    engine = parts.engine
-    now_ms = engine._clock.now_ms()
-    return why(parts.store, engine._host, run.run_id, tenant=LOCAL_TENANT, now_ms=now_ms)
+    return parts.engine.why(run.run_id)
 
 
 async def test_single_mode_drives_one_run_at_a_time(tmp_path: Path) -> None:
@@ -164,16 +161,12 @@ async def test_run_waits_for_an_engine_with_its_label(tmp_path: Path) -> None:
         run = await parts.engine.start(automation(resources={"labels": ["gpu"]}))
         found = reason_of(parts, run)
         assert (found.kind, found.missing) == (ReasonKind.NO_ENGINE, ("gpu",))
-        metrics = scheduler_metrics(
-            parts.store, parts.engine._host, now_ms=parts.engine._clock.now_ms()
-        )
+        metrics = parts.engine.scheduler_metrics()
         assert metrics.queued_runs_by_reason == {"no_engine": 1}
 
         async with opened(tmp_path, body, labels=("eu", "gpu")):
             assert await ended(parts, run) == "completed"
-        metrics = scheduler_metrics(
-            parts.store, parts.engine._host, now_ms=parts.engine._clock.now_ms()
-        )
+        metrics = parts.engine.scheduler_metrics()
         assert (metrics.admitted_total, metrics.completed_total) == (1, 1)
 
 
@@ -211,3 +204,11 @@ async def test_definition_that_can_be_read_again_is_run(tmp_path: Path) -> None:
         connection.execute("UPDATE definition SET document = substr(document, 2)")
         assert await ended(parts, run) == "completed"
     connection.close()
+
+
+async def test_why_in_python(bench: Bench) -> None:
+    run = await bench.start({"node_id": "ask", "gate": {"required": True}})
+    await bench.rest(run)
+
+    assert run.why().kind is ReasonKind.GATE
+    assert "`ask`" in run.why().sentence

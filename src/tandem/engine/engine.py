@@ -8,7 +8,7 @@ from typing import Self
 
 import msgspec
 
-from tandem.domain.admission import holds_keys, needs_of
+from tandem.domain.admission import Metrics, holds_keys, needs_of
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
 from tandem.domain.command import (
@@ -42,7 +42,9 @@ from tandem.domain.inputs import fill_inputs
 from tandem.domain.json import JsonObject, digest
 from tandem.domain.lifecycle import DRIVEN, TERMINAL
 from tandem.domain.run import Run
+from tandem.domain.standing import Reason
 from tandem.domain.view import RunView
+from tandem.engine import reasons
 from tandem.engine.attempts import AttemptRunner
 from tandem.engine.driver import Driver
 from tandem.engine.runnable import unrunnable
@@ -323,6 +325,19 @@ class Engine:
                 self._refuse_living(run_id, other)
         await self.execute(run_id, Own(engine_id=self.engine_id, former=run.owner), tenant=tenant)
         return True
+
+    def why(self, run_id: RunId, *, tenant: TenantId = LOCAL_TENANT) -> Reason:
+        """Return why a run stands still, or by whom it is driven.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        now_ms = self._clock.now_ms()
+        return reasons.why(self.store, self._host, run_id, tenant=tenant, now_ms=now_ms)
+
+    def scheduler_metrics(self) -> Metrics:
+        """Return what the schedulers of all engines have done and have to do."""
+        return reasons.scheduler_metrics(self.store, self._host, now_ms=self._clock.now_ms())
 
     def _refuse_unlabelled(self, labels: Sequence[str]) -> None:
         """Refuse to have a run for this engine alone which it could never claim."""
