@@ -38,6 +38,7 @@ WAYS = {
     "list_waits_of_run": ["wait_of_run (run_no=? AND status=?)"],
     "list_artifacts_of_run": ["artifact_of_run (run_no=?)"],
     "list_gates": ["gate_of_status (status=?)"],
+    "has_due_run": ["run_due (due_at_ms<?)"],
     "next_lane": ["run_queue (lane>?)"],
     "list_due_of_lane": ["run_queue (lane=? AND due_at_ms>? AND due_at_ms<?)"],
     "refuse_run": ["run USING INTEGER PRIMARY KEY"],

@@ -208,9 +208,8 @@ class Claimant(msgspec.Struct, frozen=True, kw_only=True):
     def takes(self, lane: Lane, *, known: Iterable[EngineId]) -> bool:
         """Say whether runs of this lane are for this engine.
 
-        Runs of an owner are for that engine as long as it is `known` to the store. A person who
-        asked this engine for a run wants it here, whatever the labels say of other engines; still
-        it must have what the run needs.
+        Runs of an owner are for that engine as long as it is `known` to the store; the owner too
+        must have what the run needs.
         """
         if not set(lane.labels) <= set(self.labels):
             return False

@@ -141,6 +141,10 @@ SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status, g.*
  WHERE g.status = :status AND r.tenant = :tenant AND r.run_id = :run_id
  ORDER BY +g.requested_at_ms LIMIT :limit;
 
+-- name: has_due_run
+-- Whether any queued run is due; an engine that rests asks nothing else.
+SELECT 1 FROM run WHERE due_at_ms <= :now_ms AND +status = 'queued' LIMIT 1;
+
 -- name: next_lane
 -- The next lane of queued runs that wait for a moment, in order.
 SELECT lane FROM run WHERE status = 'queued' AND due_at_ms IS NOT NULL AND lane > :after

@@ -57,6 +57,8 @@ class AdmissionPass:
 
     def run(self, *, limit: int, change_id: ChangeId) -> list[Claimed]:
         """Claim up to `limit` runs; tenants take turns, and within one the oldest comes first."""
+        if not self._rows("has_due_run", self._now_ms):
+            return []
         (state,) = self._find("get_admission")
         places = admission.free_places(
             limit, driven=self._driven(), runs_total_max=self._claimant.runs_total_max
