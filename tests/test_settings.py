@@ -19,6 +19,20 @@ def test_every_field_is_a_setting_and_has_a_default() -> None:
     assert {setting.field for setting in SETTINGS} == fields
 
 
+def test_mode_and_labels() -> None:
+    settings = read_settings(
+        {
+            "TANDEM_SCHEDULER_MODE": "single",
+            "TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS": "5",
+            "TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS_TOTAL": "9",
+            "TANDEM_ENGINE_LABELS": " gpu, eu,,gpu ",
+        }
+    )
+    assert (settings.runs_at_once, settings.runs_total_max) == (1, 9)
+    assert settings.labels == ("eu", "gpu")
+    assert (Settings(runs_max=5).runs_at_once, Settings().runs_total_max) == (5, None)
+
+
 def test_values_come_from_the_environment_and_say_so() -> None:
     settings = read_settings({"TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS": "3"})
     assert settings.runs_max == 3
@@ -38,6 +52,8 @@ def test_the_lease_is_clamped(given: str, expected: int) -> None:
     [
         ("TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS", "0"),
         ("TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS", "many"),
+        ("TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS_TOTAL", "0"),
+        ("TANDEM_SCHEDULER_MODE", "double"),
         ("TANDEM_STORE_SYNCHRONOUS", "OFF"),
         ("TANDEM_STATE_DIR", " "),
         ("TANDEM_PROCESS_ISOLATION", "none"),

@@ -19,6 +19,7 @@ from tandem.domain.lifecycle import NodeState, RunState
 from tandem.domain.run import LifecycleEvent, Wait
 from tandem.domain.run import Run as RunRow
 from tandem.domain.signal import Signal, SignalKind
+from tandem.domain.standing import Reason
 from tandem.engine.waiting import is_at_rest, is_ended
 from tandem.settings import Settings, read_settings
 from tandem.wiring import Parts, open_engine
@@ -71,6 +72,10 @@ class Run:
     def detail(self) -> str:
         """What it is doing, or why it stopped, in one sentence."""
         return self.row.detail
+
+    def why(self) -> Reason:
+        """Return what the run waits for, since when, who has it, and what would free it."""
+        return self._parts.engine.why(self.run_id)
 
     async def wait(self) -> RunState:
         """Wait for the end of the run and of everything it started."""

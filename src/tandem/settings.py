@@ -66,6 +66,10 @@ def _folder(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
+def _labels(text: str) -> tuple[str, ...]:
+    return tuple(sorted({label.strip() for label in text.split(",")} - {""}))
+
+
 SETTINGS: Final = (
     Setting(
         field="state_dir",
@@ -95,6 +99,30 @@ SETTINGS: Final = (
         unit="runs",
         sentence="How many runs one engine drives at once.",
         parse=_whole(1, 100_000),
+    ),
+    Setting(
+        field="runs_total_max",
+        name="TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS_TOTAL",
+        unit="runs",
+        sentence="How many runs all engines of the store drive at once, as far as this engine adds "
+        "to them; without it only each engine's own number counts.",
+        parse=_whole(1, 1_000_000),
+    ),
+    Setting(
+        field="mode",
+        name="TANDEM_SCHEDULER_MODE",
+        unit="",
+        sentence="`single` drives one run at a time, with all checks of admission; `multi` as many "
+        "as TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS says.",
+        parse=_one_of("single", "multi"),
+    ),
+    Setting(
+        field="labels",
+        name="TANDEM_ENGINE_LABELS",
+        unit="",
+        sentence="What this engine has, as a list with commas (`gpu,eu`); runs that need a label "
+        "(`resources.labels`) are driven only where it is.",
+        parse=_labels,
     ),
     Setting(
         field="synchronous",
@@ -185,6 +213,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str = ""
     lease_ms: int = 30_000
     runs_max: int = 8
+    runs_total_max: int | None = None
+    mode: str = "multi"
+    labels: tuple[str, ...] = ()
     synchronous: str = "FULL"
     writer: str = "auto"
     status_writer: str = "auto"
@@ -197,6 +228,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     isolation: str = "auto"
     stop_grace_ms: int = 2_000
     sources: Mapping[str, str] = {}
+
+    @property
+    def runs_at_once(self) -> int:
+        """How many runs this engine drives at once, by its number and its mode."""
+        return 1 if self.mode == "single" else self.runs_max
 
     @property
     def store_path(self) -> Path:

@@ -89,7 +89,9 @@ async def open_engine(
                 ids=RandomIds(),
                 scratch_root=str(settings.state_dir / "scratch"),
                 limits=Limits(
-                    runs_max=settings.runs_max,
+                    runs_max=settings.runs_at_once,
+                    runs_total_max=settings.runs_total_max,
+                    labels=settings.labels,
                     lease_ms=settings.lease_ms,
                     inline_bytes_max=settings.inline_bytes_max,
                     output_bytes_max=settings.output_bytes_max,

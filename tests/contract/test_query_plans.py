@@ -53,8 +53,23 @@ WAYS = {
     "remove_signal_keys": ["signal_key_of (signal_no=?)"],
     "list_artifacts_of_run": ["artifact_of_run (run_no=?)"],
     "list_gates": ["gate_of_status (status=?)"],
-    "list_claimable_own": ["run_queue (owner=? AND due_at_ms<?)"],
-    "list_claimable": ["run_queue (owner=? AND due_at_ms<?)", "run_queue (owner>?)"],
+    "has_due_run": ["run_due (due_at_ms<?)"],
+    "next_lane": ["run_queue (lane>?)"],
+    "list_due_of_lane": ["run_queue (lane=? AND due_at_ms>? AND due_at_ms<?)"],
+    "refuse_run": ["run USING INTEGER PRIMARY KEY"],
+    "wake_blocked": ["run_blocked (resource_key=?)", "run USING INTEGER PRIMARY KEY"],
+    "find_blocked": ["run_blocked (resource_key=?)"],
+    "has_waker_for": ["run_blocked (resource_key=?)"],
+    "next_blocking_key": ["run_blocked (resource_key>?)"],
+    "count_driven": ["run_held (engine_id>?)"],
+    "count_driven_by_engine": ["run_held (engine_id>?)"],
+    "count_under_key": ["run_concurrency (concurrency_key=?)"],
+    "list_under_key": ["run_concurrency (concurrency_key=?)"],
+    "count_queued": ["run_queue (lane>?)", "run_blocked (resource_key>?)"],
+    "find_lock_of_path": ["sqlite_autoindex_workspace_lock_1 (path=?)"],
+    "release_workspace": ["sqlite_autoindex_workspace_lock_2 (run_no=?)"],
+    "list_throttles": ["sqlite_autoindex_provider_throttle_1 (tenant=?)"],
+    "forget_throttles": ["sqlite_autoindex_provider_throttle_1 (tenant=?)"],
     "list_due": ["run_parked (due_at_ms<?)"],
     "next_due": ["run_due (due_at_ms>?)"],
     "list_runs": ["run_of_tenant (tenant=? AND run_no<?)"],
@@ -62,15 +77,29 @@ WAYS = {
     "list_runs_of_automation": ["run_of_automation (tenant=? AND automation_id=? AND run_no<?)"],
     "list_runs_of_automation_in_status": ["run_of_automation (tenant=? AND automation_id=?"],
     "list_events": ["lifecycle_event_1 (run_no=? AND seq>?)"],
+    "list_newest_events": ["lifecycle_event_1 (run_no=?)"],
     "list_held": ["run_held (engine_id=?)", "run_owned (owner=?)", "run_cleanup (cleanup=?)"],
 }
 """The way into the table that each statement has to take."""
 
-PAGED = ("list_runs", "list_runs_of_status", "list_runs_of_automation", "list_events", "list_due")
+PAGED = (
+    "next_lane",
+    "list_due_of_lane",
+    "next_blocking_key",
+    "find_blocked",
+    "list_runs",
+    "list_runs_of_status",
+    "list_runs_of_automation",
+    "list_events",
+    "list_newest_events",
+    "list_due",
+)
 """Their order comes from the index: with a limit they stop after a page."""
 
 INDEXES = {
-    "run_queue": "list_claimable",
+    "run_queue": "next_lane",
+    "run_blocked": "wake_blocked",
+    "run_concurrency": "count_under_key",
     "run_parked": "list_due",
     "run_due": "next_due",
     "run_of_tenant": "list_runs",

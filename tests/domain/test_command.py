@@ -322,6 +322,18 @@ def test_rework_resets_what_the_gate_looked_at_and_asks_again() -> None:
     assert tale.node("b").attempts == 2
 
 
+def test_rework_leaves_what_is_asked_elsewhere_open() -> None:
+    tale = Tale(
+        python_node("a"), gate_node("g", "a"), gate_node("h"), timer_node("t", delay_ms=50)
+    ).claim()
+    tale.succeed("a")
+
+    tale.command(DecideGate(decision="rework", node_id=NodeId("g")))
+
+    assert [gate.node_id for gate in tale.open_gates()] == ["h"]
+    assert [wait.node_id for wait in tale.waits_left()] == ["t"]
+
+
 def test_rework_goes_back_to_the_declared_nodes() -> None:
     gate = {"required": True, "rework_targets": ["a", "gone"]}
     tale = Tale(

@@ -120,6 +120,20 @@ def test_run_in_which_only_backoffs_are_left_is_queued_until_the_earliest() -> N
     assert tale.run.due_at_ms == tale.now_ms + 300
 
 
+def test_backoff_names_its_node_as_the_key_that_it_waits_for() -> None:
+    tale = Tale(retrying("a", delay_ms=500), retrying("b", delay_ms=300)).claim()
+    tale.now_ms = 2_000
+    tale.fail("a")
+    tale.fail("b")
+
+    assert tale.status is RunState.QUEUED
+    assert tale.run.resource_key == "automation://simulated/runs/run/nodes/b"
+    assert (tale.run.queued_at_ms, tale.run.due_at_ms) == (2_000, 2_300)
+    tale.now_ms = 2_300
+    tale.claim()
+    assert (tale.run.resource_key, tale.run.queued_at_ms) == ("", None)
+
+
 def test_node_that_fails_for_good_lets_what_runs_land_and_fails_the_run() -> None:
     tale = Tale(
         retrying("a", attempts=1), python_node("b"), python_node("c", "b"), python_node("d")

@@ -8,16 +8,17 @@ import msgspec
 import pytest
 
 from tandem.adapters.sql.statements import load_statements
+from tandem.adapters.sqlite import keys, writes
 from tandem.adapters.sqlite import store as store_module
-from tandem.adapters.sqlite import writes
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.store import SqliteStore
-from tandem.domain import claiming, driving, waits
+from tandem.domain import admission, claiming, driving, waits
 from tandem.domain.change import Change
 from tandem.domain.command import Claim
 from tandem.domain.decision import decide
 from tandem.domain.draft import Draft
 from tandem.domain.ids import ChangeId, RunId, TenantId
+from tandem.domain.lifecycle import DRIVEN
 from tandem.domain.run import Wait
 from tandem.engine.driver import Driver
 from tandem.engine.engine import Engine
@@ -238,6 +239,32 @@ def woken_waits_leave_their_run_parked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(waits, "wake", wake)
 
 
+def freed_keys_wake_nobody(patch: pytest.MonkeyPatch) -> None:
+    """Whoever frees a workspace or a place leaves those who wait for it to the net."""
+    patch.setattr(keys, "wake", lambda *_args, **_how: 0)
+
+
+def cancelled_runs_let_go_of_their_workspace(patch: pytest.MonkeyPatch) -> None:
+    """A run that is being ended holds nothing, though its processes live."""
+    patch.setattr(keys, "holds_keys", lambda run: run.status in DRIVEN)
+
+
+def nested_workspaces_do_not_meet(patch: pytest.MonkeyPatch) -> None:
+    """Only the very same path is in the way."""
+    patch.setattr(keys, "paths_around", lambda path: (path,))
+    patch.setattr(keys, "range_inside", lambda _path: ("", ""))
+
+
+def claims_do_not_count_each_other(patch: pytest.MonkeyPatch) -> None:
+    """Every run believes to be the only one under its concurrency key."""
+    patch.setattr(keys, "count_claims", lambda *_args: 0)
+
+
+def places_are_those_of_the_engine_alone(patch: pytest.MonkeyPatch) -> None:
+    """What other engines drive is not counted."""
+    patch.setattr(admission, "free_places", lambda limit, **_facts: limit)
+
+
 MUTANTS: tuple[Patch, ...] = (
     waits_do_not_look_for_signals_that_came_before,
     woken_waits_leave_their_run_parked,
@@ -255,6 +282,11 @@ MUTANTS: tuple[Patch, ...] = (
     outcomes_are_dropped_on_refusal,
     claims_are_cut_off_at_the_stop,
     failed_commits_are_never_looked_up,
+    freed_keys_wake_nobody,
+    cancelled_runs_let_go_of_their_workspace,
+    nested_workspaces_do_not_meet,
+    claims_do_not_count_each_other,
+    places_are_those_of_the_engine_alone,
 )
 
 

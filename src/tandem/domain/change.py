@@ -26,6 +26,13 @@ class Denial(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, Any] = {}
 
 
+class Throttle(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider asked to be left alone until `until_ms`."""
+
+    provider: str
+    until_ms: int
+
+
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One step: the row of the run after it, and every row that it adds or replaces.
 
@@ -45,5 +52,6 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     gates: tuple[Gate, ...] = ()
     waits: tuple[Wait, ...] = ()
     artifacts: tuple[NodeArtifact, ...] = ()
+    throttles: tuple[Throttle, ...] = ()
     events: tuple[LifecycleEvent, ...] = ()
     denial: Denial | None = None

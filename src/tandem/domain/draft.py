@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tandem.domain.change import Change, Denial, NodeArtifact
+from tandem.domain.change import Change, Denial, NodeArtifact, Throttle
 from tandem.domain.errors import Refused
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, GateId, NodeId, WaitId
@@ -50,6 +50,7 @@ class Draft:
         self.attempts_ended: list[Attempt] = []
         self.artifacts: list[NodeArtifact] = []
         self.denial: Denial | None = None
+        self.throttles: list[Throttle] = []
         self.events: list[LifecycleEvent] = []
         self.moved = False
         self._deps: dict[int, int] = {}
@@ -191,7 +192,10 @@ class Draft:
         run.last_change_id = self.change_id
         run.updated_at_ms = self.now_ms
         if run.status is not RunState.QUEUED:
-            run.queue_reason = None
+            run.queued_at_ms = run.queue_reason = None
+            run.resource_key = run.rate_limited_provider = ""
+        elif before.status is not RunState.QUEUED:
+            run.queued_at_ms = self.now_ms
         if run.status not in DRIVEN:
             run.engine_id = None
         if run.status is not RunState.PAUSED:
@@ -214,5 +218,6 @@ class Draft:
             waits=tuple(self.waits.values()),
             artifacts=tuple(self.artifacts),
             denial=self.denial,
+            throttles=tuple(self.throttles),
             events=tuple(self.events),
         )

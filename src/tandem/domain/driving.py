@@ -170,6 +170,7 @@ def _park_or_finish(draft: Draft) -> None:
     if backoff:
         run.due_at_ms = earliest_due_ms(draft)
         run.queue_reason = QueueReason.RETRY_BACKOFF
+        run.resource_key = _backoff_key(draft, backoff)
         return draft.happen(E.RUN_PARKED_ON_BACKOFF, metadata={"due_at_ms": run.due_at_ms})
     if draft.open_waits():
         return attention.park_on_waits(draft)
@@ -182,6 +183,13 @@ def _park_or_finish(draft: Draft) -> None:
     # Only a graph with a cycle comes here; a run never waits without a reason.
     run.detail = "flow deadlock: no runnable nodes"
     return draft.happen(E.RUN_FAILED, reason=run.detail)
+
+
+def _backoff_key(draft: Draft, backoff: set[int]) -> str:
+    """Name the first backoff to end, as run-lifecycle 3.6 does."""
+    first = min(backoff, key=lambda n: (draft.node(n).due_at_ms or 0, n))
+    run, node_id = draft.run, draft.plan.nodes[first].node_id
+    return f"automation://{run.automation_id}/runs/{run.run_id}/nodes/{node_id}"
 
 
 def _names(draft: Draft, state: NodeState) -> list[str]:

@@ -45,7 +45,8 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """The body ended badly.
 
     `message` is one line for a person, at most 500 characters; `detail` is the tail of what the
-    body printed. `retry_after_ms` is a span that the other side asked for.
+    body printed. `retry_after_ms` is a span that the other side asked for; `provider` names that
+    side (`http:<host>`, or the provider of a model), so that other runs leave it alone too.
     """
 
     failure_class: FailureClass
@@ -53,6 +54,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     detail: str = ""
     exit_code: int | None = None
     retry_after_ms: int | None = None
+    provider: str = ""
 
 
 class NeedsRepair(msgspec.Struct, frozen=True, kw_only=True, tag="needs_repair"):

@@ -22,9 +22,18 @@ from tandem.domain.lifecycle import NodeState, RunEvent, RunState, StopKind
 
 
 class QueueReason(StrEnum):
-    """Why a queued run is not claimed yet."""
+    """Why a queued run is not claimed yet (design section 5); checked in this order.
+
+    `capacity` and `no_engine` are told when somebody asks, they are never stored.
+    """
 
     RETRY_BACKOFF = "retry_backoff"
+    DEFINITION_UNREADABLE = "definition_unreadable"
+    RATE_LIMIT = "rate_limit"
+    WORKSPACE_LOCK = "workspace_lock"
+    CONCURRENCY = "concurrency"
+    CAPACITY = "capacity"
+    NO_ENGINE = "no_engine"
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +52,10 @@ class Run(msgspec.Struct, kw_only=True):
     wake it while it is parked. `owner` is the engine that created the run for itself; while that
     engine lives nobody else claims it. `cleanup` is the engine whose processes may still be alive
     after the run was stopped. `event_seq` is the number of the newest lifecycle event.
+
+    `queued_at_ms` is since when the run waits in the queue. A queued run without `due_at_ms` waits
+    until `resource_key` is free. `lock_path` is the workspace that it has to itself while it is
+    driven, `labels` are what its engine must have.
     """
 
     run_no: int = 0
@@ -66,7 +79,10 @@ class Run(msgspec.Struct, kw_only=True):
     started_at_ms: int | None = None
     finished_at_ms: int | None = None
     due_at_ms: int | None = None
+    queued_at_ms: int | None = None
     queue_reason: QueueReason | None = None
+    resource_key: str = ""
+    rate_limited_provider: str = ""
     parked: str = ""
     """What wakes a paused run that waits for time or a signal; empty when a person paused it."""
     detail: str = ""
@@ -77,6 +93,10 @@ class Run(msgspec.Struct, kw_only=True):
     last_failure: Failure | None = None
     inputs: dict[str, Any] = msgspec.field(default_factory=dict)
     workspace: str = ""
+    lock_path: str = ""
+    concurrency_key: str = ""
+    concurrency_limit: int = 0
+    labels: tuple[str, ...] = ()
     nodes_total: int = 0
     nodes_completed: int = 0
 

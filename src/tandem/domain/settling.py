@@ -6,7 +6,7 @@ import msgspec
 
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.asking import ask_for_outcome
-from tandem.domain.change import NodeArtifact
+from tandem.domain.change import NodeArtifact, Throttle
 from tandem.domain.completion import complete, end_attempt
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
@@ -93,6 +93,9 @@ def _settle_repair(
 
 def _settle_failure(draft: Draft, plan_node: PlanNode, node: NodeRun, outcome: Failed) -> None:
     reason = outcome.message[:REASON_CHARS_MAX]
+    if outcome.provider and outcome.retry_after_ms:
+        until_ms = draft.now_ms + outcome.retry_after_ms
+        draft.throttles.append(Throttle(provider=outcome.provider, until_ms=until_ms))
     end_attempt(
         draft,
         node,

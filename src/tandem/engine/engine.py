@@ -8,6 +8,7 @@ from typing import Self
 
 import msgspec
 
+from tandem.domain.admission import Metrics, holds_keys, needs_of
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
 from tandem.domain.command import (
@@ -16,7 +17,9 @@ from tandem.domain.command import (
     Own,
     Panic,
     ProcessesEnded,
+    Recover,
     ResolveWait,
+    Resume,
     Wake,
 )
 from tandem.domain.errors import (
@@ -42,7 +45,9 @@ from tandem.domain.json import JsonObject, digest
 from tandem.domain.lifecycle import DRIVEN, TERMINAL
 from tandem.domain.run import Run, Wait
 from tandem.domain.signal import Signal, check_signal
+from tandem.domain.standing import Reason
 from tandem.domain.view import RunView
+from tandem.engine import reasons
 from tandem.engine.attempts import AttemptRunner
 from tandem.engine.driver import Driver
 from tandem.engine.runnable import unrunnable
@@ -67,6 +72,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of one engine; spans in milliseconds, sizes in bytes."""
 
     runs_max: int = 8
+    runs_total_max: int | None = None
+    """How many runs all engines of the store may drive for this one to take another."""
+    labels: tuple[str, ...] = ()
+    """What this engine has; it takes only runs whose required labels are among these."""
     lease_ms: int = 30_000
     inline_bytes_max: int = 16 * 1024
     output_bytes_max: int = 16 * 1024 * 1024
@@ -103,6 +112,7 @@ class Engine:
         self.store = store
         self.limits = limits or Limits()
         self._executor = executor
+        self._files = files
         self._host = host
         self._clock = clock
         self._ids = ids
@@ -133,7 +143,14 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         row = self._host.enter(self.engine_id, self._woken)
-        self._row = msgspec.structs.replace(row, lease_until_ms=self._lease_until_ms())
+        self._row = msgspec.structs.replace(
+            row,
+            lease_until_ms=self._lease_until_ms(),
+            labels=self.limits.labels,
+            runs_max=self.limits.runs_max,
+            runs_total_max=self.limits.runs_total_max,
+            own_only=self.limits.own_only,
+        )
         try:
             await self.store.put_engine(self._row)
         except BaseException:
@@ -222,10 +239,20 @@ class Engine:
 
         Raises:
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
+            MissingReference: the concurrency key names an input that is not given.
+            Refused: it is to be owned, and needs a label that this engine has not.
             StoreUnavailable: nothing was written.
         """
         plan, document = self._plan(automation)
         given = fill_inputs(automation.inputs, inputs or {})
+        needs = needs_of(
+            automation,
+            tenant=tenant,
+            inputs=given,
+            real_path=self._files.real_path(workspace) if workspace else "",
+        )
+        if owned:
+            self._refuse_unlabelled(needs.labels)
         change_id = self.new_change_id()
         run = await self.store.create_run(
             NewRun(
@@ -239,6 +266,7 @@ class Engine:
                 trigger_type=trigger_type,
                 owner=self.engine_id if owned else None,
                 started_by=started_by,
+                needs=needs,
             ),
             now_ms=self._clock.now_ms(),
         )
@@ -258,6 +286,8 @@ class Engine:
                 is recorded, as that of a decision meant for another asking is.
             StoreUnavailable: nothing was written.
         """
+        if isinstance(command, Resume | Recover) and command.owner == self.engine_id:
+            self._refuse_unlabelled(self._run(run_id, tenant).labels)
         change = await self.store.execute(
             run_id,
             command,
@@ -357,6 +387,8 @@ class Engine:
             Refused: an engine that lives drives the run, or has it for itself.
         """
         run = self._run(run_id, tenant)
+        if own:
+            self._refuse_unlabelled(run.labels)
         holder = run.engine_id or run.cleanup
         freed = holder is not None and holder != self.engine_id
         if holder is not None and freed:
@@ -373,6 +405,30 @@ class Engine:
                 self._refuse_living(run_id, other)
         await self.execute(run_id, Own(engine_id=self.engine_id, former=run.owner), tenant=tenant)
         return True
+
+    def why(self, run_id: RunId, *, tenant: TenantId = LOCAL_TENANT) -> Reason:
+        """Return why a run stands still, or by whom it is driven.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        now_ms = self._clock.now_ms()
+        return reasons.why(self.store, self._host, run_id, tenant=tenant, now_ms=now_ms)
+
+    def scheduler_metrics(self) -> Metrics:
+        """Return what the schedulers of all engines have done and have to do."""
+        return reasons.scheduler_metrics(self.store, self._host, now_ms=self._clock.now_ms())
+
+    def _refuse_unlabelled(self, labels: Sequence[str]) -> None:
+        """Refuse to have a run for this engine alone which it could never claim."""
+        missing = sorted(set(labels) - set(self.limits.labels))
+        if missing:
+            raise Refused(
+                f"the run needs an engine with the label {', '.join(missing)}, which this one has "
+                "not; set TANDEM_ENGINE_LABELS if it has, or leave the run to another engine "
+                "(`--detach`)",
+                code="labels_missing",
+            )
 
     def _run(self, run_id: RunId, tenant: TenantId) -> Run:
         run = self.store.find_run(run_id, tenant=tenant)
@@ -439,9 +495,11 @@ class Engine:
         views = await self.store.claim(
             self.engine_id,
             limit=free,
-            own_only=self.limits.own_only,
             now_ms=self._clock.now_ms(),
             new_change_id=self.new_change_id,
+            own_only=self.limits.own_only,
+            labels=self.limits.labels,
+            runs_total_max=self.limits.runs_total_max,
         )
         for view in views:
             self._drive(view)
@@ -504,6 +562,10 @@ class Engine:
         return woken
 
     def _announce(self, view: RunView, change: Change) -> None:
+        run = view.run
+        if change.moved and (run.lock_path or run.concurrency_key) and not holds_keys(run):
+            # What it held is free: another engine may have the run that waits for it.
+            self._host.wake_others()
         for listener in self._listeners:
             listener(view, change)
 
@@ -551,6 +613,8 @@ class Engine:
                 await self.recover()
             with suppress(EngineError):
                 await self._tend_signals()
+                if await self.store.wake_freed(now_ms=self._clock.now_ms(), limit=SWEEP_LIMIT):
+                    self._work.set()
             await self._clock.sleep(SWEEP_MS)
 
     async def _tend_signals(self) -> None:

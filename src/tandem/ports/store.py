@@ -1,10 +1,11 @@
 """The port of the store: the one place where the state of runs lives."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
+from tandem.domain.admission import Lock, Needs
 from tandem.domain.change import Change
 from tandem.domain.command import Command
 from tandem.domain.graph import Plan
@@ -13,6 +14,7 @@ from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
 from tandem.domain.signal import Signal
+from tandem.domain.standing import Holder
 from tandem.domain.view import RunView
 
 
@@ -30,10 +32,15 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     trigger_type: str
     owner: EngineId | None
     started_by: str = ""
+    needs: Needs = Needs()
 
 
 class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine as the store knows it. `lock_path` is the file whose lock dies with it."""
+    """One engine as the store knows it. `lock_path` is the file whose lock dies with it.
+
+    `labels` are what it has, `runs_max` is how many runs it drives at once, `runs_total_max` how
+    many all engines may drive for it to take another. With `own_only` it takes runs of its own.
+    """
 
     engine_id: EngineId
     host: str
@@ -42,6 +49,10 @@ class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     lock_path: str
     started_at_ms: int
     lease_until_ms: int
+    labels: tuple[str, ...] = ()
+    runs_max: int = 0
+    runs_total_max: int | None = None
+    own_only: bool = False
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +114,44 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True):
     refused: tuple[tuple[WaitId, str], ...] = ()
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """One run and what may hold it, read as one picture.
+
+    `throttles` are those of providers that the run still needs. `holders` are some of the runs
+    that have its concurrency key, `claims` is how many there are without itself. `events` are the
+    newest ones, newest first.
+    """
+
+    run: Run
+    gates: Sequence[Gate]
+    waits: Sequence[Wait]
+    events: Sequence[LifecycleEvent]
+    throttles: Mapping[str, int]
+    lock: Lock | None
+    holders: Sequence[Holder]
+    claims: int
+
+
+class LaneCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many queued runs are alike; `reason` is what is stored of them, empty for none."""
+
+    labels: tuple[str, ...]
+    owner: EngineId | None
+    reason: str
+    is_due: bool
+    runs: int
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """The queue of all tenants and what was counted; `waits_ms` are those of the newest claims."""
+
+    active_runs: int
+    lanes: Sequence[LaneCount]
+    admitted_total: int
+    completed_total: int
+    waits_ms: Sequence[int]
+
+
 class Store(Protocol):
     """Rows of runs. Every write is one transaction, on disk before the awaitable is done."""
 
@@ -140,14 +189,29 @@ class Store(Protocol):
         engine_id: EngineId,
         *,
         limit: int,
-        own_only: bool,
         now_ms: int,
         new_change_id: Callable[[], ChangeId],
+        own_only: bool = False,
+        labels: Sequence[str] = (),
+        runs_total_max: int | None = None,
     ) -> Sequence[RunView]:
-        """Claim up to `limit` due runs, oldest first, and return them ready to be driven.
+        """Claim up to `limit` due runs and return them ready to be driven.
 
-        Runs that another living engine owns are left alone, with `own_only` all but its own. No
-        run is ever claimed by two engines; each claim raises the run's epoch.
+        Tenants take turns, within one the oldest comes first. Runs that another living engine owns
+        are left alone, with `own_only` all but its own; so are runs that need a label which is not
+        among `labels`. With `runs_total_max` all engines together never hold more. No run is ever
+        claimed by two engines; each claim raises the run's epoch and takes its workspace.
+
+        A run that cannot be claimed now is passed over, however many there are: its row says what
+        stands in the way (`domain.admission`), and it is looked at again when that is gone.
+        """
+        ...
+
+    async def wake_freed(self, *, now_ms: int, limit: int) -> int:
+        """Put runs back into the queue that wait for a key which is free; return how many.
+
+        A net: whoever frees a key wakes the first of those who wait for it with the same change.
+        Each call looks at the next `limit` keys.
         """
         ...
 
@@ -242,6 +306,22 @@ class Store(Protocol):
 
     def next_due_at_ms(self) -> int | None:
         """Return when the next run is due, queued or parked; None when none is."""
+        ...
+
+    def read_standing(self, run_id: RunId, *, tenant: TenantId, now_ms: int) -> Standing:
+        """Return a run and what may hold it.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        ...
+
+    def read_queue(self, *, now_ms: int) -> Queue:
+        """Return the queue of all tenants, counted, and what was counted of admissions."""
+        ...
+
+    def count_driven(self) -> Mapping[EngineId, int]:
+        """Return how many runs each engine drives; engines that drive none are left out."""
         ...
 
     async def put_engine(self, engine: EngineRow) -> None:

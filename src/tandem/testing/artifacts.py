@@ -31,6 +31,10 @@ class MemoryArtifacts:
 class NoFiles:
     """A workspace in which there is nothing."""
 
+    def real_path(self, workspace: str) -> str:
+        """See `WorkspaceFiles.real_path`; there are no links."""
+        return workspace
+
     def find_file(self, workspace: str, relative: str) -> ArtifactRef | None:
         """See `WorkspaceFiles.find_file`."""
         return None

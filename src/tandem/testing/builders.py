@@ -77,13 +77,21 @@ def webhook_node(
     return {"node_id": node_id, "depends_on": list(depends_on), "wait": wait}
 
 
-def automation(*nodes: Mapping[str, Any], parallel: int = 4) -> Automation:
+def automation(
+    *nodes: Mapping[str, Any],
+    parallel: int = 4,
+    workspace: str = "none",
+    concurrency: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
+) -> Automation:
     """Return an automation of these nodes."""
     return Automation.model_validate(
         {
             "automation_id": "simulated",
             "flow": {"nodes": list(nodes)},
-            "execution": {"max_parallel_agents": parallel},
+            "execution": {"max_parallel_agents": parallel, "workspace": workspace},
+            "concurrency": concurrency,
+            "resources": {"labels": list(labels)},
         }
     )
 
@@ -109,10 +117,11 @@ def fresh_view(*nodes: Mapping[str, Any], parallel: int = 4) -> RunView:
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):
-    """An automation together with what its bodies do."""
+    """An automation together with what its bodies do, and where its run works."""
 
     automation: Automation
     scripts: Mapping[str, Script]
+    workspace: str = ""
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +149,22 @@ def random_story(random: Random) -> Story:
         else:
             node, scripts[name] = _random_body(random, name, depends_on)
             nodes.append(node)
-    return Story(automation=automation(*nodes, parallel=random.choice((1, 2, 4))), scripts=scripts)
+    parallel = random.choice((1, 2, 4))
+    workspace, fields = _random_needs(random)
+    made = automation(*nodes, parallel=parallel, **fields)
+    return Story(automation=made, scripts=scripts, workspace=workspace)
+
+
+def _random_needs(random: Random) -> tuple[str, dict[str, Any]]:
+    """Return a workspace, empty for none, and what a run needs to be admitted."""
+    fields: dict[str, Any] = {}
+    workspace = random.choice(("", "", "/w", "/w", "/w/sub", "/other"))
+    fields["workspace"] = random.choice(("exclusive", "exclusive", "exclusive", "shared", "none"))
+    if random.random() < 0.4:
+        fields["concurrency"] = {"key": random.choice("kl"), "limit": random.choice((1, 1, 2))}
+    if random.random() < 0.1:
+        fields["labels"] = ["first"]
+    return workspace, fields
 
 
 def _random_gate(random: Random, name: str, depends_on: Sequence[str]) -> dict[str, Any]:
@@ -211,6 +235,7 @@ def _random_body(
         fails=fails,
         repairs=repairs,
         ending=random.choices(("succeed", "fail", "repair"), (30, 1, 1))[0],
+        retry_after_ms=random.choice((0, 0, 0, 300, 2_000)),
     )
     node = python_node(
         name,

@@ -7,9 +7,11 @@ from random import Random
 
 import msgspec
 
+from tandem.domain.action import HttpAction
 from tandem.domain.ids import AttemptId, EngineId
 from tandem.domain.json import JsonValue
 from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Succeeded
+from tandem.domain.provider import provider_of_url
 from tandem.ports.executor import AttemptSpec, Progress
 from tandem.testing.clock import SimulatedClock
 from tandem.testing.loop import Process
@@ -27,6 +29,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     repairs: int = 0
     ending: str = "succeed"
     failure_class: FailureClass = FailureClass.EXECUTION_ERROR
+    retry_after_ms: int = 0
+    """The span for which a request that fails asks to be left alone."""
 
 
 class Body(msgspec.Struct, kw_only=True):
@@ -141,7 +145,14 @@ def outcome_of(script: Script, ends: int, attempt: AttemptSpec) -> Outcome:
         ending = "repair"
     match ending:
         case "fail":
-            return Failed(failure_class=script.failure_class, message="as the script says")
+            action = attempt.action
+            asked = script.retry_after_ms if isinstance(action, HttpAction) else 0
+            return Failed(
+                failure_class=script.failure_class,
+                message="as the script says",
+                retry_after_ms=asked or None,
+                provider=provider_of_url(action.url) if isinstance(action, HttpAction) else "",
+            )
         case "repair":
             return NeedsRepair(reasons=("as the script says",), output={"value": "unfinished"})
         case _:

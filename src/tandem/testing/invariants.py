@@ -1,5 +1,6 @@
 """What must hold after every commit of every engine, read from the store's own rows."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql.rows import ATTEMPT_BITS, NODE_BITS
+from tandem.domain.admission import overlap
 from tandem.domain.graph import Plan, PlanNode
 from tandem.domain.lifecycle import (
     DRIVEN,
@@ -67,6 +69,13 @@ class Invariants:
         self._replays: dict[int, _Replay] = {}
         self._plans: dict[str, Plan] = {}
         self._cursor = 0
+        self._ends = 0
+        self._runs_max = 0
+        self._runs_total_max: int | None = None
+
+    def limit(self, runs_max: int, runs_total_max: int | None) -> None:
+        """Say how many runs one engine, and all engines, may drive at once."""
+        self._runs_max, self._runs_total_max = runs_max, runs_total_max
 
     def expect(self, run_id: str, plan: Plan) -> None:
         """Say which plan the run of this id executes."""
@@ -98,6 +107,67 @@ class Invariants:
             self._follow(row)
         for run_no in dict.fromkeys(row["run_no"] for row in found):
             self.compare(run_no)
+        self.check_admission()
+
+    def check_admission(self) -> None:
+        """Compare what runs hold with what is locked and counted.
+
+        Raises:
+            Violation: they do not agree.
+        """
+        runs = {run["run_no"]: run for run in self.runs()}
+        holding = [run for run in runs.values() if run["engine_id"] or run["cleanup"]]
+        locks = self._find("SELECT * FROM workspace_lock")
+        self._check_locks(runs, holding, locks)
+        self._check_counts(holding)
+        self._check_blocked(runs, holding, locks)
+        (totals,) = self._find("SELECT * FROM admission")
+        epochs = sum(run["epoch"] for run in runs.values())
+        _must(totals["admitted_total"] == epochs, f"{epochs} claims, but {totals}")
+        _must(totals["completed_total"] == self._ends, f"{self._ends} ends, but {totals}")
+
+    def _check_locks(
+        self,
+        runs: dict[int, dict[str, Any]],
+        holding: list[dict[str, Any]],
+        locks: list[dict[str, Any]],
+    ) -> None:
+        for number, lock in enumerate(locks):
+            run = runs[lock["run_no"]]
+            _must(run in holding, f"{lock}: its run {run['run_id']} rests ({run['status']})")
+            same = (run["lock_path"], run["epoch"], run["engine_id"] or run["cleanup"])
+            _must(same == (lock["path"], lock["epoch"], lock["engine_id"]), f"{lock}: not {same}")
+            for other in locks[:number]:
+                _must(not overlap(lock["path"], other["path"]), f"{lock} overlaps {other}")
+        held = {lock["run_no"] for lock in locks}
+        for run in holding:
+            locked = run["run_no"] in held or not run["lock_path"]
+            _must(locked, f"run {run['run_id']} works in {run['lock_path']} without its lock")
+
+    def _check_counts(self, holding: list[dict[str, Any]]) -> None:
+        driven = Counter(run["engine_id"] for run in holding if run["engine_id"])
+        for engine_id, count in driven.items():
+            _must(count <= self._runs_max, f"{engine_id} drives {count} runs")
+        if self._runs_total_max is not None:
+            _must(driven.total() <= self._runs_total_max, f"the engines drive {driven}")
+        for key in {run["concurrency_key"] for run in holding} - {""}:
+            limits = [run["concurrency_limit"] for run in holding if run["concurrency_key"] == key]
+            _must(len(limits) <= max(limits), f"{len(limits)} runs hold {key}")
+
+    def _check_blocked(
+        self,
+        runs: dict[int, dict[str, Any]],
+        holding: list[dict[str, Any]],
+        locks: list[dict[str, Any]],
+    ) -> None:
+        paths = {lock["path"] for lock in locks}
+        for run in runs.values():
+            if run["status"] != S.QUEUED.value or run["due_at_ms"] is not None:
+                continue
+            key = run["resource_key"]
+            claims = sum(other["concurrency_key"] == key for other in holding)
+            taken = key in paths if key.startswith("/") else claims >= run["concurrency_limit"]
+            _must(taken, f"run {run['run_id']} waits for {key}, which is free")
 
     def check_all(self) -> None:
         """Check everything there is."""
@@ -129,6 +199,7 @@ class Invariants:
                 event is E.RUN_RECOVERED or event is E.RUN_STOPPED,
                 f"{where}: left the terminal state {replay.status.value}",
             )
+        self._ends += after in TERMINAL and replay.status not in TERMINAL
         replay.status = after
         if event is E.RUN_CLAIMED:
             epoch = msgspec.json.decode(row["metadata"])["lease_epoch"]
@@ -239,7 +310,9 @@ class Invariants:
         )
         match status:
             case S.QUEUED:
-                _must(run["due_at_ms"] is not None, f"{what}: queued without a due moment")
+                known = run["due_at_ms"] is not None or bool(run["resource_key"])
+                _must(known, f"{what}: queued without a due moment or a key")
+                _must(run["queued_at_ms"] is not None, f"{what}: queued since never")
             case S.AWAITING_APPROVAL:
                 _must(bool(gates), f"{what}: awaits a gate that is not open")
             case S.PAUSED if run["parked"]:

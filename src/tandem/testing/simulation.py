@@ -172,8 +172,11 @@ class World:
         self.ids = SeededIds(Random(self.random.random()))
         self.gentle = self.random.random() < 0.6
         self.limits = Limits(
-            runs_max=self.random.choice((1, 2, 8)), inline_bytes_max=self.random.choice((8, 16_384))
+            runs_max=self.random.choice((1, 2, 8)),
+            runs_total_max=self.random.choice((None, None, 1, 3)),
+            inline_bytes_max=self.random.choice((8, 16_384)),
         )
+        self.invariants.limit(self.limits.runs_max, self.limits.runs_total_max)
         self.stories: dict[RunId, Story] = {}
         self.scripts: dict[tuple[str, str], Script] = {}
         self.processes: list[EngineProcess] = []
@@ -244,7 +247,7 @@ class World:
             clock=self.clock,
             ids=self.ids,
             scratch_root="/nowhere",
-            limits=self.limits,
+            limits=self._limits_of(process),
         )
         try:
             async with engine:
@@ -258,6 +261,11 @@ class World:
         if left and process.is_alive:
             self.break_off(Violation(f"bodies outlive {process.name}, which stopped: {left}"))
         self._bury(process)
+
+    def _limits_of(self, process: EngineProcess) -> Limits:
+        """Only the engines of the first name have a label."""
+        labels = ("first",) if process.name.startswith("a-") else ()
+        return msgspec.structs.replace(self.limits, labels=labels)
 
     def kill(self, process: EngineProcess) -> None:
         """Kill a process: nothing of it runs from now on, nothing it had in mind is kept."""
@@ -322,7 +330,11 @@ class World:
                 await self.clock.sleep(20)
                 continue
             process = self.random.choice(living)
-            owned = self.random.random() < 0.3
+            # An engine refuses to have a run for itself that needs what it has not.
+            owned = (
+                self.random.random() < 0.3
+                and not story.automation.resources_of(story.automation.nodes[0]).labels
+            )
             before = {run["run_id"] for run in self.invariants.runs()}
             try:
                 run = await self.ask(process, partial(self._start, story=story, owned=owned))
@@ -345,7 +357,7 @@ class World:
         self.stories[run_id] = story
         for name, script in story.scripts.items():
             self.scripts[run_id, name] = script
-        return await engine.start(story.automation, owned=owned)
+        return await engine.start(story.automation, workspace=story.workspace, owned=owned)
 
     async def _interfere(self) -> None:
         """Do one thing that users, operators and bad luck do."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from tandem.domain.admission import Needs
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
 from tandem.domain.command import Adopt, Cancel, DecideGate, Pause, Recover, Resume, Wake
@@ -53,6 +54,7 @@ ENGINE_A = EngineId("engine-a")
 ENGINE_B = EngineId("engine-b")
 OTHER_TENANT = TenantId("another")
 LIMIT_S = 20
+NO_NEEDS = Needs()
 
 
 class CommitFault:
@@ -152,6 +154,7 @@ class Scene:
         owner: EngineId | None = None,
         now_ms: int = NOW_MS,
         automation: str = "job",
+        needs: Needs = NO_NEEDS,
     ) -> Run:
         """Create a run; a chain of two nodes unless told otherwise."""
         plan, document = plan_of(chain(2) if nodes is None else nodes, name=automation)
@@ -165,6 +168,7 @@ class Scene:
             workspace="",
             trigger_type="manual",
             owner=owner,
+            needs=needs,
         )
         return await self.store.create_run(new, now_ms=now_ms)
 
@@ -175,6 +179,8 @@ class Scene:
         limit: int = 10,
         own_only: bool = False,
         now_ms: int = NOW_MS,
+        labels: Sequence[str] = (),
+        runs_total_max: int | None = None,
     ) -> Sequence[RunView]:
         """Claim due runs."""
         return await self.store.claim(
@@ -183,7 +189,13 @@ class Scene:
             own_only=own_only,
             now_ms=now_ms,
             new_change_id=self.change_id,
+            labels=labels,
+            runs_total_max=runs_total_max,
         )
+
+    async def claimed_ids(self, engine_id: EngineId = ENGINE_A, **how: Any) -> list[str]:
+        """Claim due runs and return their ids."""
+        return [view.run.run_id for view in await self.claim(engine_id, **how)]
 
     async def claimed(self, run_id: str, nodes: Sequence[dict[str, Any]] | None = None) -> RunView:
         """Create a run and claim it."""

@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "runs": ("runs", "runs"),
     "gates": ("gates", "gates"),
     "waits": ("waits", "waits"),
+    "scheduler": ("scheduler", "scheduler"),
     "doctor": ("upkeep", "doctor"),
     "db": ("upkeep", "db"),
 }

@@ -18,7 +18,9 @@ from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
 from tandem.domain.json import JsonValue, decode
 from tandem.domain.lifecycle import TERMINAL, NodeState, RunState
 from tandem.domain.run import Attempt, Gate, NodeRun, Run
+from tandem.domain.standing import Reason, ReasonKind
 from tandem.domain.view import RunView
+from tandem.engine import reasons
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.host import Host
 from tandem.settings import Settings
@@ -27,6 +29,10 @@ _DETAIL_LINES_MAX: Final = 12
 _OUTPUT_BYTES_MAX: Final = 65_536
 
 S, N = RunState, NodeState
+_RESUMABLE: Final = frozenset(
+    {ReasonKind.NO_ENGINE, ReasonKind.NOTHING, ReasonKind.RETRY_BACKOFF, ReasonKind.CAPACITY}
+)
+"""Reasons for which another engine would help: the one that `tandem resume` is."""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +54,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     """Every asking of the run, open or over, oldest first."""
     holder: str
     now_ms: int
+    reason: Reason
 
     @property
     def run(self) -> Run:
@@ -77,6 +84,9 @@ def read_story(store: LocalStore, host: Host, run_id: RunId, *, self_id: str = "
         gates=store.list_gates_of_run(run_id, tenant=LOCAL_TENANT),
         holder=holder_state(store, host, run, self_id=self_id),
         now_ms=now_ms,
+        reason=reasons.why(
+            store, host, run_id, tenant=LOCAL_TENANT, now_ms=now_ms, leaving=self_id
+        ),
     )
 
 
@@ -119,11 +129,10 @@ def explain(story: Story) -> Explanation:
         case S.RUNNING | S.PAUSING:
             return _explain_driven(story, done, resume)
         case S.QUEUED:
-            due = f"; due {text.moment(run.due_at_ms)}" if run.queue_reason else ""
             return Explanation(
                 what=f"queued; {done}",
-                why=(run.queue_reason or run.detail or "waits for an engine") + due,
-                next=(resume,) if alone else (),
+                why=f"{story.reason.kind.value}: {story.reason.sentence}",
+                next=(resume,) if alone and story.reason.kind in _RESUMABLE else (),
             )
         case S.AWAITING_APPROVAL:
             return _explain_gates(story, done, resume)
@@ -264,6 +273,7 @@ def document(story: Story, artifacts: Artifacts, settings: Settings) -> dict[str
         "duration_ms": story.duration_ms,
         "holder": story.holder or None,
         "explanation": text.plain(explain(story)),
+        "reason": text.plain(story.reason),
         "nodes": [
             {
                 "node_id": ids[number],

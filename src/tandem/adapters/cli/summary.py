@@ -11,6 +11,7 @@ from tandem.adapters.cli.story import Story, explain, holder_of, last_outputs, s
 from tandem.domain.gate_record import decision_record, on_expiry_words
 from tandem.domain.lifecycle import NodeState
 from tandem.domain.run import Gate, GateStatus, NodeRun
+from tandem.domain.standing import Reason
 from tandem.domain.view import RunView
 from tandem.ports.artifacts import Artifacts
 from tandem.settings import Settings
@@ -63,6 +64,14 @@ def print_explanation(story: Story) -> None:
     _print_field("why", found.why)
     for command in found.next:
         _print_field("next", command)
+
+
+def print_reason(reason: Reason) -> None:
+    """Print since when a run waits, and what would free it."""
+    _print_field("reason", reason.kind.value)
+    _print_field("since", text.moment(reason.since_ms))
+    _print_field("until", text.moment(reason.until_ms) if reason.until_ms is not None else "")
+    _print_field("freed", reason.freed_by)
 
 
 def print_outputs(story: Story, artifacts: Artifacts) -> None:

@@ -13,7 +13,9 @@ UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq =
        detail = :detail, nodes_completed = :nodes_completed,
        status = :status, epoch = :epoch_after, engine_id = :engine_id, owner = :owner,
        cleanup = :cleanup, started_at_ms = :started_at_ms, finished_at_ms = :finished_at_ms,
-       due_at_ms = :due_at_ms, queue_reason = :queue_reason, parked = :parked,
+       due_at_ms = :due_at_ms, queued_at_ms = :queued_at_ms, queue_reason = :queue_reason,
+       resource_key = :resource_key, rate_limited_provider = :rate_limited_provider,
+       parked = :parked,
        stop_kind = :stop_kind, stop_reason = :stop_reason, pause_reason = :pause_reason,
        resume_reason = :resume_reason, last_failure = :last_failure
  WHERE run_no = :run_no AND last_change_id = :builds_on AND epoch = :epoch RETURNING run_no;
@@ -23,10 +25,12 @@ UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq =
 INSERT INTO run (run_id, tenant, automation_id, name, definition_digest, trigger_type, status,
        last_change_id, epoch, owner, event_seq, created_at_ms, updated_at_ms, due_at_ms, parked,
        detail, stop_reason, pause_reason, resume_reason, inputs, workspace, nodes_total,
-       nodes_completed, started_by)
+       nodes_completed, started_by, queued_at_ms, lock_path, concurrency_key, concurrency_limit,
+       labels)
 VALUES (:run_id, :tenant, :automation_id, :name, :definition_digest, :trigger_type, :status,
        :last_change_id, 0, :owner, 1, :now_ms, :updated_at_ms, :due_at_ms, '', '', '', '', '',
-       :inputs, :workspace, :nodes_total, 0, :started_by)
+       :inputs, :workspace, :nodes_total, 0, :started_by, :queued_at_ms, :lock_path,
+       :concurrency_key, :concurrency_limit, :labels)
 RETURNING run_no;
 
 -- name: put_definition
@@ -224,32 +228,147 @@ SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status,
  WHERE g.status = :status AND r.tenant = :tenant AND r.run_id = :run_id
  ORDER BY +g.requested_at_ms LIMIT :limit;
 
--- name: list_claimable_own
--- Due queued runs of this engine, oldest first.
-SELECT run_no FROM run WHERE status = 'queued' AND owner = :engine_id AND due_at_ms <= :now_ms
+-- name: has_due_run
+-- Whether any queued run is due; an engine that rests asks nothing else.
+SELECT 1 FROM run WHERE due_at_ms <= :now_ms AND +status = 'queued' LIMIT 1;
+
+-- name: next_lane
+-- The next lane of queued runs that wait for a moment, in order.
+SELECT lane FROM run WHERE status = 'queued' AND due_at_ms IS NOT NULL AND lane > :after
+ ORDER BY lane LIMIT 1;
+
+-- name: list_due_of_lane
+-- Due queued runs of a lane, oldest first.
+SELECT run_no, due_at_ms FROM run
+ WHERE status = 'queued' AND due_at_ms IS NOT NULL AND lane = :lane AND due_at_ms <= :now_ms
  ORDER BY due_at_ms, run_no LIMIT :limit;
 
--- name: list_claimable
--- Due queued runs of this engine, of nobody, and of engines that are gone, oldest first. The plus
--- keeps the planner from walking all due runs in search of one with a lost owner.
-SELECT run_no FROM (
-    SELECT run_no, due_at_ms FROM (
-        SELECT run_no, due_at_ms FROM run
-         WHERE status = 'queued' AND owner = :engine_id AND due_at_ms <= :now_ms
-         ORDER BY due_at_ms LIMIT :limit)
-    UNION ALL
-    SELECT run_no, due_at_ms FROM (
-        SELECT run_no, due_at_ms FROM run
-         WHERE status = 'queued' AND owner IS NULL AND due_at_ms <= :now_ms
-         ORDER BY due_at_ms LIMIT :limit)
-    UNION ALL
-    SELECT run_no, due_at_ms FROM (
-        SELECT run_no, due_at_ms FROM run
-         WHERE status = 'queued' AND due_at_ms IS NOT NULL AND +due_at_ms <= :now_ms
-           AND owner IS NOT NULL AND owner <> :engine_id
-           AND owner NOT IN (SELECT engine_id FROM engine)
-         ORDER BY +due_at_ms LIMIT :limit)
-) ORDER BY due_at_ms, run_no LIMIT :limit;
+-- name: refuse_run
+-- A due run is not claimed; it leaves the queue of its lane until its moment, or until the key that
+-- it waits for is free.
+UPDATE run SET queue_reason = :queue_reason, resource_key = :resource_key,
+       rate_limited_provider = :rate_limited_provider, due_at_ms = :due_at_ms
+ WHERE run_no = :run_no AND status = 'queued' AND last_change_id = :last_change_id;
+
+-- name: wake_blocked
+-- A key has become free: the oldest runs that wait for it go back to where they were in the queue.
+UPDATE run SET due_at_ms = min(coalesce(queued_at_ms, :now_ms), :now_ms), queue_reason = NULL,
+       resource_key = ''
+ WHERE run_no IN (
+    SELECT run_no FROM run
+     WHERE status = 'queued' AND due_at_ms IS NULL AND resource_key <> ''
+       AND resource_key = :resource_key AND concurrency_limit > :claims
+     ORDER BY run_no LIMIT :limit)
+RETURNING run_no;
+
+-- name: find_blocked
+-- The oldest run that waits for a key.
+SELECT tenant, definition_digest FROM run
+ WHERE status = 'queued' AND due_at_ms IS NULL AND resource_key <> ''
+   AND resource_key = :resource_key
+ ORDER BY run_no LIMIT 1;
+
+-- name: has_waker_for
+-- Whether a run waits for a key under which fewer runs are driven than it allows.
+SELECT 1 FROM run
+ WHERE status = 'queued' AND due_at_ms IS NULL AND resource_key <> ''
+   AND resource_key = :resource_key AND concurrency_limit > :claims LIMIT 1;
+
+-- name: next_blocking_key
+-- The next key that queued runs wait for, in order.
+SELECT resource_key FROM run
+ WHERE status = 'queued' AND due_at_ms IS NULL AND resource_key <> '' AND resource_key > :after
+ ORDER BY resource_key LIMIT 1;
+
+-- name: count_driven
+-- How many runs all engines drive.
+SELECT count(*) FROM run WHERE engine_id IS NOT NULL;
+
+-- name: count_driven_by_engine
+-- How many runs each engine drives.
+SELECT engine_id, count(*) AS runs FROM run WHERE engine_id IS NOT NULL GROUP BY engine_id;
+
+-- name: count_under_key
+-- How many runs with this concurrency key are driven, or have processes that may still live.
+SELECT count(*) FROM run
+ WHERE concurrency_key <> '' AND (engine_id IS NOT NULL OR cleanup IS NOT NULL)
+   AND concurrency_key = :concurrency_key;
+
+-- name: list_under_key
+-- Some of those runs, the oldest first.
+SELECT run_id, tenant, engine_id, cleanup, started_at_ms FROM run
+ WHERE concurrency_key <> '' AND (engine_id IS NOT NULL OR cleanup IS NOT NULL)
+   AND concurrency_key = :concurrency_key
+ ORDER BY run_no LIMIT :limit;
+
+-- name: count_queued
+-- How many runs wait in the queue, by lane and by the reason that is stored; lanes are empty for
+-- those that wait for a key.
+SELECT lane, coalesce(queue_reason, '') AS reason, due_at_ms <= :now_ms AS is_due, count(*) AS runs
+  FROM run WHERE status = 'queued' AND due_at_ms IS NOT NULL AND lane > '' GROUP BY 1, 2, 3
+UNION ALL
+SELECT '', coalesce(queue_reason, ''), 0, count(*)
+  FROM run WHERE status = 'queued' AND due_at_ms IS NULL AND resource_key <> ''
+   AND resource_key > '' GROUP BY 2;
+
+-- name: take_workspace
+-- A run has its workspace to itself from now on; nobody else's lock is ever replaced.
+INSERT INTO workspace_lock (path, run_no, epoch, engine_id, since_ms)
+VALUES (:path, :run_no, :epoch, :engine_id, :since_ms);
+
+-- name: release_workspace
+-- The run needs its workspace no more.
+DELETE FROM workspace_lock WHERE run_no = :run_no RETURNING path;
+
+-- name: find_lock
+-- The lock of a workspace, of the nearest around it, or of one inside it.
+SELECT l.path, l.run_no, r.run_id, r.tenant, l.epoch, l.engine_id, l.since_ms
+  FROM workspace_lock AS l JOIN run AS r ON r.run_no = l.run_no
+ WHERE l.path IN (SELECT value FROM json_each(:around))
+    OR l.path > :first AND l.path < :past
+ ORDER BY l.path DESC LIMIT 1;
+
+-- name: find_lock_of_path
+-- The run that holds exactly this path.
+SELECT r.* FROM workspace_lock AS l JOIN run AS r ON r.run_no = l.run_no WHERE l.path = :path;
+
+-- name: list_throttles
+-- Until when which providers of a tenant want to be left alone.
+SELECT provider, until_ms FROM provider_throttle
+ WHERE tenant = :tenant AND until_ms > :now_ms LIMIT :limit;
+
+-- name: put_throttle
+-- A provider wants to be left alone; a longer wish stands.
+INSERT INTO provider_throttle (tenant, provider, until_ms, recorded_at_ms, run_no)
+VALUES (:tenant, :provider, :until_ms, :recorded_at_ms, :run_no)
+ON CONFLICT (tenant, provider) DO UPDATE SET
+       until_ms = max(until_ms, excluded.until_ms), recorded_at_ms = excluded.recorded_at_ms,
+       run_no = excluded.run_no;
+
+-- name: forget_throttles
+-- What is over is forgotten when the next wish of the tenant comes.
+DELETE FROM provider_throttle WHERE tenant = :tenant AND until_ms <= :now_ms;
+
+-- name: get_admission
+-- Whose turn was last, and what was counted.
+SELECT last_tenant, admitted_total, completed_total FROM admission WHERE admission_no = 1;
+
+-- name: count_admitted
+-- Runs were claimed.
+UPDATE admission SET last_tenant = :last_tenant, admitted_total = :admitted_total
+ WHERE admission_no = 1;
+
+-- name: count_completed
+-- A run came to its end.
+UPDATE admission SET completed_total = completed_total + 1 WHERE admission_no = 1;
+
+-- name: put_wait_of_admission
+-- How long a run waited, in the place of the oldest one.
+INSERT OR REPLACE INTO admission_wait (slot, wait_ms) VALUES (:slot, :wait_ms);
+
+-- name: list_waits_of_admission
+-- The newest waits.
+SELECT wait_ms FROM admission_wait;
 
 -- name: list_due
 -- Parked runs whose moment has come.
@@ -285,11 +404,16 @@ SELECT * FROM run WHERE tenant = :tenant AND automation_id = :automation_id AND 
 SELECT e.* FROM lifecycle_event AS e
  WHERE e.run_no = :run_no AND e.seq > :after_seq ORDER BY e.seq LIMIT :limit;
 
+-- name: list_newest_events
+-- The newest events of a run, newest first.
+SELECT * FROM lifecycle_event WHERE run_no = :run_no ORDER BY seq DESC LIMIT :limit;
+
 -- name: put_engine
 -- The row of a live engine.
 INSERT OR REPLACE INTO engine (engine_id, host, pid, version, lock_path, started_at_ms,
-       lease_until_ms)
-VALUES (:engine_id, :host, :pid, :version, :lock_path, :started_at_ms, :lease_until_ms);
+       lease_until_ms, labels, runs_max, runs_total_max, own_only)
+VALUES (:engine_id, :host, :pid, :version, :lock_path, :started_at_ms, :lease_until_ms, :labels,
+       :runs_max, :runs_total_max, :own_only);
 
 -- name: remove_engine
 -- Forget an engine that holds nothing; one that does stays, so that others find what it holds.

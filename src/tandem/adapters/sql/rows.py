@@ -8,6 +8,7 @@ import msgspec
 from tandem.domain.change import Change
 from tandem.domain.ids import NodeId, RunId, attempt_id
 from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, PolicyState, Run, Wait
+from tandem.ports.store import EngineRow
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -17,6 +18,7 @@ ATTEMPT_BITS = 12
 _encode = msgspec.json.encode
 _JSON_COLUMNS = (
     "inputs",
+    "labels",
     "last_failure",
     "output_ref",
     "repair",
@@ -75,7 +77,10 @@ def move_row(change: Change) -> Row:
         run.started_at_ms,
         run.finished_at_ms,
         run.due_at_ms,
+        run.queued_at_ms,
         run.queue_reason,
+        run.resource_key,
+        run.rate_limited_provider,
         run.parked,
         run.stop_kind,
         run.stop_reason,
@@ -217,6 +222,19 @@ def _record(kind: type[T], values: dict[str, Any]) -> T:
 def run_of(row: Mapping[str, Any]) -> Run:
     """Read the row of a run."""
     return _record(Run, dict(row))
+
+
+def engine_row(engine: EngineRow) -> Row:
+    """Return the values of `put_engine`."""
+    values = msgspec.structs.asdict(engine)
+    return tuple({**values, "labels": _encode(engine.labels).decode()}.values())
+
+
+def engine_of(row: Mapping[str, Any]) -> EngineRow:
+    """Read the row of an engine."""
+    values = dict(row)
+    values["labels"] = msgspec.json.decode(values["labels"])
+    return msgspec.convert(values, EngineRow, strict=False)
 
 
 def node_of(row: Mapping[str, Any]) -> NodeRun:

@@ -12,6 +12,7 @@ import msgspec
 
 from tandem.adapters.sql import rows
 from tandem.adapters.sql.statements import load_statements
+from tandem.adapters.sqlite.admitting import list_free_keys
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.connection import (
     migrate,
@@ -19,6 +20,7 @@ from tandem.adapters.sqlite.connection import (
     refuse_network_file_system,
 )
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals
+from tandem.adapters.sqlite.standing import read_queue, read_standing
 from tandem.adapters.sqlite.tables import Found, Tables, fetch
 from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.adapters.sqlite.writer import CommitTimes, Writer
@@ -30,8 +32,10 @@ from tandem.adapters.sqlite.writes import (
     Execute,
     PutEngine,
     RemoveEngine,
+    WakeFreed,
     data_version,
 )
+from tandem.domain.admission import Claimant
 from tandem.domain.change import Change, NodeArtifact
 from tandem.domain.command import Command
 from tandem.domain.errors import (
@@ -51,7 +55,9 @@ from tandem.ports.store import (
     NewRun,
     OpenGate,
     OpenWait,
+    Queue,
     RunFilter,
+    Standing,
 )
 
 _NUMBER_MAX = 2**62
@@ -112,6 +118,7 @@ class SqliteStore:
         if writer == "process":
             self._writer.hold()
         self._data_version = data_version(connection)
+        self._last_key = ""
 
     @property
     def path(self) -> Path:
@@ -157,8 +164,13 @@ class SqliteStore:
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
             due_at_ms=now_ms,
+            queued_at_ms=now_ms,
             inputs=dict(new.inputs),
             workspace=new.workspace,
+            lock_path=new.needs.lock_path,
+            concurrency_key=new.needs.concurrency_key,
+            concurrency_limit=new.needs.concurrency_limit,
+            labels=new.needs.labels,
             nodes_total=len(new.plan),
         )
         self._tables.remember(new.tenant, new.plan)
@@ -180,14 +192,20 @@ class SqliteStore:
         engine_id: EngineId,
         *,
         limit: int,
-        own_only: bool,
         now_ms: int,
         new_change_id: Callable[[], ChangeId],
+        own_only: bool = False,
+        labels: Sequence[str] = (),
+        runs_total_max: int | None = None,
     ) -> Sequence[RunView]:
         """See `Store.claim`."""
-        claimed = await self._writer.submit(
-            ClaimRuns(engine_id, limit, own_only, now_ms, new_change_id())
+        claimant = Claimant(
+            engine_id=engine_id,
+            own_only=own_only,
+            labels=tuple(labels),
+            runs_total_max=runs_total_max,
         )
+        claimed = await self._writer.submit(ClaimRuns(claimant, limit, now_ms, new_change_id()))
         return [view for view, _ in claimed]
 
     async def deliver(
@@ -208,6 +226,18 @@ class SqliteStore:
         if not self._find("list_old_signals", before_ms, 1):
             return 0  # without a transaction: there is nothing most of the time
         return await self._writer.submit(ForgetSignals(before_ms, limit))
+
+    async def wake_freed(self, *, now_ms: int, limit: int) -> int:
+        """See `Store.wake_freed`."""
+        try:
+            free, self._last_key = list_free_keys(
+                self._tables, self._reader, after=self._last_key, limit=limit
+            )
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+        if not free:
+            return 0
+        return await self._writer.submit(WakeFreed(tuple(free), limit, now_ms))
 
     # Loading
 
@@ -367,6 +397,37 @@ class SqliteStore:
         found = self._find("next_due")
         return int(found[0]["due_at_ms"]) if found else None
 
+    # Waiting
+
+    def read_standing(self, run_id: RunId, *, tenant: TenantId, now_ms: int) -> Standing:
+        """See `Store.read_standing`."""
+        try:
+            self._reader.execute("BEGIN")
+            try:
+                return read_standing(
+                    self._tables, self._reader, run_id, tenant=tenant, now_ms=now_ms
+                )
+            finally:
+                self._reader.execute("COMMIT")
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+
+    def read_queue(self, *, now_ms: int) -> Queue:
+        """See `Store.read_queue`."""
+        try:
+            self._reader.execute("BEGIN")
+            try:
+                return read_queue(self._tables, self._reader, now_ms=now_ms)
+            finally:
+                self._reader.execute("COMMIT")
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+
+    def count_driven(self) -> Mapping[EngineId, int]:
+        """See `Store.count_driven`."""
+        found = self._find("count_driven_by_engine")
+        return {EngineId(row["engine_id"]): row["runs"] for row in found}
+
     # Engines
 
     async def put_engine(self, engine: EngineRow) -> None:
@@ -379,7 +440,7 @@ class SqliteStore:
 
     def list_engines(self) -> Sequence[EngineRow]:
         """See `Store.list_engines`."""
-        return [msgspec.convert(row, EngineRow) for row in self._find("list_engines")]
+        return [rows.engine_of(row) for row in self._find("list_engines")]
 
     def list_held(self, engine_id: EngineId) -> Sequence[Held]:
         """See `Store.list_held`."""

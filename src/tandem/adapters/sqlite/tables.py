@@ -8,6 +8,7 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
+from tandem.adapters.sqlite import keys
 from tandem.domain.automation import parse_document
 from tandem.domain.change import Change
 from tandem.domain.errors import ChangeRefused, LeaseLost, NotFound, StoreError
@@ -55,6 +56,11 @@ class Tables:
                 run.workspace,
                 run.nodes_total,
                 run.started_by,
+                run.queued_at_ms,
+                run.lock_path,
+                run.concurrency_key,
+                run.concurrency_limit,
+                msgspec.json.encode(run.labels).decode(),
             ),
         ).fetchall()
         run_no = int(inserted[0][0])
@@ -92,6 +98,10 @@ class Tables:
             execute(sql["add_artifact"], (run_no, left.node_no, left.attempt, ref))
         for event in change.events:
             execute(sql["add_event"], rows.event_row(run_no, event))
+        for throttle in change.throttles:
+            keys.record_throttle(connection, sql, change.run, throttle)
+        if change.moved:
+            keys.follow(connection, sql, change)
 
     def _refusal(self, connection: apsw.Connection, change: Change) -> ChangeRefused | LeaseLost:
         run_id = change.run.run_id

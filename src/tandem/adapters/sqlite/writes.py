@@ -1,17 +1,18 @@
 """Writes as data: everything that may be asked of the writer, in this process or another."""
 
-from contextlib import suppress
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import apsw
 import msgspec
 
+from tandem.adapters.sql import rows
+from tandem.adapters.sqlite.admitting import AdmissionPass, Claimed, wake_free
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals, catch_up
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
+from tandem.domain.admission import Claimant
 from tandem.domain.change import Change
-from tandem.domain.command import Claim, Command, DecideGate
+from tandem.domain.command import Command, DecideGate
 from tandem.domain.decision import decide
-from tandem.domain.errors import EngineError
 from tandem.domain.ids import ChangeId, EngineId, RunId, TenantId
 from tandem.domain.run import Gate, NodeRun, Run, Wait
 from tandem.domain.view import RunView
@@ -42,13 +43,6 @@ class Write(Protocol[T_co]):
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> T_co:
         """Read the result that a writer in another process sent."""
         ...
-
-
-class Claimed(NamedTuple):
-    """A run that was claimed, ready to be driven, and the change that claimed it."""
-
-    view: RunView
-    change: Change
 
 
 class Create(msgspec.Struct, frozen=True, tag=True):
@@ -119,44 +113,18 @@ class Execute(msgspec.Struct, frozen=True, tag=True):
         return msgspec.msgpack.decode(raw, type=Change)
 
 
-UNREADABLE_RUNS_MAX = 16
-"""So many runs that cannot be read may be due before those that can."""
-
-
 class ClaimRuns(msgspec.Struct, frozen=True, tag=True):
     """Claim up to `limit` due runs; the ids of their changes are made from `change_id`."""
 
-    engine_id: EngineId
+    claimant: Claimant
     limit: int
-    own_only: bool
     now_ms: int
     change_id: ChangeId
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> list[Claimed]:
-        """See `Write`."""
-        statement = tables.sql["list_claimable_own" if self.own_only else "list_claimable"]
-        limit = self.limit + UNREADABLE_RUNS_MAX
-        found = connection.execute(statement, (self.engine_id, self.now_ms, limit)).fetchall()
-        # All are decided before the first is written: a refusal may not leave half a batch.
-        claimed: list[Claimed] = []
-        for (run_no,) in found:
-            if len(claimed) == self.limit:
-                break
-            # A run whose definition is unreadable stays queued, and holds up nobody behind it.
-            with suppress(EngineError):
-                claimed.append(self._decide(tables, connection, run_no, len(claimed)))
-        for view, change in claimed:
-            tables.write(connection, change)
-            view.apply(change)
-        return claimed
-
-    def _decide(
-        self, tables: Tables, connection: apsw.Connection, run_no: Any, place: int
-    ) -> Claimed:
-        view = tables.load_by_no(connection, run_no)
-        change_id = ChangeId(f"{self.change_id}-{place}") if place else self.change_id
-        claim = Claim(engine_id=self.engine_id)
-        return Claimed(view, decide(view, claim, change_id=change_id, now_ms=self.now_ms))
+        """See `Write`. What may refuse a run is known before anything is written of it."""
+        admission = AdmissionPass(tables, connection, self.claimant, now_ms=self.now_ms)
+        return admission.run(limit=self.limit, change_id=self.change_id)
 
     def landed(
         self, tables: Tables, connection: apsw.Connection, result: list[Claimed] | None
@@ -172,6 +140,29 @@ class ClaimRuns(msgspec.Struct, frozen=True, tag=True):
         ]
 
 
+class WakeFreed(msgspec.Struct, frozen=True, tag=True):
+    """Put runs that wait for these keys back into the queue if the keys are free; how many."""
+
+    keys: tuple[str, ...]
+    limit: int
+    now_ms: int
+
+    def perform(self, tables: Tables, connection: apsw.Connection) -> int:
+        """See `Write`."""
+        return sum(
+            wake_free(tables, connection, key, now_ms=self.now_ms, limit=self.limit)
+            for key in self.keys
+        )
+
+    def landed(self, tables: Tables, connection: apsw.Connection, result: int | None) -> bool:
+        """See `Write`. Nobody relies on it: what was not woken is found by the next look."""
+        return False
+
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> int:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=int)
+
+
 class PutEngine(msgspec.Struct, frozen=True, tag=True):
     """Write the row of an engine, or renew its lease."""
 
@@ -179,8 +170,7 @@ class PutEngine(msgspec.Struct, frozen=True, tag=True):
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> None:
         """See `Write`."""
-        values = msgspec.structs.astuple(self.engine)
-        run_statement(connection, tables.sql["put_engine"], values)
+        run_statement(connection, tables.sql["put_engine"], rows.engine_row(self.engine))
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: None) -> bool:
         """See `Write`."""
@@ -235,6 +225,7 @@ AnyWrite = (
     | Apply
     | Execute
     | ClaimRuns
+    | WakeFreed
     | Deliver
     | ForgetSignals
     | PutEngine
