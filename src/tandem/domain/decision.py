@@ -2,10 +2,11 @@
 
 from typing import assert_never
 
-from tandem.domain import claiming, gates, operating, waits
+from tandem.domain import claiming, gates, operating, restart, staleness, waits
 from tandem.domain.change import Change
 from tandem.domain.command import (
     Adopt,
+    AutoResume,
     Cancel,
     Claim,
     Command,
@@ -15,6 +16,7 @@ from tandem.domain.command import (
     Panic,
     Pause,
     ProcessesEnded,
+    Reap,
     Recover,
     Resume,
     Wake,
@@ -48,7 +50,7 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
         case Wake():
             waits.wake_run(draft)
         case Adopt():
-            claiming.adopt(draft, command)
+            restart.adopt(draft, command)
         case Own():
             claiming.own(draft, command)
         case HandBack():
@@ -57,6 +59,10 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
             claiming.confirm_processes_ended(draft, command)
         case Panic():
             claiming.fail_panicked(draft, command)
+        case Reap():
+            staleness.reap(draft, command)
+        case AutoResume():
+            staleness.auto_resume(draft, command)
         case _:
             assert_never(command)
     draft.moved = True

@@ -29,19 +29,24 @@ def advance(
     engine_id: EngineId,
     change_id: ChangeId,
     now_ms: int,
+    starts: bool = True,
 ) -> Change | None:
     """Take a claimed run one step further; None when there is nothing to write.
 
     Settles the attempts that ended, decides due waits and gates, starts every node that is ready
-    and has a place, and parks or finishes the run when nothing runs and nothing can start.
+    and has a place, and parks or finishes the run when nothing runs and nothing can start. An
+    engine that stops says `starts=False`: then what is ready is left to the next engine.
     """
     draft = Draft(view, change_id=change_id, now_ms=now_ms)
     for item in settled:
         settle(draft, item)
     wake_due(draft)
-    if draft.run.status is S.RUNNING:
-        _start_ready(draft, engine_id)
-    _rest(draft)
+    if starts:
+        if draft.run.status is S.RUNNING:
+            _start_ready(draft, engine_id)
+        _rest(draft)
+    elif not _is_anything_ready(draft):
+        _rest(draft)
     return draft.close() if draft.events else None
 
 
@@ -53,6 +58,15 @@ def wake_due(draft: Draft) -> None:
     for gate in draft.open_gates():
         if gate.expires_at_ms is not None and gate.expires_at_ms <= draft.now_ms:
             gates.expire(draft, gate)
+
+
+def _is_anything_ready(draft: Draft) -> bool:
+    """Say whether a node would start, ask or wait if the engine went on."""
+    if draft.run.status is not S.RUNNING or draft.in_state(N.FAILED):
+        return False
+    fresh = draft.unblocked()
+    parked = (n for n in (*draft.view.ready_parked, *fresh) if draft.plan.nodes[n].is_parked)
+    return any(True for _ in (*parked, *_candidates(draft, fresh)))
 
 
 def _start_ready(draft: Draft, engine_id: EngineId) -> None:
@@ -97,6 +111,7 @@ def _start(draft: Draft, plan_node: PlanNode, engine_id: EngineId) -> None:
         due_at_ms=None,
         started_at_ms=node.started_at_ms or draft.now_ms,
         finished_at_ms=None,
+        failure=None,
     )
     draft.move(plan_node, E.NODE_STARTED, running, attempt=number)
     draft.attempts_started.append(
@@ -128,11 +143,7 @@ def _ask_or_wait(draft: Draft, plan_node: PlanNode) -> None:
 def _rest(draft: Draft) -> None:
     """Park or finish a run in which nothing runs."""
     run = draft.run
-    running = draft.in_state(N.RUNNING)
-    if running:
-        if run.detail.startswith("completed node"):
-            # The refresh rule of run-lifecycle 1.6: name what runs, not what is over.
-            _tell_running(draft, min(running))
+    if draft.in_state(N.RUNNING):
         return
     if run.status is S.PAUSING:
         draft.happen(E.RUN_PAUSED, reason=run.pause_reason)

@@ -18,6 +18,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+DEFINITION_UNREADABLE = "definition_unreadable"
+"""The code of errors that say that a stored definition is gone or damaged."""
+
 
 class EngineError(Exception):
     """Base of all errors of the engine.

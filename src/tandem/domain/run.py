@@ -43,6 +43,11 @@ class Run(msgspec.Struct, kw_only=True):
     wake it while it is parked. `owner` is the engine that created the run for itself; while that
     engine lives nobody else claims it. `cleanup` is the engine whose processes may still be alive
     after the run was stopped. `event_seq` is the number of the newest lifecycle event.
+
+    `activity_at_ms` is when the engine that drives the run last said that a body of it is alive;
+    it is written beside the lease, never by a change. `interruptions` counts the engines that died
+    with the run since a node of it completed, `auto_resumes` how often it was resumed without a
+    person, `reaped_at_ms` is when it was last found stale.
     """
 
     run_no: int = 0
@@ -77,6 +82,10 @@ class Run(msgspec.Struct, kw_only=True):
     workspace: str = ""
     nodes_total: int = 0
     nodes_completed: int = 0
+    activity_at_ms: int | None = None
+    interruptions: int = 0
+    auto_resumes: int = 0
+    reaped_at_ms: int | None = None
 
 
 class NodeRun(msgspec.Struct, frozen=True, kw_only=True):

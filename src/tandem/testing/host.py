@@ -77,6 +77,10 @@ class SimulatedHost:
         """See `Host.leave`."""
         self._machine.leave(self._engine_id)
 
+    def can_see(self, engine: EngineRow) -> bool:
+        """See `Host.can_see`."""
+        return True
+
     def is_dead(self, engine: EngineRow, *, now_ms: int) -> bool:
         """See `Host.is_dead`. The machine is one, so its locks decide and the clock does not."""
         return not self._machine.is_alive(engine.engine_id)

@@ -90,6 +90,10 @@ class LocalHost:
             os.close(self._lock)
             self._lock = None
 
+    def can_see(self, engine: EngineRow) -> bool:
+        """See `Host.can_see`."""
+        return engine.host == self._name and os.access(engine.lock_path, os.R_OK | os.W_OK)
+
     def is_dead(self, engine: EngineRow, *, now_ms: int) -> bool:
         """See `Host.is_dead`."""
         if engine.host == self._name:
