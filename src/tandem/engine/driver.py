@@ -21,6 +21,7 @@ from tandem.domain.run import Attempt, Run
 from tandem.domain.settling import Settled
 from tandem.domain.view import RunView
 from tandem.engine.attempts import AttemptRunner
+from tandem.engine.leases import OwnLease
 from tandem.ports.clock import Clock
 from tandem.ports.store import Store
 
@@ -48,6 +49,7 @@ class Driver:
         announce: Announce,
         report: Report,
         complain: Callable[[str], None],
+        lease: OwnLease,
     ) -> None:
         self.view = view
         self._engine_id = engine_id
@@ -58,6 +60,7 @@ class Driver:
         self._announce = announce
         self._report = report
         self._complain = complain
+        self._lease = lease
         self._is_store_away = False
         self._epoch = view.run.epoch
         self._settled: list[Settled] = []
@@ -203,6 +206,9 @@ class Driver:
             self._report(run_id, plan_node.node_id, kind, text)
 
         try:
+            if not await self._is_still_held():
+                self.poke()
+                return
             settled = await self._runner.run(
                 self.view, plan_node, number=attempt.number, report=report
             )
@@ -219,6 +225,18 @@ class Driver:
             self._attempts.pop((attempt.node_no, attempt.number), None)
         self._settled.append(settled)
         self._wake.set()
+
+    async def _is_still_held(self) -> bool:
+        """Look again when the lease is over: while this process stood still, others went on."""
+        while not self._lease.left_ms:
+            run = self.view.run
+            try:
+                fresh = self._store.find_run(run.run_id, tenant=run.tenant)
+            except StoreUnavailable:
+                await self._clock.sleep(STORE_RETRY_MS)
+                continue
+            return fresh is not None and self._is_mine(fresh)
+        return True
 
     async def _stop_attempts(self) -> None:
         tasks = list(self._attempts.values())

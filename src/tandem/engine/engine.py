@@ -47,7 +47,7 @@ from tandem.ports.workspace import WorkspaceFiles
 
 POLL_MS = 100
 RENEW_MIN_MS = 1_000
-"""How long a renewal may take at least, however late it is."""
+"""How long a renewal may take that comes too late anyway."""
 SWEEP_MS = 1_000
 SWEEP_LIMIT = 100
 STORE_WAIT_MIN_MS = 2_000
@@ -339,9 +339,12 @@ class Engine:
             driver.poke()
         self._work.set()
         self._host.wake_others()
-        view = await self.store.load(run_id, tenant=tenant)
-        for listener in self._listeners:
-            listener(view, change)
+        if self._listeners:
+            # It is written: that it cannot be read back now may not be told as a failure.
+            with suppress(StoreUnavailable):
+                view = await self.store.load(run_id, tenant=tenant)
+                for listener in self._listeners:
+                    listener(view, change)
         return change
 
     async def _execute_for(self, run_id: RunId, command: Command, tenant: TenantId) -> Change:
@@ -467,6 +470,7 @@ class Engine:
             announce=self._announce,
             report=self._report,
             complain=self._complain,
+            lease=self._lease,
         )
         run_id = view.run.run_id
         self._drivers[run_id] = driver
@@ -544,7 +548,7 @@ class Engine:
         while True:
             await self._clock.sleep(self._lease.pause_ms)
             try:
-                async with self._clock.deadline(max(self._lease.left_ms, RENEW_MIN_MS)):
+                async with self._clock.deadline(self._lease.left_ms or RENEW_MIN_MS):
                     await self._put_row()
             except (StoreUnavailable, TimeoutError):
                 self._lease.failed()

@@ -46,8 +46,9 @@ class OwnLease:
 
     @property
     def pause_ms(self) -> int:
-        """How long to wait before the next renewal."""
-        return min(RETRY_MS, self._renew_every_ms) if self._failed else self._renew_every_ms
+        """How long to wait before the next renewal; never past the end of the lease."""
+        pause_ms = min(RETRY_MS, self._renew_every_ms) if self._failed else self._renew_every_ms
+        return min(pause_ms, self.left_ms or pause_ms)
 
     @property
     def left_ms(self) -> int:
