@@ -20,6 +20,8 @@ def cancel_run(draft: Draft, event: RunEvent, *, reason: str) -> None:
         draft.move(
             draft.plan.nodes[number], E.NODE_INTERRUPTED, node, attempt=node.attempts, reason=reason
         )
+    # A blocked run that is cancelled ends a second time, and now.
+    run.finished_at_ms = None
     draft.withdraw()
     draft.happen(event, reason=reason, stop_kind=kind)
     run.stop_kind = kind

@@ -71,7 +71,7 @@ class Invariants:
         self._cursor = 0
         self.auto_resumes_max = 2
         self.is_apart = False
-        """Whether engines have machines of their own, so that a lease is all they know of others."""
+        """Whether engines have machines of their own and know only the leases of others."""
         self.trusted: Callable[[Body], bool] = lambda _body: True
         """Whether the engine of a body could do its work for as long as its lease lasts."""
 
