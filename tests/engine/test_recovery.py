@@ -9,11 +9,13 @@ import apsw
 import pytest
 
 from tandem.adapters.sqlite.store import SqliteStore
+from tandem.domain.change import Change
 from tandem.domain.command import Cancel, Claim, LossPolicy, Pause
 from tandem.domain.driving import advance
 from tandem.domain.errors import EngineError, StoreUnavailable
 from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
 from tandem.domain.lifecycle import RunState, StopKind
+from tandem.domain.view import RunView
 from tandem.engine.engine import Engine, Limits
 from tandem.engine.recovery import RecoveryLimits
 from tandem.ports.store import EngineRow
@@ -369,6 +371,28 @@ def test_kill_switch_leaves_stale_runs_to_people(tell: Tell) -> None:
             await world.clock.sleep(10_000)
             assert await engine._recovery.auto_resume() == 0
         assert world.row(run_id).status is S.PAUSED
+
+    tell(story)
+
+
+def test_body_does_not_start_when_its_run_was_lost_since_it_was_recorded(tell: Tell) -> None:
+    async def story(world: SmallWorld) -> None:
+        near, far = Process("near", "x"), Process("far", "y")
+        holder = world.engine(near, QUICK)
+
+        def freeze(_view: RunView, change: Change) -> None:
+            near.is_frozen = near.is_frozen or bool(change.attempts_started)
+
+        holder.listen(freeze)
+        run_id = await world.start(holder, ONE, a=Script(duration_ms=30_000))
+        world.loop.spawn(near, world.live(holder), name="near")
+        async with world.engine(far, QUICK) as other:
+            await world.until(lambda: world.row(run_id).engine_id == other.engine_id)
+            assert world.row(run_id).epoch == 2
+            world.loop.thaw(near)
+            await world.until_status(run_id, S.COMPLETED)
+        assert [body.process.name for body in world.bodies.all] == ["far"]
+        near.is_alive = False
 
     tell(story)
 

@@ -11,7 +11,7 @@ from tandem.adapters.sql.statements import load_statements
 from tandem.adapters.sqlite import store as store_module
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.store import SqliteStore
-from tandem.domain import claiming, driving
+from tandem.domain import claiming, driving, staleness
 from tandem.domain.change import Change
 from tandem.domain.command import Claim
 from tandem.domain.decision import decide
@@ -219,6 +219,27 @@ def failed_commits_are_never_looked_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Committer, "_ask_the_disk", give_up)
 
 
+def silent_bodies_show_no_life(patch: pytest.MonkeyPatch) -> None:
+    """Nobody says that a body is alive, so a healthy silent one counts as stale."""
+    patch.setattr(Driver, "is_active", property(lambda _driver: False))
+
+
+def attempts_outlive_the_lease(patch: pytest.MonkeyPatch) -> None:
+    """An engine that cannot renew its lease lets its attempts go on."""
+    patch.setattr(Engine, "_abandon_runs", lambda _engine: None)
+
+
+def reaped_runs_go_on_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A stale run does not wait for the end of its processes."""
+    original = staleness.reap
+
+    def reap(draft: Draft, command: Any) -> None:
+        original(draft, command)
+        draft.run.cleanup = None
+
+    patch.setattr(staleness, "reap", reap)
+
+
 MUTANTS: tuple[Patch, ...] = (
     no_compare_and_set,
     driver_never_reloads,
@@ -234,6 +255,9 @@ MUTANTS: tuple[Patch, ...] = (
     outcomes_are_dropped_on_refusal,
     claims_are_cut_off_at_the_stop,
     failed_commits_are_never_looked_up,
+    silent_bodies_show_no_life,
+    attempts_outlive_the_lease,
+    reaped_runs_go_on_at_once,
 )
 
 

@@ -407,6 +407,8 @@ class World:
             else:
                 if all(row["run_id"] != run.run_id for row in self.invariants.runs()):
                     raise Violation(f"run {run.run_id} was acknowledged and is lost")
+                if self.random.random() < 0.1:
+                    process.stop.set()  # while the run is being claimed
                 return
 
     async def _start(self, engine: Engine, story: Story, *, owned: bool) -> Run:
