@@ -437,14 +437,14 @@ class World:
         elif what in ("freeze", "cut") and self.crashes < CRASHES_MAX:
             # It may cost the engine its runs, as a crash does.
             self.crashes += 1
-            self._disturb(self.random.choice(living), freezes=what == "freeze")
+            self.disturb(self.random.choice(living), freezes=what == "freeze")
         elif what == "stop":
             self.random.choice(living).stop.set()
         elif what == "command":
             run_id = RunId(self.random.choice(runs)["run_id"])
             await self.command(self.random.choice(living), run_id, self._draw_command())
 
-    def _disturb(self, process: EngineProcess, *, freezes: bool) -> None:
+    def disturb(self, process: EngineProcess, *, freezes: bool) -> None:
         """Let a process stand still, or take its store away, for a while."""
         if freezes:
             process.is_frozen = True
