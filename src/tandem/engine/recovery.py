@@ -185,9 +185,8 @@ class Recovery:
         quiet = self._store.list_quiet(
             quiet_since_ms=self._clock.now_ms() - limits.stale_after_ms, limit=LIMIT
         )
-        leases = {row.engine_id: row.lease_ms for row in self._store.list_engines()}
         reaped = 0
-        for_ms = max((leases.get(run.engine_id, self._lease_ms) for run in quiet), default=0)
+        for_ms = self._longest_lease_ms() if quiet else 0
         for run in self._quiet.list_stale(list(quiet), for_ms=for_ms):
             command = Reap(
                 stale_after_ms=limits.stale_after_ms,
@@ -196,6 +195,11 @@ class Recovery:
             )
             reaped += await self._has_done(run.run_id, command, run.tenant)
         return reaped
+
+    def _longest_lease_ms(self) -> int:
+        """Return the span in which every engine that lives says so at least once."""
+        leases = (row.lease_ms for row in self._store.list_engines())
+        return max(self._lease_ms, *leases, 0)
 
     async def auto_resume(self) -> int:
         """Let runs go on that were found stale lately; return how many (run-lifecycle 2.3)."""
