@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 import platformdirs
 
+from tandem.domain.command import LossPolicy
 from tandem.domain.errors import EngineError
 
 
@@ -58,6 +59,27 @@ def _one_of(*words: str) -> Callable[[str], str]:
         raise ValueError(f"one of {', '.join(words)}")
 
     return parse
+
+
+def _positive_or(default: int) -> Callable[[str], int]:
+    """Read a whole number above 0 as the original does: anything else counts as not given.
+
+    Blanks around the number are not taken away (run-lifecycle 2.3).
+    """
+
+    def parse(text: str) -> int:
+        digits = text.removeprefix("+")
+        is_number = digits.isascii() and digits.isdigit()
+        return int(digits) if is_number and 0 < int(digits) < _U64_PAST else default
+
+    return parse
+
+
+_U64_PAST = 2**64
+
+
+def _is_present(_text: str) -> bool:
+    return True
 
 
 def _folder(text: str) -> Path:
@@ -203,6 +225,61 @@ SETTINGS: Final = (
         sentence="The time between SIGTERM and SIGKILL for a command that is stopped.",
         parse=_whole(0, 600_000),
     ),
+    Setting(
+        field="restart_policy",
+        name="TANDEM_RESTART_POLICY",
+        unit="",
+        sentence="What becomes of a running run whose engine died: `resume` queues it again, "
+        "`fail` fails it.",
+        parse=_one_of(*LossPolicy),
+    ),
+    Setting(
+        field="shutdown_policy",
+        name="TANDEM_SHUTDOWN_POLICY",
+        unit="",
+        sentence="What becomes of a run that still runs when its engine has to stop: `resume` "
+        "queues it again, `fail` fails it.",
+        parse=_one_of(*LossPolicy),
+    ),
+    Setting(
+        field="shutdown_timeout_s",
+        name="TANDEM_SCHEDULER_SHUTDOWN_TIMEOUT_SECS",
+        unit="s",
+        sentence="How long a stopping engine lets attempts finish, and waits for a store that is "
+        "away; `tandem run` and engines in a program let none finish unless this is set.",
+        parse=_whole(0, 86_400),
+    ),
+    Setting(
+        field="stale_after_ms",
+        name="TANDEM_STALE_AFTER_MS",
+        unit="ms",
+        sentence="A run that shows no life for so long, and for a minute longer than any limit of "
+        "its nodes, is stopped.",
+        parse=_whole(1_000, 2**53),
+    ),
+    Setting(
+        field="auto_resume_window_ms",
+        name="TANDEM_STALE_AUTO_RESUME_WINDOW_MS",
+        unit="ms",
+        sentence="How long after that a run may go on by itself; what is no whole number above 0 "
+        "counts as not given.",
+        parse=_positive_or(1_200_000),
+    ),
+    Setting(
+        field="auto_resumes_max",
+        name="TANDEM_STALE_AUTO_RESUME_MAX_ATTEMPTS",
+        unit="times",
+        sentence="How often one run may go on by itself; what is no whole number above 0 counts as "
+        "not given.",
+        parse=_positive_or(2),
+    ),
+    Setting(
+        field="auto_resume_disabled",
+        name="TANDEM_DISABLE_STALE_AUTO_RESUME",
+        unit="presence",
+        sentence="Any value, even an empty one, lets no run go on by itself.",
+        parse=_is_present,
+    ),
 )
 
 
@@ -227,6 +304,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     signal_retention_ms: int = 604_800_000
     isolation: str = "auto"
     stop_grace_ms: int = 2_000
+    restart_policy: str = "resume"
+    shutdown_policy: str = "resume"
+    shutdown_timeout_s: int = 30
+    stale_after_ms: int = 600_000
+    auto_resume_window_ms: int = 1_200_000
+    auto_resumes_max: int = 2
+    auto_resume_disabled: bool = False
     sources: Mapping[str, str] = {}
 
     @property

@@ -78,6 +78,9 @@ WAYS = {
     "list_runs_of_automation_in_status": ["run_of_automation (tenant=? AND automation_id=?"],
     "list_events": ["lifecycle_event_1 (run_no=? AND seq>?)"],
     "list_newest_events": ["lifecycle_event_1 (run_no=?)"],
+    "mark_active": ["run USING INTEGER PRIMARY KEY"],
+    "list_quiet": ["run_held (engine_id>?)"],
+    "list_reaped": ["run_reaped (reaped_at_ms>?)"],
     "list_held": ["run_held (engine_id=?)", "run_owned (owner=?)", "run_cleanup (cleanup=?)"],
 }
 """The way into the table that each statement has to take."""
@@ -93,6 +96,8 @@ PAGED = (
     "list_events",
     "list_newest_events",
     "list_due",
+    "list_due",
+    "list_reaped",
 )
 """Their order comes from the index: with a limit they stop after a page."""
 
@@ -108,6 +113,7 @@ INDEXES = {
     "run_held": "list_held",
     "run_owned": "list_held",
     "run_cleanup": "list_held",
+    "run_reaped": "list_reaped",
     "gate_of_run": "list_gates_of_run",
     "gate_of_status": "list_gates",
     "wait_of_run": "list_waits_of_run",

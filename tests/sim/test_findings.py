@@ -224,6 +224,7 @@ def test_former_driver_does_not_answer_for_the_processes_of_a_later_one(tmp_path
                 announce=lambda _view, _change: None,
                 report=lambda *_said: None,
                 complain=lambda _words: None,
+                lease=engine._lease,
             )
 
         former = await claim()

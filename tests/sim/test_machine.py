@@ -103,6 +103,14 @@ class Engines(RuleBasedStateMachine):
             living[which % len(living)].stop.set()
         self._let(20)
 
+    @rule(which=numbers, freezes=st.booleans())
+    def disturb(self, which: int, freezes: bool) -> None:
+        """An engine stands still, or cannot reach its store, for a while."""
+        living = self.world.living()
+        if living:
+            self.world.disturb(living[which % len(living)], freezes=freezes)
+        self._let(1)
+
     @rule(fault=st.sampled_from(Fault), after=st.integers(0, 3))
     def break_commit(self, fault: Fault, after: int) -> None:
         """One of the next commits goes wrong."""

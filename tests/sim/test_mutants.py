@@ -12,7 +12,7 @@ from tandem.adapters.sqlite import keys, writes
 from tandem.adapters.sqlite import store as store_module
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.store import SqliteStore
-from tandem.domain import admission, claiming, driving, waits
+from tandem.domain import admission, claiming, driving, staleness, waits
 from tandem.domain.change import Change
 from tandem.domain.command import Claim
 from tandem.domain.decision import decide
@@ -265,6 +265,27 @@ def places_are_those_of_the_engine_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(admission, "free_places", lambda limit, **_facts: limit)
 
 
+def silent_bodies_show_no_life(patch: pytest.MonkeyPatch) -> None:
+    """Nobody says that a body is alive, so a healthy silent one counts as stale."""
+    patch.setattr(Driver, "is_active", property(lambda _driver: False))
+
+
+def attempts_outlive_the_lease(patch: pytest.MonkeyPatch) -> None:
+    """An engine that cannot renew its lease lets its attempts go on."""
+    patch.setattr(Engine, "_abandon_runs", lambda _engine: None)
+
+
+def reaped_runs_go_on_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A stale run does not wait for the end of its processes."""
+    original = staleness.reap
+
+    def reap(draft: Draft, command: Any) -> None:
+        original(draft, command)
+        draft.run.cleanup = None
+
+    patch.setattr(staleness, "reap", reap)
+
+
 MUTANTS: tuple[Patch, ...] = (
     waits_do_not_look_for_signals_that_came_before,
     woken_waits_leave_their_run_parked,
@@ -287,6 +308,9 @@ MUTANTS: tuple[Patch, ...] = (
     nested_workspaces_do_not_meet,
     claims_do_not_count_each_other,
     places_are_those_of_the_engine_alone,
+    silent_bodies_show_no_life,
+    attempts_outlive_the_lease,
+    reaped_runs_go_on_at_once,
 )
 
 

@@ -4,9 +4,11 @@
 one transaction; so no command ever acts on a state that has moved on.
 """
 
+from enum import StrEnum
+
 import msgspec
 
-from tandem.domain.ids import EngineId, GateId, NodeId, WaitId
+from tandem.domain.ids import ChangeId, EngineId, GateId, NodeId, WaitId
 from tandem.domain.signal import Signal
 
 
@@ -78,11 +80,28 @@ class ResolveWait(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     signal: Signal | None = None
 
 
+class LossPolicy(StrEnum):
+    """What becomes of a running run whose engine dies or leaves."""
+
+    RESUME = "resume"
+    FAIL = "fail"
+
+
+class Probed(msgspec.Struct, frozen=True, kw_only=True):
+    """What the `effects_probe` of an interrupted node answered; `output` is JSON text."""
+
+    node_no: int
+    is_done: bool
+    output: bytes | None = None
+
+
 class Adopt(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Take a run out of the hands of an engine that is dead; its leftovers are ended already."""
 
     dead: EngineId
     owner: EngineId | None = None
+    policy: LossPolicy = LossPolicy.RESUME
+    probed: tuple[Probed, ...] = ()
 
 
 class Own(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -97,6 +116,7 @@ class HandBack(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     engine_id: EngineId
     reason: str = "automation run interrupted by server shutdown"
+    policy: LossPolicy = LossPolicy.RESUME
 
 
 class ProcessesEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -110,6 +130,25 @@ class Panic(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     engine_id: EngineId
     reason: str
+
+
+class Reap(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Stop a run that shows no life.
+
+    It counts only when the run is still as it was seen: at the change `seen_change_id`, with its
+    last sign of life at `seen_activity_at_ms`, and that for `stale_after_ms` or longer.
+    """
+
+    stale_after_ms: int
+    seen_change_id: ChangeId
+    seen_activity_at_ms: int | None
+
+
+class AutoResume(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Let a run that was found stale lately go on without a person (run-lifecycle 2.3)."""
+
+    window_ms: int
+    attempts_max: int
 
 
 Command = (
@@ -126,4 +165,6 @@ Command = (
     | HandBack
     | ProcessesEnded
     | Panic
+    | Reap
+    | AutoResume
 )

@@ -1,10 +1,11 @@
 """A change while it is being decided: reads see what the draft already did, nothing else does."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from tandem.domain.change import Change, Denial, NodeArtifact, Throttle
+from tandem.domain.detail import Active, refreshed_detail
 from tandem.domain.errors import Refused
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, GateId, NodeId, WaitId
@@ -26,6 +27,7 @@ from tandem.domain.run import (
     GateStatus,
     LifecycleEvent,
     NodeRun,
+    Run,
     Wait,
     WaitStatus,
 )
@@ -186,24 +188,30 @@ class Draft:
                     found |= view.halted
         return {n for n in found | self.nodes.keys() if self.node(n).state in states}
 
+    def _refresh_detail(self) -> None:
+        if self.run.status is RunState.RUNNING:
+            self.run.detail = refreshed_detail(
+                self.run.detail, is_completed=self._is_completed, active=self._active
+            )
+
+    def _is_completed(self, name: str) -> bool:
+        number = self.plan.by_id.get(NodeId(name))
+        return number is not None and self.node(number).state is NodeState.COMPLETED
+
+    def _active(self) -> Iterator[Active]:
+        """Yield what runs, then what was started and waits for its next attempt."""
+        for number in sorted(self.in_state(NodeState.RUNNING)):
+            yield self.plan.nodes[number].node_id, self.node(number).attempts
+        for number in sorted(self.view.nodes.keys() | self.nodes.keys()):
+            node = self.node(number)
+            if node.attempts and node.state in (NodeState.PENDING, NodeState.BACKOFF):
+                yield self.plan.nodes[number].node_id, node.attempts
+
     def close(self) -> Change:
         """Apply the closing rules (run-lifecycle 2.1) and return the change."""
         run, before = self.run, self.view.run
-        run.last_change_id = self.change_id
-        run.updated_at_ms = self.now_ms
-        if run.status is not RunState.QUEUED:
-            run.queued_at_ms = run.queue_reason = None
-            run.resource_key = run.rate_limited_provider = ""
-        elif before.status is not RunState.QUEUED:
-            run.queued_at_ms = self.now_ms
-        if run.status not in DRIVEN:
-            run.engine_id = None
-        if run.status is not RunState.PAUSED:
-            run.parked = ""
-        if run.status in TERMINAL:
-            run.due_at_ms = None
-            if run.finished_at_ms is None:
-                run.finished_at_ms = self.now_ms
+        self._refresh_detail()
+        close_run(run, change_id=self.change_id, now_ms=self.now_ms)
         return Change(
             change_id=self.change_id,
             builds_on=before.last_change_id,
@@ -221,3 +229,22 @@ class Draft:
             throttles=tuple(self.throttles),
             events=tuple(self.events),
         )
+
+
+def close_run(run: Run, *, change_id: ChangeId, now_ms: int) -> None:
+    """Bring the row of a run in line with its state, after whatever changed it."""
+    run.last_change_id = change_id
+    run.updated_at_ms = now_ms
+    if run.status is not RunState.QUEUED:
+        run.queued_at_ms = run.queue_reason = None
+        run.resource_key = run.rate_limited_provider = ""
+    elif run.queued_at_ms is None:
+        run.queued_at_ms = now_ms
+    if run.status not in DRIVEN:
+        run.engine_id = None
+    if run.status is not RunState.PAUSED:
+        run.parked = ""
+    if run.status in TERMINAL:
+        run.due_at_ms = None
+        if run.finished_at_ms is None:
+            run.finished_at_ms = now_ms

@@ -44,22 +44,27 @@ def advance(
     now_ms: int,
     policy: GatePolicy = _DEFAULTS,
     read_large: ReadLarge = _unreadable,
+    starts: bool = True,
 ) -> Change | None:
     """Take a claimed run one step further; None when there is nothing to write.
 
     Settles the attempts that ended, does what is due at waits and gates, starts every node that is
     ready and has a place, and parks or finishes the run when nothing runs and nothing can start.
     `policy` fills what a gate that opens does not say; `read_large` reads an output that is an
-    artifact, for a wait that takes a value from it.
+    artifact, for a wait that takes a value from it. An engine that stops says `starts=False`: then
+    what is ready is left to the next engine.
     """
     draft = Draft(view, change_id=change_id, now_ms=now_ms)
     for item in settled:
         settle(draft, item)
     attention.pass_time(draft)
-    if draft.run.status is S.RUNNING:
-        _ask_and_wait(draft, policy, read_large)
-        _start_ready(draft, engine_id)
-    _rest(draft)
+    if starts:
+        if draft.run.status is S.RUNNING:
+            _ask_and_wait(draft, policy, read_large)
+            _start_ready(draft, engine_id)
+        _rest(draft)
+    elif not _is_anything_ready(draft):
+        _rest(draft)
     return draft.close() if draft.events else None
 
 
@@ -75,6 +80,15 @@ def _ask_and_wait(draft: Draft, policy: GatePolicy, read_large: ReadLarge) -> No
             open_approval(draft, plan_node, policy)
         else:
             waits.register(draft, plan_node, wait, read_large)
+
+
+def _is_anything_ready(draft: Draft) -> bool:
+    """Say whether a node would start, ask or wait if the engine went on."""
+    if draft.run.status is not S.RUNNING or draft.in_state(N.FAILED):
+        return False
+    fresh = draft.unblocked()
+    parked = (n for n in (*draft.view.ready_parked, *fresh) if draft.plan.nodes[n].is_parked)
+    return any(True for _ in (*parked, *_candidates(draft, fresh)))
 
 
 def _start_ready(draft: Draft, engine_id: EngineId) -> None:
@@ -116,6 +130,7 @@ def _start(draft: Draft, plan_node: PlanNode, engine_id: EngineId) -> None:
         due_at_ms=None,
         started_at_ms=node.started_at_ms or draft.now_ms,
         finished_at_ms=None,
+        failure=None,
     )
     draft.move(plan_node, E.NODE_STARTED, running, attempt=number)
     draft.attempts_started.append(
@@ -139,11 +154,7 @@ def _tell_running(draft: Draft, node_no: int) -> None:
 def _rest(draft: Draft) -> None:
     """Park or finish a run in which nothing runs."""
     run = draft.run
-    running = draft.in_state(N.RUNNING)
-    if running:
-        if run.detail.startswith("completed node"):
-            # The refresh rule of run-lifecycle 1.6: name what runs, not what is over.
-            _tell_running(draft, min(running))
+    if draft.in_state(N.RUNNING):
         return
     if run.status is S.PAUSING:
         draft.happen(E.RUN_PAUSED, reason=run.pause_reason)

@@ -19,6 +19,9 @@ from typing import Any
 
 import msgspec
 
+DEFINITION_UNREADABLE = "definition_unreadable"
+"""The code of errors that say that a stored definition is gone or damaged."""
+
 
 class EngineError(Exception):
     """Base of all errors of the engine.

@@ -70,8 +70,15 @@ class RunEvent(StrEnum):
     RUN_RESUMED = "run_resumed"
     RUN_RECOVERED = "run_recovered"
     RUN_REQUEUED_AFTER_RESTART = "run_queued_for_resume_after_restart"
+    RUN_CLAIM_EXPIRED = "run_execution_claim_expired_requeued"
+    RUN_FAILED_SERVER_RESTART = "run_failed_server_restart"
+    RUN_QUARANTINED = "run_quarantined"
     RUN_PAUSING_SETTLED = "run_pausing_settled_on_restart"
     RUN_HANDED_BACK = "run_interrupted_shutdown"
+    RUN_FAILED_SHUTDOWN = "run_failed_shutdown"
+    RUN_PAUSED_STALE = "run_paused_stale_no_provider_activity"
+    RUN_FAILED_STALE = "run_failed_stale_no_provider_activity"
+    RUN_AUTO_RESUMED = "run_auto_resumed"
     RUN_STOPPED = "run_stopped"
     RUN_CANCELLED = "run_cancelled"
     RUN_PROCESSES_ENDED = "run_processes_ended"
@@ -177,11 +184,19 @@ RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (S.BLOCKED, E.RUN_RECOVERED): S.QUEUED,
     **{(state, E.RUN_STOPPED): S.CANCELLED for state in LIVE | {S.BLOCKED}},
     **{(state, E.RUN_CANCELLED): S.CANCELLED for state in LIVE},
-    **{(state, E.RUN_PROCESSES_ENDED): state for state in TERMINAL},
+    **{(state, E.RUN_PROCESSES_ENDED): state for state in TERMINAL | {S.PAUSED}},
     # Engines that die or leave.
     (S.RUNNING, E.RUN_REQUEUED_AFTER_RESTART): S.QUEUED,
+    (S.RUNNING, E.RUN_CLAIM_EXPIRED): S.QUEUED,
+    (S.RUNNING, E.RUN_FAILED_SERVER_RESTART): S.FAILED,
+    (S.RUNNING, E.RUN_QUARANTINED): S.PAUSED,
     (S.PAUSING, E.RUN_PAUSING_SETTLED): S.PAUSED,
     (S.RUNNING, E.RUN_HANDED_BACK): S.QUEUED,
+    (S.RUNNING, E.RUN_FAILED_SHUTDOWN): S.FAILED,
+    # Runs that show no life any more, and those of them that go on by themselves.
+    **{(state, E.RUN_PAUSED_STALE): S.PAUSED for state in DRIVEN},
+    (S.RUNNING, E.RUN_FAILED_STALE): S.FAILED,
+    (S.PAUSED, E.RUN_AUTO_RESUMED): S.QUEUED,
     # Ends.
     (S.RUNNING, E.RUN_COMPLETED): S.COMPLETED,
     (S.RUNNING, E.RUN_BLOCKED): S.BLOCKED,

@@ -31,6 +31,8 @@ class FailureClass(StrEnum):
     """The verification command said no."""
     INTERRUPTED = "server_restart_interrupted"
     """The engine that ran the attempt died."""
+    STALE = "stale_no_provider_activity"
+    """Nothing of the attempt showed life for longer than any of its limits."""
 
 
 class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):

@@ -56,6 +56,10 @@ class Run(msgspec.Struct, kw_only=True):
     `queued_at_ms` is since when the run waits in the queue. A queued run without `due_at_ms` waits
     until `resource_key` is free. `lock_path` is the workspace that it has to itself while it is
     driven, `labels` are what its engine must have.
+    `activity_at_ms` is when the engine that drives the run last said that a body of it is alive;
+    it is written beside the lease, never by a change. `interruptions` counts the engines that died
+    with the run since a node of it completed, `auto_resumes` how often it was resumed without a
+    person, `reaped_at_ms` is when it was last found stale.
     """
 
     run_no: int = 0
@@ -99,6 +103,10 @@ class Run(msgspec.Struct, kw_only=True):
     labels: tuple[str, ...] = ()
     nodes_total: int = 0
     nodes_completed: int = 0
+    activity_at_ms: int | None = None
+    interruptions: int = 0
+    auto_resumes: int = 0
+    reaped_at_ms: int | None = None
 
 
 class NodeRun(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,8 @@ def cancel_run(
         draft.move(
             draft.plan.nodes[number], E.NODE_INTERRUPTED, node, attempt=node.attempts, reason=reason
         )
+    # A blocked run that is cancelled ends a second time, and now.
+    run.finished_at_ms = None
     draft.withdraw()
     draft.happen(event, node_id=node_id, reason=reason, stop_kind=kind, metadata=metadata)
     run.stop_kind = kind

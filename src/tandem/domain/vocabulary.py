@@ -67,10 +67,48 @@ WORDS: Final[Mapping[RunEvent, Word]] = {
         "The engine that drove the run is dead; the run goes on with another.",
         _run("requeued_after_restart"),
     ),
+    E.RUN_CLAIM_EXPIRED: Word(
+        "The engine that claimed the run died before work began; the run is queued again.",
+        _run("claim_expired"),
+    ),
+    E.RUN_FAILED_SERVER_RESTART: Word(
+        "The engine that drove the run is dead, and the run cannot or may not go on.",
+        _run("failed"),
+        ("why",),
+        ("automation_v2.run.failed",),
+    ),
+    E.RUN_QUARANTINED: Word(
+        "Engine after engine died while it drove the run; it is held until a person resumes it.",
+        _run("quarantined"),
+        ("interruptions",),
+    ),
     E.RUN_PAUSING_SETTLED: Word(
         "The engine died while the run was being paused; it is paused now.", _run("pausing_settled")
     ),
     E.RUN_HANDED_BACK: Word("The engine stops and gives the run back.", _run("handed_back")),
+    E.RUN_FAILED_SHUTDOWN: Word(
+        "The engine stops, and the run ends with it.",
+        _run("failed"),
+        older=("automation_v2.run.failed",),
+    ),
+    E.RUN_PAUSED_STALE: Word(
+        "Nothing of the run showed life for too long; it is paused, its nodes are to run again.",
+        _run("paused_stale"),
+        older=("automation_v2.run.paused_stale_no_provider_activity",),
+    ),
+    E.RUN_FAILED_STALE: Word(
+        "Nothing of the run showed life for too long, and a node has no attempt left.",
+        _run("failed"),
+        older=(
+            "automation_v2.run.failed",
+            "automation_v2.run.failed_stale_no_provider_activity",
+        ),
+    ),
+    E.RUN_AUTO_RESUMED: Word(
+        "The run goes on without a person after it was found stale.",
+        _run("auto_resumed"),
+        ("auto_resume_window_ms", "stale_reaped_at_ms"),
+    ),
     E.RUN_STOPPED: Word("A person ended the run.", _run("cancelled")),
     E.RUN_CANCELLED: Word(
         "A gate ended the run: by its decision, or undecided at its expiry.", _run("cancelled")
@@ -95,7 +133,9 @@ WORDS: Final[Mapping[RunEvent, Word]] = {
     E.NODE_STARTED: Word("An attempt began.", _node("started")),
     E.NODE_COMPLETED: Word("The node counts as completed with its output.", _node("completed")),
     E.NODE_REPAIR_REQUESTED: Word(
-        "The output misses its contract; the next attempt is told why.", _node("repair_requested")
+        "The output misses its contract, or the attempt showed no life; the next one is told why.",
+        _node("repair_requested"),
+        ("status", "blocker_category"),
     ),
     E.NODE_RETRY_SCHEDULED: Word(
         "The attempt failed and the next one is due later.",
@@ -114,7 +154,9 @@ WORDS: Final[Mapping[RunEvent, Word]] = {
         ("failure_kind",),
     ),
     E.NODE_INTERRUPTED: Word(
-        "The attempt was cut off and does not count.", _node("interrupted"), ("blocker_category",)
+        "The attempt was cut off and does not count.",
+        _node("interrupted"),
+        ("status", "blocker_category", "node_no"),
     ),
     E.NODE_OUTCOME_UNKNOWN: Word(
         "An attempt with outside effects was cut off; a person says whether it took place.",

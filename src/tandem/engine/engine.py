@@ -12,11 +12,11 @@ from tandem.domain.admission import Metrics, holds_keys, needs_of
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
 from tandem.domain.command import (
-    Adopt,
     Command,
+    HandBack,
+    LossPolicy,
     Own,
     Panic,
-    ProcessesEnded,
     Recover,
     ResolveWait,
     Resume,
@@ -38,11 +38,10 @@ from tandem.domain.ids import (
     EngineId,
     RunId,
     TenantId,
-    attempt_id,
 )
 from tandem.domain.inputs import fill_inputs
 from tandem.domain.json import JsonObject, digest
-from tandem.domain.lifecycle import DRIVEN, TERMINAL
+from tandem.domain.lifecycle import TERMINAL, StopKind
 from tandem.domain.run import Run, Wait
 from tandem.domain.signal import Signal, check_signal
 from tandem.domain.standing import Reason
@@ -50,6 +49,8 @@ from tandem.domain.view import RunView
 from tandem.engine import reasons
 from tandem.engine.attempts import AttemptRunner
 from tandem.engine.driver import Driver
+from tandem.engine.leases import RENEWALS, OwnLease
+from tandem.engine.recovery import Recovery, RecoveryLimits
 from tandem.engine.runnable import unrunnable
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
@@ -60,8 +61,12 @@ from tandem.ports.store import Delivered, EngineRow, NewRun, Store
 from tandem.ports.workspace import WorkspaceFiles
 
 POLL_MS = 100
+RENEW_MIN_MS = 1_000
+"""How long a renewal may take that comes too late anyway."""
 SWEEP_MS = 1_000
 SWEEP_LIMIT = 100
+STORE_WAIT_MIN_MS = 2_000
+"""A store that answers is never cut off by a shutdown timeout of 0."""
 
 Listener = Callable[[RunView, Change], None]
 CaughtUp = Callable[[RunId], Awaitable[None]]
@@ -85,6 +90,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long an accepted signal can still be found by a wait that is registered."""
     own_only: bool = False
     """Claim only runs that this engine created or was asked to resume."""
+    shutdown_policy: LossPolicy = LossPolicy.RESUME
+    shutdown_grace_ms: int = 0
+    """How long attempts may go on when the engine stops."""
+    shutdown_timeout_ms: int = 30_000
+    """How long a store that is away is waited for when the engine stops."""
+    store_is_shared: bool = False
+    """Engines of other hosts may write to the store at any time."""
+    recovery: RecoveryLimits = RecoveryLimits()
 
 
 class Engine:
@@ -136,6 +149,24 @@ class Engine:
         self._changes = 0
         self._plans: dict[int, tuple[Automation, Plan, bytes]] = {}
         self._row: EngineRow | None = None
+        self._owed: dict[RunId, tuple[TenantId, Command]] = {}
+        renewals = (self.limits.lease_ms // RENEWALS, self.limits.recovery.stale_after_ms // 4)
+        self._lease = OwnLease(
+            clock, lease_ms=self.limits.lease_ms, renew_every_ms=max(min(renewals), 1)
+        )
+        self._recovery = Recovery(
+            engine_id=self.engine_id,
+            store=store,
+            executor=executor,
+            runner=self._runner,
+            host=host,
+            clock=clock,
+            limits=self.limits.recovery,
+            lease_ms=self.limits.lease_ms,
+            execute=self._execute_for,
+            new_change_id=self.new_change_id,
+            complain=self._complain,
+        )
         self._is_stopping = False
         self._stack = AsyncExitStack()
 
@@ -145,14 +176,14 @@ class Engine:
         row = self._host.enter(self.engine_id, self._woken)
         self._row = msgspec.structs.replace(
             row,
-            lease_until_ms=self._lease_until_ms(),
             labels=self.limits.labels,
             runs_max=self.limits.runs_max,
             runs_total_max=self.limits.runs_total_max,
             own_only=self.limits.own_only,
+            lease_ms=self.limits.lease_ms,
         )
         try:
-            await self.store.put_engine(self._row)
+            await self._put_row()
         except BaseException:
             self._host.leave()
             raise
@@ -170,14 +201,14 @@ class Engine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._is_stopping = True
-        self._work.set()
+        self.stop()
         # Not cancelled: a claim that is being written would be nobody's.
-        await asyncio.wait([self._dispatching])
-        for driver in self._drivers.values():
-            driver.hand_back()
-        if self._drives:
-            await asyncio.wait(list(self._drives))
+        await self._wait_at_most([self._dispatching], self.limits.shutdown_timeout_ms)
+        await self._drain()
+        if self.limits.shutdown_policy is LossPolicy.FAIL:
+            await self.fail_running_runs_for_shutdown()
+        else:
+            await self._hand_back(LossPolicy.RESUME)
         for part in self._parts:
             part.cancel()
         await self._stack.aclose()
@@ -185,6 +216,62 @@ class Engine:
             await self.store.remove_engine(self.engine_id)
         finally:
             self._host.leave()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether this engine claims nothing any more because it is about to leave."""
+        return self._is_stopping
+
+    def stop(self) -> None:
+        """Claim and sweep no more; what runs goes on until the engine is left."""
+        self._is_stopping = True
+        self._work.set()
+
+    async def _drain(self) -> None:
+        """Let the attempts that run come to their end, for as long as the grace time allows."""
+        if self.limits.shutdown_grace_ms <= 0:
+            return
+        for driver in self._drivers.values():
+            driver.drain(self.limits.shutdown_policy)
+        if self._drives:
+            # What does not end in time is handed back by force.
+            with suppress(TimeoutError):
+                async with self._clock.deadline(self.limits.shutdown_grace_ms):
+                    await asyncio.wait(list(self._drives))
+
+    async def fail_running_runs_for_shutdown(self) -> int:
+        """Fail the runs that this engine drives, as the older policy has it (T76).
+
+        Runs that are pausing come to rest as paused. Returns how many failed.
+        """
+        drivers = list(self._drivers.values())
+        await self._hand_back(LossPolicy.FAIL)
+        return sum(driver.view.run.stop_kind is StopKind.SHUTDOWN for driver in drivers)
+
+    async def _hand_back(self, policy: LossPolicy) -> None:
+        for driver in self._drivers.values():
+            driver.hand_back(policy)
+        await self._wait_at_most(list(self._drives), self.limits.shutdown_timeout_ms)
+
+    async def _wait_at_most(self, tasks: list[asyncio.Task[None]], span_ms: int) -> None:
+        """Wait for tasks; those that a store which is away holds up are cancelled in the end.
+
+        Their runs stay with this engine, which is about to be dead, and so can be taken over.
+        """
+        if not tasks:
+            return
+        span_ms = max(span_ms, STORE_WAIT_MIN_MS)
+        try:
+            async with self._clock.deadline(span_ms):
+                await asyncio.wait(tasks)
+        except TimeoutError:
+            self._complain(
+                f"the store did not answer within {span_ms} ms; "
+                "runs of this engine are left as they are, and can be resumed"
+            )
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     # Use
 
@@ -309,9 +396,11 @@ class Engine:
                 driver.poke()
         self._work.set()
         self._host.wake_others()
-        for change in changes:
-            view = await self.store.load(change.run.run_id, tenant=change.run.tenant)
-            self._announce(view, change)
+        for change in changes if self._listeners else ():
+            # It is written: that it cannot be read back now may not be told as a failure.
+            with suppress(StoreUnavailable):
+                view = await self.store.load(change.run.run_id, tenant=change.run.tenant)
+                self._announce(view, change)
 
     async def signal(self, signal: Signal, *, tenant: TenantId = LOCAL_TENANT) -> Delivered:
         """Accept a signal: wake every wait that it is for, and keep it for those to come.
@@ -374,6 +463,9 @@ class Engine:
             raise
         return self.store.find_woken_wait(run_id, command.idempotency_key, tenant=tenant)
 
+    async def _execute_for(self, run_id: RunId, command: Command, tenant: TenantId) -> Change:
+        return await self.execute(run_id, command, tenant=tenant)
+
     async def take_over(
         self, run_id: RunId, *, tenant: TenantId = LOCAL_TENANT, own: bool = False
     ) -> bool:
@@ -393,7 +485,13 @@ class Engine:
         freed = holder is not None and holder != self.engine_id
         if holder is not None and freed:
             self._refuse_living(run_id, holder)
-            await self._free(run_id, tenant, holder, owner=self.engine_id if own else None)
+            await self._recovery.free(
+                run_id,
+                tenant,
+                holder,
+                owner=self.engine_id if own else None,
+                policy=LossPolicy.RESUME,
+            )
         return await self._own(run_id, tenant) or freed if own else freed
 
     async def _own(self, run_id: RunId, tenant: TenantId) -> bool:
@@ -517,6 +615,7 @@ class Engine:
             announce=self._announce,
             report=self._report,
             complain=self._complain,
+            lease=self._lease,
         )
         run_id = view.run.run_id
         self._drivers[run_id] = driver
@@ -524,7 +623,7 @@ class Engine:
         self._drives.add(drive)
         drive.add_done_callback(self._drives.discard)
         if self._is_stopping:
-            driver.hand_back()
+            driver.hand_back(self.limits.shutdown_policy)
 
     async def _drive_to_end(self, driver: Driver, run_id: RunId) -> None:
         try:
@@ -543,9 +642,12 @@ class Engine:
         while isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
         command = Panic(engine_id=self.engine_id, reason=f"{type(cause).__name__}: {cause}")
-        # A store that is away leaves the run with this engine; its death or lease frees it.
-        with suppress(EngineError):
+        try:
             await self.execute(run.run_id, command, tenant=run.tenant)
+        except (Refused, NotFound):
+            return  # another engine was first
+        except EngineError:
+            self._owed[run.run_id] = run.tenant, command  # said when the store is back
 
     async def _wake_some(self) -> int:
         now_ms = self._clock.now_ms()
@@ -596,26 +698,68 @@ class Engine:
 
     async def _renew(self) -> None:
         while True:
-            await self._clock.sleep(self.limits.lease_ms / 3)
-            if self._row is None:
-                raise AssertionError("the engine was not entered")
-            self._row = msgspec.structs.replace(self._row, lease_until_ms=self._lease_until_ms())
+            await self._clock.sleep(self._lease.pause_ms)
             try:
-                await self.store.put_engine(self._row)
-            except StoreUnavailable:
-                continue  # tried again in a third of the lease; nobody else can write either
+                async with self._clock.deadline(self._lease.left_ms or RENEW_MIN_MS):
+                    await self._put_row()
+            except (StoreUnavailable, TimeoutError):
+                self._lease.failed()
+                if not self._lease.left_ms and self._is_fenced_by_lease:
+                    self._abandon_runs()
+                continue
+            await self._pay()
+
+    async def _put_row(self) -> None:
+        """Renew the lease, and say which runs of this engine show life."""
+        if self._row is None:
+            raise AssertionError("the engine was not entered")
+        self._lease.ask()
+        self._row = msgspec.structs.replace(self._row, lease_until_ms=self._lease_until_ms())
+        active = [driver.view.run.run_no for driver in self._drivers.values() if driver.is_active]
+        await self.store.put_engine(self._row, active=active, now_ms=self._clock.now_ms())
+        self._lease.renewed()
+
+    @property
+    def _is_fenced_by_lease(self) -> bool:
+        return self.limits.store_is_shared or self._recovery.has_strangers
+
+    def _abandon_runs(self) -> None:
+        """End all attempts: the lease is over, and another engine may drive the runs by now."""
+        if self._drives:
+            self._complain(
+                "the lease of this engine could not be renewed in time; its attempts are ended"
+            )
+        for run_id, driver in self._drivers.items():
+            self._owed[run_id] = driver.view.run.tenant, HandBack(engine_id=self.engine_id)
+        for drive in self._drives:
+            drive.cancel()
+
+    async def _pay(self) -> None:
+        """Say what could not be said while the store was away."""
+        for run_id, (tenant, command) in list(self._owed.items()):
+            with suppress(Refused, NotFound):
+                await self.execute(run_id, command, tenant=tenant)
+            del self._owed[run_id]
 
     async def _sweep(self) -> None:
-        while True:
-            # What cannot be freed now (the store is away, a process does not die) stays held by
-            # the dead engine and is tried again with the next turn.
-            with suppress(EngineError):
-                await self.recover()
-            with suppress(EngineError):
-                await self._tend_signals()
-                if await self.store.wake_freed(now_ms=self._clock.now_ms(), limit=SWEEP_LIMIT):
-                    self._work.set()
+        while not self._is_stopping:
+            for part in (
+                self._recovery.recover,
+                self._recovery.reap,
+                self._recovery.auto_resume,
+                self._tend_signals,
+                self._wake_freed,
+            ):
+                # What cannot be done now (the store is away, a process does not die) is tried
+                # again with the next turn.
+                with suppress(EngineError):
+                    await part()
             await self._clock.sleep(SWEEP_MS)
+
+    async def _wake_freed(self) -> None:
+        """Wake runs whose key is free; a net under the wake-ups that freed it."""
+        if await self.store.wake_freed(now_ms=self._clock.now_ms(), limit=SWEEP_LIMIT):
+            self._work.set()
 
     async def _tend_signals(self) -> None:
         """Go on with signals whose acceptance was cut off; forget those that are old."""
@@ -626,37 +770,8 @@ class Engine:
         )
 
     async def recover(self) -> int:
-        """Take the runs of engines that are provably dead out of their hands; return how many."""
-        freed = 0
-        now_ms = self._clock.now_ms()
-        for row in self.store.list_engines():
-            if row.engine_id == self.engine_id or not self._host.is_dead(row, now_ms=now_ms):
-                continue
-            for held in self.store.list_held(row.engine_id):
-                if held.status in DRIVEN or held.cleanup is not None:
-                    await self._free(held.run_id, held.tenant, row.engine_id, owner=None)
-                    freed += 1
-            await self.store.remove_engine(row.engine_id)
-        return freed
+        """Take the runs of engines that are provably dead out of their hands.
 
-    async def _free(
-        self, run_id: RunId, tenant: TenantId, dead: EngineId, *, owner: EngineId | None
-    ) -> None:
-        """End what the dead engine left of this run, then queue the run again."""
-        view = await self.store.load(run_id, tenant=tenant)
-        if dead not in (view.run.engine_id, view.run.cleanup):
-            return  # another engine was first; the attempts of now are alive
-        attempts = [
-            attempt_id(run_id, view.plan.nodes[n].node_id, view.node(n).attempts)
-            for n in view.nodes
-        ]
-        await self._executor.end_leftovers(engine_ids=[dead], attempt_ids=attempts)
-        command = (
-            ProcessesEnded(engine_id=dead)
-            if view.run.status in TERMINAL
-            else Adopt(dead=dead, owner=owner)
-        )
-        try:
-            await self.execute(run_id, command, tenant=tenant)
-        except Refused:
-            return  # another engine was first
+        Returns how many runs that were running or pausing were recovered.
+        """
+        return await self._recovery.recover()

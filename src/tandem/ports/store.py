@@ -49,6 +49,8 @@ class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     lock_path: str
     started_at_ms: int
     lease_until_ms: int
+    lease_ms: int = 30_000
+    """How long the lease lasts: an engine that lives renews it several times in this span."""
     labels: tuple[str, ...] = ()
     runs_max: int = 0
     runs_total_max: int | None = None
@@ -66,6 +68,16 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     owner: EngineId | None
     cleanup: EngineId | None
     last_change_id: ChangeId
+
+
+class Quiet(msgspec.Struct, frozen=True, kw_only=True):
+    """A driven run that shows no life, as it was seen."""
+
+    run_id: RunId
+    tenant: TenantId
+    engine_id: EngineId
+    last_change_id: ChangeId
+    activity_at_ms: int | None
 
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -324,8 +336,41 @@ class Store(Protocol):
         """Return how many runs each engine drives; engines that drive none are left out."""
         ...
 
-    async def put_engine(self, engine: EngineRow) -> None:
+    async def fail_unreadable(
+        self,
+        run_id: RunId,
+        *,
+        tenant: TenantId,
+        dead: EngineId,
+        why: str,
+        change_id: ChangeId,
+        now_ms: int,
+    ) -> Change:
+        """End a run whose engine died and whose definition cannot be read (T72).
+
+        Raises:
+            NotFound: no such run for this tenant.
+            Refused: that engine does not drive it any more.
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
+    def list_quiet(self, *, quiet_since_ms: int, limit: int) -> Sequence[Quiet]:
+        """Return driven runs that showed no life since that moment."""
+        ...
+
+    def list_reaped(
+        self, *, reaped_since_ms: int, attempts_max: int, limit: int
+    ) -> Sequence[tuple[TenantId, RunId]]:
+        """Return runs paused as stale since that moment that may go on, longest paused first."""
+        ...
+
+    async def put_engine(
+        self, engine: EngineRow, *, active: Sequence[int] = (), now_ms: int = 0
+    ) -> None:
         """Write the row of a live engine, or renew its lease.
+
+        `active` are the numbers of its runs that show life at `now_ms`.
 
         Raises:
             StoreUnavailable: nothing was written.

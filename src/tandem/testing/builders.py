@@ -244,6 +244,8 @@ def _random_body(
         effects=random.choices(("none", "external"), (5, 1))[0],
         retry_policy={"max_attempts": attempts_max, "backoff": backoff},
     )
+    if node["effects"] == "external" and random.random() < 0.4:
+        node["effects_probe"] = ["is-it-done"]
     if random.random() < 0.1:
         # Some failures are attempts that take too long.
         node["timeout_ms"] = script.duration_ms + 5_000

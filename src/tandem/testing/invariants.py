@@ -1,6 +1,7 @@
 """What must hold after every commit of every engine, read from the store's own rows."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ class _Replay:
         self.nodes = [N.PENDING] * len(plan)
         self.change_id = ""
         self.in_change: set[tuple[RunEvent, str | None]] = set()
+        self.auto_resumes = 0
+        self.is_reaped = False
 
 
 class Invariants:
@@ -76,6 +79,11 @@ class Invariants:
     def limit(self, runs_max: int, runs_total_max: int | None) -> None:
         """Say how many runs one engine, and all engines, may drive at once."""
         self._runs_max, self._runs_total_max = runs_max, runs_total_max
+        self.auto_resumes_max = 2
+        self.is_apart = False
+        """Whether engines have machines of their own and know only the leases of others."""
+        self.trusted: Callable[[Body], bool] = lambda _body: True
+        """Whether the engine of a body could do its work for as long as its lease lasts."""
 
     def expect(self, run_id: str, plan: Plan) -> None:
         """Say which plan the run of this id executes."""
@@ -200,6 +208,14 @@ class Invariants:
                 f"{where}: left the terminal state {replay.status.value}",
             )
         self._ends += after in TERMINAL and replay.status not in TERMINAL
+        if event in (E.RUN_PAUSED_STALE, E.RUN_FAILED_STALE):
+            self._follow_reap(replay, where)
+        if event is E.RUN_AUTO_RESUMED:
+            replay.auto_resumes += 1
+            _must(replay.is_reaped, f"{where}: it was not paused as stale")
+            _must(replay.auto_resumes <= self.auto_resumes_max, f"{where}: too often")
+        if after is not replay.status:
+            replay.is_reaped = event is E.RUN_PAUSED_STALE and replay.status is S.RUNNING
         replay.status = after
         if event is E.RUN_CLAIMED:
             epoch = msgspec.json.decode(row["metadata"])["lease_epoch"]
@@ -210,6 +226,12 @@ class Invariants:
             _must(not ready, f"{where}: parked, although {ready} could run")
         if event in NODE_EVENTS and node_id is not None:
             self._follow_node(replay, event, node_id, where)
+
+    def _follow_reap(self, replay: _Replay, where: str) -> None:
+        """A run may be stopped as stale only when nothing of it is alive as far as is known."""
+        for body in self._bodies.live:
+            healthy = body.spec.run_id == replay.run_id and self.trusted(body)
+            _must(not healthy, f"{where}: {body.spec.attempt_id} is alive")
 
     def _follow_node(self, replay: _Replay, event: RunEvent, node_id: str, where: str) -> None:
         number = replay.plan.by_id[node_id]  # type: ignore[index] # a NodeId
@@ -325,7 +347,11 @@ class Invariants:
         if status not in DRIVEN:
             _must(N.RUNNING not in replay.nodes, f"{what}: a node runs without a driver")
         if status in TERMINAL and run["cleanup"] is None:
-            left = [b for b in self._bodies.live if b.spec.run_id == replay.run_id]
+            left = [
+                b
+                for b in self._bodies.live
+                if b.spec.run_id == replay.run_id and not (self.is_apart and _stood_still(b))
+            ]
             _must(not left, f"{what}: bodies live on after its end: {[b.key for b in left]}")
 
     def _compare_wait(self, wait: dict[str, Any], what: str) -> None:
@@ -350,11 +376,17 @@ class Invariants:
         """
         spec = body.spec
         what = f"body {spec.attempt_id} (epoch {spec.epoch})"
+        beyond = [other for other in self._bodies.live if self._is_beyond(other, body)]
         for other in self._bodies.live:
-            _must(other.key != body.key, f"{what}: overlaps {other.spec.attempt_id}")
+            _must(
+                other.key != body.key or other in beyond,
+                f"{what}: overlaps {other.spec.attempt_id}",
+            )
         run = self._find("SELECT * FROM run WHERE run_id = ?", spec.run_id)[0]
         plan = self._plans[spec.run_id]
-        count = sum(other.spec.run_id == spec.run_id for other in self._bodies.live)
+        count = sum(
+            other.spec.run_id == spec.run_id for other in self._bodies.live if other not in beyond
+        )
         _must(count < plan.parallel, f"{what}: {count} bodies run already")
         if run["status"] == S.CANCELLED.value and run["cleanup"] == spec.engine_id:
             return  # cancelled a moment ago; its driver is about to hear of it
@@ -367,6 +399,14 @@ class Invariants:
         )
         started = found == [{"state": N.RUNNING.value, "attempts": spec.number}]
         _must(started, f"{what}: started before it was recorded: {found}")
+
+    def _is_beyond(self, other: Body, body: Body) -> bool:
+        """Say whether nobody could have ended `other` before `body` starts.
+
+        Its engine stood still on another machine until a moment ago, so it could not see that its
+        lease was over. One that merely cannot reach the store has to end its bodies in time.
+        """
+        return other.process.machine != body.process.machine and _stood_still(other)
 
     def body_reaped(self, body: Body) -> None:
         """Check that what is killed as a leftover is one.
@@ -396,6 +436,10 @@ def _is_ready(replay: _Replay, plan_node: PlanNode) -> bool:
     return replay.nodes[plan_node.node_no] is N.PENDING and all(
         replay.nodes[number] is N.COMPLETED for number in plan_node.depends_on
     )
+
+
+def _stood_still(body: Body) -> bool:
+    return body.process.is_frozen or body.process.was_frozen()
 
 
 def _must(holds: bool, message: str) -> None:

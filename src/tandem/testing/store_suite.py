@@ -20,7 +20,18 @@ import pytest
 from tandem.domain.admission import Needs
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
-from tandem.domain.command import Adopt, Cancel, DecideGate, Pause, Recover, Resume, Wake
+from tandem.domain.command import (
+    Adopt,
+    AutoResume,
+    Cancel,
+    DecideGate,
+    Pause,
+    ProcessesEnded,
+    Reap,
+    Recover,
+    Resume,
+    Wake,
+)
 from tandem.domain.driving import advance
 from tandem.domain.errors import (
     ChangeRefused,
@@ -963,6 +974,97 @@ class StoreSuite:
         due = scene.store.list_due(now_ms=NOW_MS + 60_000, limit=3)
         assert [run_id for _, run_id in due] == ["r3", "r2", "r1"]
         assert scene.store.next_due_at_ms() == NOW_MS
+
+    # Recovery
+
+    async def test_sign_of_life_is_written_beside_the_lease_and_refuses_no_change(
+        self, scene: Scene
+    ) -> None:
+        view = await scene.claimed("r1")
+        await scene.create("r2")
+        (other,) = await scene.claim(ENGINE_B)
+        runs = [view.run.run_no, other.run.run_no]
+        await scene.store.put_engine(engine_row(ENGINE_A), active=runs, now_ms=NOW_MS + 7)
+        assert scene.get("r1").activity_at_ms == NOW_MS + 7
+        assert scene.get("r2").activity_at_ms is None  # another engine drives it
+        await scene.store.apply(scene.next(view))
+        assert scene.get("r1").activity_at_ms == NOW_MS + 7
+
+    async def test_quiet_runs_are_driven_ones_without_a_sign_of_life(self, scene: Scene) -> None:
+        views = {name: await scene.claimed(name) for name in ("quiet", "alive")}
+        await scene.create("queued")
+        alive = [views["alive"].run.run_no]
+        await scene.store.put_engine(engine_row(ENGINE_A), active=alive, now_ms=NOW_MS + 50)
+        (found,) = scene.store.list_quiet(quiet_since_ms=NOW_MS + 49, limit=9)
+        assert (found.run_id, found.engine_id, found.activity_at_ms) == ("quiet", ENGINE_A, None)
+        assert found.last_change_id == scene.get("quiet").last_change_id
+        assert scene.store.list_quiet(quiet_since_ms=NOW_MS - 1, limit=9) == []
+        assert len(scene.store.list_quiet(quiet_since_ms=NOW_MS + 50, limit=9)) == 2
+        assert len(scene.store.list_quiet(quiet_since_ms=NOW_MS + 50, limit=1)) == 1
+
+    async def test_reaped_runs_come_when_their_processes_are_ended(self, scene: Scene) -> None:
+        view = await scene.claimed("r1")
+        await scene.store.apply(scene.next(view))
+        quiet = scene.get("r1")
+        reap = Reap(
+            stale_after_ms=1_000,
+            seen_change_id=quiet.last_change_id,
+            seen_activity_at_ms=None,
+        )
+        await scene.execute("r1", reap, now_ms=NOW_MS + 1_000)
+
+        def reaped(*, since_ms: int = NOW_MS, attempts_max: int = 1) -> list[str]:
+            found = scene.store.list_reaped(
+                reaped_since_ms=since_ms, attempts_max=attempts_max, limit=9
+            )
+            return [run_id for _, run_id in found]
+
+        assert reaped() == []
+        await scene.execute("r1", ProcessesEnded(engine_id=ENGINE_A))
+        assert reaped() == reaped(since_ms=NOW_MS + 1_000) == ["r1"]
+        assert reaped(since_ms=NOW_MS + 1_001) == []
+        go_on = AutoResume(window_ms=10_000, attempts_max=1)
+        await scene.execute("r1", go_on, now_ms=NOW_MS + 1_001)
+        run = scene.get("r1")
+        assert (run.auto_resumes, run.reaped_at_ms) == (1, NOW_MS + 1_000)
+        assert reaped() == []
+
+    async def test_run_that_nobody_can_read_is_ended_once(self, scene: Scene) -> None:
+        view = await scene.claimed("r1")
+        await scene.store.apply(scene.next(view))
+
+        async def fail(dead: EngineId) -> Change:
+            return await scene.store.fail_unreadable(
+                RunId("r1"),
+                tenant=LOCAL_TENANT,
+                dead=dead,
+                why="it is damaged",
+                change_id=scene.change_id(),
+                now_ms=NOW_MS + 1,
+            )
+
+        with pytest.raises(Refused):
+            await fail(ENGINE_B)
+        change = await fail(ENGINE_A)
+        run = scene.get("r1")
+        assert (run.status, run.last_change_id) == (RunState.FAILED, change.change_id)
+        assert scene.events("r1")[-2:] == [
+            RunEvent.NODE_INTERRUPTED,
+            RunEvent.RUN_FAILED_SERVER_RESTART,
+        ]
+        (attempt,) = scene.store.list_attempts(RunId("r1"), tenant=LOCAL_TENANT)
+        assert attempt.outcome is AttemptEnd.INTERRUPTED
+        with pytest.raises(Refused):
+            await fail(ENGINE_A)
+        with pytest.raises(NotFound):
+            await scene.store.fail_unreadable(
+                RunId("none"),
+                tenant=LOCAL_TENANT,
+                dead=ENGINE_A,
+                why="",
+                change_id=scene.change_id(),
+                now_ms=NOW_MS,
+            )
 
     # Engines
 

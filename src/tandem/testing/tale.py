@@ -47,6 +47,8 @@ class Tale:
     def __init__(self, *nodes: Mapping[str, Any], parallel: int = 4) -> None:
         self.view = fresh_view(*nodes, parallel=parallel)
         self.now_ms = 1_000
+        self.drains = False
+        """Whether the engine is about to stop and starts nothing new."""
         self.changes: list[Change] = []
         self.events: list[LifecycleEvent] = []
         self.started: dict[tuple[int, int], Attempt] = {}
@@ -80,6 +82,7 @@ class Tale:
             engine_id=ENGINE,
             change_id=self._change_id(),
             now_ms=self.now_ms,
+            starts=not self.drains,
         )
         if change is not None:
             self._add(change)

@@ -72,7 +72,7 @@ def test_failing_migration_leaves_the_store_as_it_was(
     connection = open_connection(path, synchronous="FULL")
     migrate(connection, path)
     before = schema_of(connection)
-    newest = load_migrations()[-1][0]
+    newest = max(number for number, _ in load_migrations())
     broken = (
         newest + 1,
         "CREATE TABLE half (x); INSERT INTO half VALUES (1); SELECT no_such_column;",

@@ -17,7 +17,8 @@ UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq =
        resource_key = :resource_key, rate_limited_provider = :rate_limited_provider,
        parked = :parked,
        stop_kind = :stop_kind, stop_reason = :stop_reason, pause_reason = :pause_reason,
-       resume_reason = :resume_reason, last_failure = :last_failure
+       resume_reason = :resume_reason, last_failure = :last_failure,
+       interruptions = :interruptions, auto_resumes = :auto_resumes, reaped_at_ms = :reaped_at_ms
  WHERE run_no = :run_no AND last_change_id = :builds_on AND epoch = :epoch RETURNING run_no;
 
 -- name: insert_run
@@ -411,9 +412,28 @@ SELECT * FROM lifecycle_event WHERE run_no = :run_no ORDER BY seq DESC LIMIT :li
 -- name: put_engine
 -- The row of a live engine.
 INSERT OR REPLACE INTO engine (engine_id, host, pid, version, lock_path, started_at_ms,
-       lease_until_ms, labels, runs_max, runs_total_max, own_only)
-VALUES (:engine_id, :host, :pid, :version, :lock_path, :started_at_ms, :lease_until_ms, :labels,
-       :runs_max, :runs_total_max, :own_only);
+       lease_until_ms, lease_ms, labels, runs_max, runs_total_max, own_only)
+VALUES (:engine_id, :host, :pid, :version, :lock_path, :started_at_ms, :lease_until_ms, :lease_ms,
+       :labels, :runs_max, :runs_total_max, :own_only);
+
+-- name: mark_active
+-- A body of this run is alive on the engine that drives it; written beside the engine's lease.
+UPDATE run SET activity_at_ms = :now_ms WHERE run_no = :run_no AND engine_id = :engine_id;
+
+-- name: list_quiet
+-- Driven runs that showed no life since a moment; there are never more than engines can drive.
+SELECT run_id, tenant, engine_id, last_change_id, activity_at_ms FROM run
+ WHERE engine_id > '' AND updated_at_ms <= :quiet_since_ms
+   AND coalesce(activity_at_ms, 0) <= :quiet_since_ms
+ LIMIT :limit;
+
+-- name: list_reaped
+-- Runs that were stopped for showing no life since a moment and whose processes are ended, the
+-- longest stopped first.
+SELECT tenant, run_id FROM run
+ WHERE status = 'paused' AND stop_kind = 'stale_reaped' AND cleanup IS NULL
+   AND reaped_at_ms >= :reaped_since_ms AND auto_resumes < :attempts_max
+ ORDER BY reaped_at_ms LIMIT :limit;
 
 -- name: remove_engine
 -- Forget an engine that holds nothing; one that does stays, so that others find what it holds.

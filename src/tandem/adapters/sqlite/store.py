@@ -30,6 +30,7 @@ from tandem.adapters.sqlite.writes import (
     ClaimRuns,
     Create,
     Execute,
+    FailUnreadable,
     PutEngine,
     RemoveEngine,
     WakeFreed,
@@ -56,6 +57,7 @@ from tandem.ports.store import (
     OpenGate,
     OpenWait,
     Queue,
+    Quiet,
     RunFilter,
     Standing,
 )
@@ -428,11 +430,42 @@ class SqliteStore:
         found = self._find("count_driven_by_engine")
         return {EngineId(row["engine_id"]): row["runs"] for row in found}
 
+    # Recovery
+
+    async def fail_unreadable(
+        self,
+        run_id: RunId,
+        *,
+        tenant: TenantId,
+        dead: EngineId,
+        why: str,
+        change_id: ChangeId,
+        now_ms: int,
+    ) -> Change:
+        """See `Store.fail_unreadable`."""
+        return await self._writer.submit(
+            FailUnreadable(run_id, tenant, dead, why, change_id, now_ms)
+        )
+
+    def list_quiet(self, *, quiet_since_ms: int, limit: int) -> Sequence[Quiet]:
+        """See `Store.list_quiet`."""
+        found = self._find("list_quiet", quiet_since_ms, limit)
+        return [msgspec.convert(row, Quiet) for row in found]
+
+    def list_reaped(
+        self, *, reaped_since_ms: int, attempts_max: int, limit: int
+    ) -> Sequence[tuple[TenantId, RunId]]:
+        """See `Store.list_reaped`."""
+        found = self._find("list_reaped", reaped_since_ms, attempts_max, limit)
+        return [(TenantId(row["tenant"]), RunId(row["run_id"])) for row in found]
+
     # Engines
 
-    async def put_engine(self, engine: EngineRow) -> None:
+    async def put_engine(
+        self, engine: EngineRow, *, active: Sequence[int] = (), now_ms: int = 0
+    ) -> None:
         """See `Store.put_engine`."""
-        await self._writer.submit(PutEngine(engine))
+        await self._writer.submit(PutEngine(engine, tuple(active), now_ms))
 
     async def remove_engine(self, engine_id: EngineId) -> None:
         """See `Store.remove_engine`."""

@@ -11,11 +11,17 @@ from tandem.adapters.sql import rows
 from tandem.adapters.sqlite import keys
 from tandem.domain.automation import parse_document
 from tandem.domain.change import Change
-from tandem.domain.errors import ChangeRefused, LeaseLost, NotFound, StoreError
+from tandem.domain.errors import (
+    DEFINITION_UNREADABLE,
+    ChangeRefused,
+    LeaseLost,
+    NotFound,
+    StoreError,
+)
 from tandem.domain.graph import Plan
 from tandem.domain.ids import ChangeId, DefinitionDigest, RunId, TenantId
 from tandem.domain.lifecycle import RunEvent
-from tandem.domain.run import LifecycleEvent, Run
+from tandem.domain.run import LifecycleEvent, NodeRun, Run
 from tandem.domain.view import RunView
 
 _PLANS_MAX = 256
@@ -143,6 +149,25 @@ class Tables:
             view.settled_gates = tuple(map(rows.gate_of, over))
         return view
 
+    def load_rows(
+        self, connection: apsw.Connection, run_id: RunId, tenant: TenantId
+    ) -> tuple[Run, list[NodeRun]]:
+        """Load the rows of a run without its definition, which may be unreadable.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        found = fetch(connection, self.sql["find_run"], (run_id, tenant))
+        if not found:
+            raise NotFound(f"there is no run {run_id}")
+        run = rows.run_of(found[0])
+        return run, self._node_runs(connection, run.run_no)
+
+    def _node_runs(self, connection: apsw.Connection, run_no: int) -> list[NodeRun]:
+        first = rows.node_run_id(run_no, 0)
+        last = rows.node_run_id(run_no + 1, 0) - 1
+        return list(map(rows.node_of, fetch(connection, self.sql["list_node_runs"], (first, last))))
+
     def load_by_no(self, connection: apsw.Connection, run_no: int) -> RunView:
         """Load a run that must exist by its number."""
         (row,) = fetch(connection, self.sql["find_run_by_no"], (run_no,))
@@ -150,12 +175,10 @@ class Tables:
 
     def _view(self, connection: apsw.Connection, run: Run) -> RunView:
         plan = self.plan(connection, run.tenant, run.definition_digest)
-        first = rows.node_run_id(run.run_no, 0)
-        last = rows.node_run_id(run.run_no + 1, 0) - 1
         return RunView(
             run,
             plan,
-            map(rows.node_of, fetch(connection, self.sql["list_node_runs"], (first, last))),
+            self._node_runs(connection, run.run_no),
             map(rows.gate_of, fetch(connection, self.sql["list_gates_of_run"], (run.run_no,))),
             map(rows.wait_of, fetch(connection, self.sql["list_waits_of_run"], (run.run_no,))),
         )
@@ -173,13 +196,15 @@ class Tables:
             return known
         found = fetch(connection, self.sql["get_definition"], (tenant, digest))
         if not found:
-            raise NotFound(f"the definition {digest} is not in the store")
+            raise NotFound(
+                f"the definition {digest} is not in the store", code=DEFINITION_UNREADABLE
+            )
         try:
             plan = Plan(parse_document(found[0]["document"]), digest)
         except ValueError as error:  # what pydantic and msgspec raise
             raise StoreError(
                 f"the definition {digest} in the store cannot be read: {error}",
-                code="definition_unreadable",
+                code=DEFINITION_UNREADABLE,
             ) from error
         self.remember(tenant, plan)
         return plan

@@ -14,6 +14,7 @@ from tandem.domain.change import Change
 from tandem.domain.command import Command, DecideGate
 from tandem.domain.decision import decide
 from tandem.domain.ids import ChangeId, EngineId, RunId, TenantId
+from tandem.domain.lost import fail_unreadable
 from tandem.domain.run import Gate, NodeRun, Run, Wait
 from tandem.domain.view import RunView
 from tandem.ports.store import EngineRow
@@ -163,14 +164,52 @@ class WakeFreed(msgspec.Struct, frozen=True, tag=True):
         return msgspec.msgpack.decode(raw, type=int)
 
 
+class FailUnreadable(msgspec.Struct, frozen=True, tag=True):
+    """End a run whose engine died and whose definition cannot be read; the result is the change."""
+
+    run_id: RunId
+    tenant: TenantId
+    dead: EngineId
+    why: str
+    change_id: ChangeId
+    now_ms: int
+
+    def perform(self, tables: Tables, connection: apsw.Connection) -> Change:
+        """See `Write`."""
+        run, nodes = tables.load_rows(connection, self.run_id, self.tenant)
+        change = fail_unreadable(
+            run,
+            nodes,
+            dead=self.dead,
+            why=self.why,
+            change_id=self.change_id,
+            now_ms=self.now_ms,
+        )
+        tables.write(connection, change)
+        return change
+
+    def landed(self, tables: Tables, connection: apsw.Connection, result: Change | None) -> bool:
+        """See `Write`."""
+        return result is not None and tables.landed(connection, result)
+
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Change:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=Change)
+
+
 class PutEngine(msgspec.Struct, frozen=True, tag=True):
-    """Write the row of an engine, or renew its lease."""
+    """Write the row of an engine, or renew its lease, and mark its runs that show life."""
 
     engine: EngineRow
+    active: tuple[int, ...] = ()
+    now_ms: int = 0
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> None:
         """See `Write`."""
         run_statement(connection, tables.sql["put_engine"], rows.engine_row(self.engine))
+        for run_no in self.active:
+            row = (self.now_ms, run_no, self.engine.engine_id)
+            run_statement(connection, tables.sql["mark_active"], row)
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: None) -> bool:
         """See `Write`."""
@@ -226,6 +265,7 @@ AnyWrite = (
     | Execute
     | ClaimRuns
     | WakeFreed
+    | FailUnreadable
     | Deliver
     | ForgetSignals
     | PutEngine
