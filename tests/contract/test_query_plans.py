@@ -54,7 +54,7 @@ WAYS = {
     "list_artifacts_of_run": ["artifact_of_run (run_no=?)"],
     "list_gates": ["gate_of_status (status=?)"],
     "has_due_run": ["run_due (due_at_ms<?)"],
-    "next_lane": ["run_queue (lane>?)"],
+    "list_due_lanes": ["run_queue (lane>?)", "run_queue (lane=? AND due_at_ms>? AND due_at_ms<?)"],
     "list_due_of_lane": ["run_queue (lane=? AND due_at_ms>? AND due_at_ms<?)"],
     "refuse_run": ["run USING INTEGER PRIMARY KEY"],
     "wake_blocked": ["run_blocked (resource_key=?)", "run USING INTEGER PRIMARY KEY"],
@@ -86,7 +86,6 @@ WAYS = {
 """The way into the table that each statement has to take."""
 
 PAGED = (
-    "next_lane",
     "list_due_of_lane",
     "next_blocking_key",
     "find_blocked",
@@ -102,7 +101,7 @@ PAGED = (
 """Their order comes from the index: with a limit they stop after a page."""
 
 INDEXES = {
-    "run_queue": "next_lane",
+    "run_queue": "list_due_lanes",
     "run_blocked": "wake_blocked",
     "run_concurrency": "count_under_key",
     "run_parked": "list_due",

@@ -58,7 +58,7 @@ async def refused_runs_leave_a_trace_and_hold_up_nobody(make_scene: MakeScene) -
     assert isinstance(scene.store, SqliteStore)
     await scene.create("holder", needs=locked("/r"))
     await scene.claim()
-    for number in range(100):
+    for number in range(200):
         await scene.create(f"locked{number}", needs=locked("/r"), now_ms=NOW_MS + 1)
         await scene.create(f"damaged{number}", now_ms=NOW_MS + 1, automation="damaged")
     await scene.create("healthy", now_ms=NOW_MS + 2)

@@ -305,7 +305,7 @@ class AdmissionSuite:
     async def test_runs_that_must_wait_hold_up_nobody(self, scene: Scene) -> None:
         await scene.create("holder", needs=locked("/r"))
         await scene.claim()
-        for number in range(600):
+        for number in range(1_000):
             await scene.create(f"r{number}", needs=locked("/r"), now_ms=NOW_MS + 1)
         await scene.create("last", now_ms=NOW_MS + 2)
 

@@ -233,10 +233,18 @@ SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status,
 -- Whether any queued run is due; an engine that rests asks nothing else.
 SELECT 1 FROM run WHERE due_at_ms <= :now_ms AND +status = 'queued' LIMIT 1;
 
--- name: next_lane
--- The next lane of queued runs that wait for a moment, in order.
-SELECT lane FROM run WHERE status = 'queued' AND due_at_ms IS NOT NULL AND lane > :after
- ORDER BY lane LIMIT 1;
+-- name: list_due_lanes
+-- The lanes that have a due run; one step in the index leads from each lane to the next.
+WITH RECURSIVE step (lane) AS (
+    SELECT min(lane) FROM run WHERE status = 'queued' AND due_at_ms IS NOT NULL AND lane > ''
+    UNION ALL
+    SELECT (SELECT min(run.lane) FROM run
+             WHERE status = 'queued' AND due_at_ms IS NOT NULL AND run.lane > step.lane)
+      FROM step WHERE step.lane IS NOT NULL)
+SELECT step.lane FROM step
+ WHERE step.lane IS NOT NULL
+   AND EXISTS (SELECT 1 FROM run WHERE status = 'queued' AND due_at_ms IS NOT NULL
+                  AND run.lane = step.lane AND due_at_ms <= :now_ms);
 
 -- name: list_due_of_lane
 -- Due queued runs of a lane, oldest first.

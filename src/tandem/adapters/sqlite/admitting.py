@@ -28,7 +28,7 @@ from tandem.domain.view import RunView
 
 EXAMINED_MAX: Final = 512
 """So many runs are looked at in one transaction; those refused are out of the way in the next."""
-EXAMINED_PER_LANE: Final = 64
+EXAMINED_PER_LANE: Final = 256
 THROTTLES_MAX: Final = 1_000
 _LANE = msgspec.json.Decoder(tuple[str, str, str])
 _LABELS = msgspec.json.Decoder(tuple[str, ...])
@@ -89,12 +89,13 @@ class AdmissionPass:
 
     def _lanes(self) -> Iterator[Lane]:
         known = {EngineId(row["engine_id"]) for row in self._find("list_engines")}
-        for lane in list_lanes(self._tables, self._connection):
+        for (key,) in self._rows("list_due_lanes", self._now_ms):
+            lane = lane_of(key)
             if self._claimant.takes(lane, known=known):
                 yield lane
 
     def _candidates(self, lanes: Sequence[Lane]) -> Iterator[int]:
-        """Yield the due runs of a tenant, oldest first."""
+        """Yield the due runs of a tenant, oldest first; nothing is read before it is its turn."""
         due = [
             (due_at_ms, run_no)
             for lane in lanes
@@ -102,7 +103,7 @@ class AdmissionPass:
                 "list_due_of_lane", lane.key, self._now_ms, EXAMINED_PER_LANE
             )
         ]
-        return (run_no for _, run_no in sorted(due))
+        yield from (run_no for _, run_no in sorted(due))
 
     def _claim_one(self, candidates: Iterator[int], change_id: ChangeId, *, number: int) -> bool:
         """Claim the first of these that nothing stands in the way of; refuse those before it."""
@@ -187,17 +188,6 @@ def throttles_in_the_way(view: RunView, throttles: Mapping[str, int]) -> Mapping
     ]
     needed = required_providers(view.plan.automation, left, view.run.inputs)
     return {name: until_ms for name, until_ms in throttles.items() if name in needed}
-
-
-def list_lanes(tables: Tables, connection: apsw.Connection) -> Iterator[Lane]:
-    """Yield the lanes in which runs wait for a moment; each is found by one step in the index."""
-    after = ""
-    while True:
-        found: list[Any] = connection.execute(tables.sql["next_lane"], (after,)).fetchall()
-        if not found:
-            return
-        after = found[0][0]
-        yield lane_of(after)
 
 
 def lane_of(key: str) -> Lane:
