@@ -224,11 +224,6 @@ def silent_bodies_show_no_life(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Driver, "is_active", property(lambda _driver: False))
 
 
-def attempts_outlive_the_lease(patch: pytest.MonkeyPatch) -> None:
-    """An engine that cannot renew its lease lets its attempts go on."""
-    patch.setattr(Engine, "_abandon_runs", lambda _engine: None)
-
-
 def reaped_runs_go_on_at_once(patch: pytest.MonkeyPatch) -> None:
     """A stale run does not wait for the end of its processes."""
     original = staleness.reap
@@ -256,7 +251,6 @@ MUTANTS: tuple[Patch, ...] = (
     claims_are_cut_off_at_the_stop,
     failed_commits_are_never_looked_up,
     silent_bodies_show_no_life,
-    attempts_outlive_the_lease,
     reaped_runs_go_on_at_once,
 )
 
