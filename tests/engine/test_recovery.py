@@ -400,9 +400,8 @@ def test_body_does_not_start_when_its_run_was_lost_since_it_was_recorded(tell: T
 # Losing the store
 
 
-def test_engine_whose_lease_is_over_ends_its_attempts_and_gives_the_run_back_later(
-    tmp_path: Path,
-) -> None:
+def store_that_is_away_for_longer_than_a_lease(tmp_path: Path) -> None:
+    """Tell what an engine does whose store others share."""
     is_away = False
 
     def commit(connection: apsw.Connection) -> None:
@@ -427,6 +426,20 @@ def test_engine_whose_lease_is_over_ends_its_attempts_and_gives_the_run_back_lat
         assert world.row(run_id).epoch == 2
 
     world.tell(story())
+
+
+def test_engine_whose_lease_is_over_ends_its_attempts_and_gives_the_run_back_later(
+    tmp_path: Path,
+) -> None:
+    store_that_is_away_for_longer_than_a_lease(tmp_path)
+
+
+def test_attempts_that_outlive_the_lease_are_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "_abandon_runs", lambda _engine: None)
+    with pytest.raises(AssertionError):
+        store_that_is_away_for_longer_than_a_lease(tmp_path)
 
 
 def test_store_of_one_host_that_is_away_costs_no_attempt(tmp_path: Path) -> None:

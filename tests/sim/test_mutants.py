@@ -270,11 +270,6 @@ def silent_bodies_show_no_life(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Driver, "is_active", property(lambda _driver: False))
 
 
-def attempts_outlive_the_lease(patch: pytest.MonkeyPatch) -> None:
-    """An engine that cannot renew its lease lets its attempts go on."""
-    patch.setattr(Engine, "_abandon_runs", lambda _engine: None)
-
-
 def reaped_runs_go_on_at_once(patch: pytest.MonkeyPatch) -> None:
     """A stale run does not wait for the end of its processes."""
     original = staleness.reap
@@ -309,7 +304,6 @@ MUTANTS: tuple[Patch, ...] = (
     claims_do_not_count_each_other,
     places_are_those_of_the_engine_alone,
     silent_bodies_show_no_life,
-    attempts_outlive_the_lease,
     reaped_runs_go_on_at_once,
 )
 
