@@ -36,3 +36,5 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     waits: tuple[Wait, ...] = ()
     artifacts: tuple[NodeArtifact, ...] = ()
     events: tuple[LifecycleEvent, ...] = ()
+    definition: bytes | None = None
+    """The document of another version that the run and its inputs are pinned to from now on."""

@@ -2,21 +2,40 @@
 
 from typing import assert_never
 
-from tandem.domain import claiming, gates, operating, waits
+from tandem.domain import (
+    by_hand,
+    claiming,
+    disposition,
+    forking,
+    gates,
+    operating,
+    recovering,
+    repairing,
+    tasks,
+    waits,
+)
 from tandem.domain.change import Change
 from tandem.domain.command import (
     Adopt,
     Cancel,
     Claim,
     Command,
+    ContinueNode,
     DecideGate,
+    Dispose,
     HandBack,
+    NoteFork,
     Own,
     Panic,
     Pause,
     ProcessesEnded,
     Recover,
+    Redeliver,
+    Repair,
     Resume,
+    RetryNode,
+    SetOutput,
+    Skip,
     Wake,
 )
 from tandem.domain.draft import Draft
@@ -30,6 +49,7 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
     Raises:
         Refused: the state of the run does not allow it; nothing is to be written.
         NotFound: the command names a node or gate that the run does not have.
+        InvalidRequest: the command is wrong whatever the state of the run is.
     """
     draft = Draft(view, change_id=change_id, now_ms=now_ms)
     match command:
@@ -40,9 +60,25 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
         case Resume():
             operating.resume(draft, command)
         case Recover():
-            operating.recover(draft, command)
+            recovering.recover(draft, command)
         case Cancel():
             operating.cancel(draft, command)
+        case Repair():
+            repairing.repair(draft, command)
+        case RetryNode():
+            tasks.retry(draft, command)
+        case ContinueNode():
+            tasks.continue_blocked(draft, command)
+        case Skip():
+            by_hand.skip(draft, command)
+        case SetOutput():
+            by_hand.set_output(draft, command)
+        case Dispose():
+            disposition.dispose(draft, command)
+        case Redeliver():
+            recovering.redeliver(draft, command)
+        case NoteFork():
+            forking.note_fork(draft, command)
         case DecideGate():
             gates.decide(draft, command)
         case Wake():

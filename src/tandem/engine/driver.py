@@ -16,7 +16,8 @@ from tandem.domain.errors import ChangeRefused, LeaseLost, Refused, StoreUnavail
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, EngineId, RunId
 from tandem.domain.lifecycle import DRIVEN, TERMINAL, NodeState
-from tandem.domain.outcome import Failed, FailureClass
+from tandem.domain.operating import PAUSE_NOW
+from tandem.domain.outcome import Failed, FailureClass, Stopped
 from tandem.domain.run import Attempt, Run
 from tandem.domain.settling import Settled
 from tandem.domain.view import RunView
@@ -148,6 +149,21 @@ class Driver:
             return
         self.view = await self._store.load(run.run_id, tenant=run.tenant)
         self._end_forgotten()
+        if self.view.run.pause_mode == PAUSE_NOW:
+            await self._cut_short()
+
+    async def _cut_short(self) -> None:
+        """End the attempts of a run that is to pause at once; those that have ended count.
+
+        The run stays `pausing`, and nobody else can claim it, until the bodies are dead.
+        """
+        await self._stop_attempts()
+        ended = {(item.node_no, item.number) for item in self._settled}
+        for node_no in sorted(self.view.running):
+            number = self.view.node(node_no).attempts
+            if (node_no, number) not in ended:
+                outcome = Stopped(reason=self.view.run.pause_reason)
+                self._settled.append(Settled(node_no=node_no, number=number, outcome=outcome))
 
     def _end_forgotten(self) -> None:
         """Cancel the attempts that the stored run does not know as running any more."""

@@ -24,6 +24,7 @@ from tandem.domain.ids import (
     ChangeId,
     DefinitionDigest,
     EngineId,
+    NodeId,
     RunId,
     TenantId,
     attempt_id,
@@ -31,6 +32,7 @@ from tandem.domain.ids import (
 from tandem.domain.inputs import fill_inputs
 from tandem.domain.json import JsonObject, digest
 from tandem.domain.lifecycle import DRIVEN, TERMINAL
+from tandem.domain.preview import ResetPreview, preview
 from tandem.domain.run import Run
 from tandem.domain.view import RunView
 from tandem.engine.attempts import AttemptRunner
@@ -47,6 +49,8 @@ from tandem.ports.workspace import WorkspaceFiles
 POLL_MS = 100
 SWEEP_MS = 1_000
 SWEEP_LIMIT = 100
+ARTIFACT_REST_MS = 3_600_000
+"""So long after it was last put an artifact may still become part of a run."""
 
 Listener = Callable[[RunView, Change], None]
 CaughtUp = Callable[[RunId], Awaitable[None]]
@@ -89,6 +93,7 @@ class Engine:
         self.store = store
         self.limits = limits or Limits()
         self._executor = executor
+        self._artifacts = artifacts
         self._host = host
         self._clock = clock
         self._ids = ids
@@ -256,6 +261,84 @@ class Engine:
         for listener in self._listeners:
             listener(view, change)
         return change
+
+    async def fork(
+        self,
+        run_id: RunId,
+        node_id: NodeId,
+        *,
+        inputs: JsonObject | None = None,
+        asks_again: bool = False,
+        reason: str = "",
+        tenant: TenantId = LOCAL_TENANT,
+        owned: bool = False,
+    ) -> Run:
+        """Start a run that takes over what a run has done and goes its own way from a node on.
+
+        Args:
+            run_id: the source; it may be in any state and goes on undisturbed.
+            node_id: it and everything after it run anew.
+            inputs: values that replace some of the source's.
+            asks_again: approvals that the source has are asked for again.
+            reason: kept with the source.
+            tenant: whose runs they are.
+            owned: other engines leave the new run alone as long as this one lives.
+
+        Raises:
+            NotFound: no such run or node for this tenant.
+            InvalidAutomation: the inputs do not fit.
+            StoreUnavailable: nothing was written.
+        """
+        run = await self.store.fork(
+            run_id,
+            NodeId(node_id.strip()),
+            tenant=tenant,
+            fork=RunId(f"automation-v2-run-{self._ids.new()}"),
+            inputs=inputs or {},
+            asks_again=asks_again,
+            owner=self.engine_id if owned else None,
+            reason=reason,
+            change_id=self.new_change_id(),
+            now_ms=self._clock.now_ms(),
+        )
+        driver = self._drivers.get(run_id)
+        if driver is not None:
+            driver.poke()
+        self._work.set()
+        self._host.wake_others()
+        return run
+
+    async def delete(self, run_id: RunId, *, tenant: TenantId = LOCAL_TENANT) -> int:
+        """Delete an ended run, and the artifacts that only it had; return how many of these.
+
+        An artifact that was put lately stays, as another run may be about to refer to it.
+
+        Raises:
+            NotFound: no such run for this tenant.
+            Refused: it has not ended, or processes of it may still live.
+            StoreUnavailable: nothing was deleted.
+        """
+        left = await self.store.delete_run(run_id, tenant=tenant)
+        put_before_ms = self._clock.now_ms() - ARTIFACT_REST_MS
+        removed = 0
+        for content in left:
+            # Asked again: a run may have come to refer to it since.
+            if not self.store.is_artifact_used(content, tenant=tenant):
+                removed += self._artifacts.remove(tenant, content, put_before_ms=put_before_ms)
+        return removed
+
+    async def preview(
+        self, run_id: RunId, command: Command, *, tenant: TenantId = LOCAL_TENANT
+    ) -> ResetPreview:
+        """Return what a command would undo; nothing is written.
+
+        Raises:
+            NotFound: no such run, node or gate for this tenant.
+            InvalidRequest: the command is wrong whatever the state of the run is.
+        """
+        view = await self.store.load(run_id, tenant=tenant)
+        artifacts = self.store.list_artifacts(run_id, tenant=tenant)
+        return preview(view, command, now_ms=self._clock.now_ms(), artifacts=artifacts)
 
     async def take_over(
         self, run_id: RunId, *, tenant: TenantId = LOCAL_TENANT, own: bool = False

@@ -15,7 +15,15 @@ T = TypeVar("T")
 NODE_BITS = 20
 ATTEMPT_BITS = 12
 _encode = msgspec.json.encode
-_JSON_COLUMNS = ("inputs", "last_failure", "output_ref", "repair", "failure", "decisions")
+_JSON_COLUMNS = (
+    "inputs",
+    "last_failure",
+    "output_ref",
+    "repair",
+    "failure",
+    "decisions",
+    "handling",
+)
 
 
 def node_run_id(run_no: int, node_no: int) -> int:
@@ -71,6 +79,7 @@ def move_row(change: Change) -> Row:
         run.pause_reason,
         run.resume_reason,
         _json(run.last_failure),
+        run.pause_mode,
         run.run_no,
         change.builds_on,
         change.epoch_before,
@@ -94,7 +103,13 @@ def node_row(run_no: int, node: NodeRun) -> Row:
         _json(node.output_ref),
         _json(node.repair),
         _json(node.failure),
+        _json(node.handling),
     )
+
+
+def repin_row(run: Run) -> Row:
+    """Return the values of `repin_run`."""
+    return (run.definition_digest, _encode(run.inputs).decode(), run.run_no)
 
 
 def start_row(run_no: int, attempt: Attempt) -> Row:
