@@ -108,16 +108,14 @@ def _complete(
     run, number = draft.run, plan_node.node_no
     outdated = _outdated(draft, plan_node)
     detail, failed = run.detail, draft.in_state(N.FAILED) - {number}
-    if (
+    reopens = (
         run.status is S.BLOCKED
         or (run.status is S.FAILED and not failed)
         or (run.status is S.COMPLETED and outdated)
-    ):
+    )
+    if reopens:
         revive(draft, E.RUN_REOPENED, outdated, reason=reason, metadata={})
-    else:
-        reset(draft, outdated, reason=reason)
     draft.withdraw([number])
-    free_descendants(draft, number, reason=reason)
     complete(
         draft,
         plan_node,
@@ -128,6 +126,9 @@ def _complete(
         reason=reason,
         metadata=metadata,
     )
+    if not reopens:
+        reset(draft, outdated, reason=reason)
+    free_descendants(draft, number, reason=reason)
     match run.status:
         case S.AWAITING_APPROVAL:
             _wake(draft)

@@ -160,7 +160,8 @@ RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (S.AWAITING_APPROVAL, E.GATE_DECIDED): S.QUEUED,
     (S.AWAITING_APPROVAL, E.GATE_EXPIRED): S.QUEUED,
     **{(state, E.NODE_COMPLETED): state for state in LIVE - DRIVEN},
-    **{(state, E.NODE_RESET): state for state in LIVE},
+    # A failed run stays failed when one of its nodes is completed by hand and others failed, too.
+    **{(state, E.NODE_RESET): state for state in LIVE | {S.FAILED}},
     **{(state, E.WAIT_WOKEN): state for state in LIVE},
     # People.
     **{(state, E.RUN_PAUSE_REQUESTED): S.PAUSING for state in DRIVEN},

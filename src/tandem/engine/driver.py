@@ -12,7 +12,7 @@ from contextlib import suppress
 from tandem.domain.change import Change
 from tandem.domain.command import Command, HandBack, ProcessesEnded
 from tandem.domain.driving import advance
-from tandem.domain.errors import ChangeRefused, LeaseLost, Refused, StoreUnavailable
+from tandem.domain.errors import ChangeRefused, LeaseLost, NotFound, Refused, StoreUnavailable
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, EngineId, RunId
 from tandem.domain.lifecycle import DRIVEN, TERMINAL, NodeState
@@ -266,8 +266,8 @@ class Driver:
                     now_ms=self._clock.now_ms(),
                 )
                 self.view = await self._store.load(run.run_id, tenant=run.tenant)
-            except Refused:
-                return  # another engine was first; nothing is left to do here
+            except (Refused, NotFound):
+                return  # another engine was first, or the run was deleted: nothing is left to do
             except StoreUnavailable:
                 await self._clock.sleep(STORE_RETRY_MS)
                 continue

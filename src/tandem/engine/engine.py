@@ -257,9 +257,11 @@ class Engine:
             driver.poke()
         self._work.set()
         self._host.wake_others()
-        view = await self.store.load(run_id, tenant=tenant)
-        for listener in self._listeners:
-            listener(view, change)
+        try:
+            view = await self.store.load(run_id, tenant=tenant)
+        except NotFound:
+            return change  # deleted since: there is nothing to tell of any more
+        self._announce(view, change)
         return change
 
     async def fork(

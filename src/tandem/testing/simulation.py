@@ -9,7 +9,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from functools import cache, partial
@@ -22,10 +22,25 @@ import msgspec
 
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.change import Change
-from tandem.domain.command import Cancel, Command, DecideGate, Pause, Recover, Resume
+from tandem.domain.command import (
+    Cancel,
+    Command,
+    ContinueNode,
+    DecideGate,
+    Dispose,
+    NoteFork,
+    Pause,
+    Recover,
+    Redeliver,
+    Repair,
+    Resume,
+    RetryNode,
+    SetOutput,
+    Skip,
+)
 from tandem.domain.errors import EngineError
 from tandem.domain.gates import GATE_EXPIRES_AFTER_MS
-from tandem.domain.ids import LOCAL_TENANT, ChangeId, RunId, TenantId
+from tandem.domain.ids import LOCAL_TENANT, ChangeId, Digest, NodeId, RunId, TenantId
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import TERMINAL, RunState
 from tandem.domain.run import GatePurpose, GateStatus, Run
@@ -124,6 +139,19 @@ class WatchedStore(SqliteStore):
             super().execute(run_id, command, tenant=tenant, change_id=change_id, now_ms=now_ms),
             change_id,
         )
+
+    async def fork(self, run_id: RunId, node_id: NodeId, **how: Any) -> Run:
+        """See `Store.fork`."""
+        self._invariants.expect_fork(how["fork"], run_id)
+        return await self._watch(super().fork(run_id, node_id, **how), how["change_id"])
+
+    async def delete_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Digest]:
+        """See `Store.delete_run`."""
+        self._invariants.expect_deletion(run_id)
+        left = await super().delete_run(run_id, tenant=tenant)
+        if any(row["run_id"] == run_id for row in self._invariants.runs()):
+            self.on_lie(f"the deletion of run {run_id} was acknowledged and it is there")
+        return left
 
     async def _watch(self, answer: Coroutine[Any, Any, T], change_id: ChangeId) -> T:
         try:
@@ -323,7 +351,9 @@ class World:
             except EngineError:
                 await self.clock.sleep(50)
             else:
-                if all(row["run_id"] != run.run_id for row in self.invariants.runs()):
+                if all(
+                    row["run_id"] != run.run_id for row in self.invariants.runs()
+                ) and not self.invariants.may_be_gone(run.run_id):
                     raise Violation(f"run {run.run_id} was acknowledged and is lost")
                 return
 
@@ -341,7 +371,8 @@ class World:
         living = self.living()
         runs = self.invariants.runs()
         what = self.random.choices(
-            ("kill", "stop", "jump", "command"), (2, 2, 1, 12 if runs else 0)
+            ("kill", "stop", "jump", "command", "fork", "delete"),
+            (2, 2, 1, 12, 1, 0 if self.gentle else 1) if runs else (2, 2, 1, 0, 0, 0),
         )[0]
         if what == "jump":
             self.jump(self.random.choice((-HOUR_MS, HOUR_MS, -500, 500)))
@@ -353,15 +384,44 @@ class World:
             self.random.choice(living).stop.set()
         elif what == "command":
             run_id = RunId(self.random.choice(runs)["run_id"])
-            await self.command(self.random.choice(living), run_id, self._draw_command())
+            command = self.random.choice(commands_of(self, run_id, self._draw_node(run_id)))
+            await self.command(self.random.choice(living), run_id, command)
+        elif what == "fork":
+            run_id = RunId(self.random.choice(runs)["run_id"])
+            await self.fork(self.random.choice(living), run_id, self._draw_node(run_id))
+        elif what == "delete":
+            run_id = RunId(self.random.choice(runs)["run_id"])
+            await self.delete(self.random.choice(living), run_id)
 
-    def _draw_command(self) -> Command:
-        return self.random.choice(commands_of(self))
+    def _draw_node(self, run_id: RunId) -> NodeId:
+        return self.random.choice(self.nodes_of(run_id))
+
+    def nodes_of(self, run_id: RunId) -> list[NodeId]:
+        """Return the nodes of a run."""
+        return [NodeId(node.node_id) for node in self.stories[run_id].automation.flow.nodes]
 
     async def command(self, process: EngineProcess, run_id: RunId, command: Command) -> None:
         """Ask something of a run; a refusal is an answer too."""
         with suppress(EngineDied, EngineError):
             await self.ask(process, lambda engine: engine.execute(run_id, command))
+
+    async def fork(self, process: EngineProcess, source: RunId, node_id: NodeId) -> None:
+        """Fork a run; its bodies do what those of the source do."""
+
+        async def fork(engine: Engine) -> Run:
+            run_id = RunId(f"automation-v2-run-{self.ids.peek()}")
+            story = self.stories[run_id] = self.stories[source]
+            for name, script in story.scripts.items():
+                self.scripts[run_id, name] = script
+            return await engine.fork(source, node_id, asks_again=self.random.random() < 0.5)
+
+        with suppress(EngineDied, EngineError):
+            await self.ask(process, fork)
+
+    async def delete(self, process: EngineProcess, run_id: RunId) -> None:
+        """Delete a run; while it goes on that is refused."""
+        with suppress(EngineDied, EngineError):
+            await self.ask(process, lambda engine: engine.delete(run_id))
 
     def jump(self, span_ms: int) -> None:
         """Set the wall clock; it is set right again when the world calms down."""
@@ -511,13 +571,28 @@ class World:
         return found
 
 
-def commands_of(world: World) -> list[Command]:
-    """Return what people may ask of the runs of this world."""
-    kinds: list[Command] = [Pause(), Resume(), DecideGate(decision="approve")]
+def commands_of(world: World, run_id: RunId, node_id: NodeId) -> list[Command]:
+    """Return what people may ask of a run of this world, and of one of its nodes."""
+    kinds: list[Command] = [
+        Pause(),
+        Pause(now=True),
+        Resume(),
+        DecideGate(decision="approve"),
+        Dispose(node_id=node_id, disposition=world.random.choice(("ok", "deny", "clear"))),
+    ]
     if not world.gentle:
         kinds += [
             Cancel(),
             Recover(),
+            RetryNode(node_id=node_id),
+            RetryNode(node_id=node_id, requeue=True),
+            ContinueNode(node_id=node_id),
+            Repair(node_id=node_id),
+            Repair(node_id=node_id, action={"kind": "command", "argv": ["false"]}),
+            Skip(node_id=node_id, reason="simulated"),
+            SetOutput(node_id=node_id, output=b'{"value":"set"}', reason="simulated"),
+            Redeliver(),
+            NoteFork(fork=RunId(f"{run_id}-fork"), node_id=node_id),
             DecideGate(decision="rework"),
             DecideGate(decision="cancel"),
             DecideGate(decision="retry"),

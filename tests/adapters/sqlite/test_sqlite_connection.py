@@ -72,7 +72,10 @@ def test_failing_migration_leaves_the_store_as_it_was(
     migrate(connection, path)
     before = schema_of(connection)
     newest = len(load_migrations())
-    broken = (newest + 1, "CREATE TABLE half (x); INSERT INTO half VALUES (1); SELECT no_such_column;")
+    broken = (
+        newest + 1,
+        "CREATE TABLE half (x); INSERT INTO half VALUES (1); SELECT no_such_column;",
+    )
     steps = [*load_migrations(), broken]
     monkeypatch.setattr(connection_module, "load_migrations", lambda: steps)
 
