@@ -20,6 +20,8 @@ GROWING = {
     "g": "gate",
     "wait": "wait",
     "artifact": "artifact",
+    "a": "artifact",
+    "n": "node_run",
     "definition": "definition",
 }
 """Tables that grow with history, by the names that the statements give them."""
@@ -47,6 +49,18 @@ WAYS = {
     "list_runs_of_automation": ["run_of_automation (tenant=? AND automation_id=? AND run_no<?)"],
     "list_runs_of_automation_in_status": ["run_of_automation (tenant=? AND automation_id=?"],
     "list_events": ["lifecycle_event_1 (run_no=? AND seq>?)"],
+    "repin_run": ["run USING INTEGER PRIMARY KEY"],
+    "mark_fork": ["run USING INTEGER PRIMARY KEY"],
+    "list_forks": ["run_forked (forked_from=?)"],
+    "list_digests_of_run": ["artifact_of_run (run_no=?)", "node_run USING INTEGER PRIMARY KEY"],
+    "is_digest_used": ["artifact_digest (<expr>=?)", "node_run_output_digest (<expr>=?)"],
+    "delete_events": ["lifecycle_event_1 (run_no=?)"],
+    "delete_attempts": ["attempt USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "delete_node_runs": ["node_run USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "delete_gates": ["gate_of_run (run_no=?)"],
+    "delete_waits": ["wait_of_run (run_no=?)"],
+    "delete_artifacts": ["artifact_of_run (run_no=?)"],
+    "delete_run": ["run USING INTEGER PRIMARY KEY"],
     "list_held": ["run_held (engine_id=?)", "run_owned (owner=?)", "run_cleanup (cleanup=?)"],
 }
 """The way into the table that each statement has to take."""
@@ -68,6 +82,9 @@ INDEXES = {
     "gate_of_status": "list_gates",
     "wait_of_run": "list_waits_of_run",
     "artifact_of_run": "list_artifacts_of_run",
+    "run_forked": "list_forks",
+    "artifact_digest": "is_digest_used",
+    "node_run_output_digest": "is_digest_used",
 }
 """Every index of the schema, and a statement that must notice when it is gone."""
 

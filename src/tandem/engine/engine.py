@@ -10,10 +10,11 @@ import msgspec
 
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
-from tandem.domain.command import Adopt, Command, Own, Panic, ProcessesEnded, Wake
+from tandem.domain.command import Adopt, Command, Own, Panic, ProcessesEnded, SetOutput, Wake
 from tandem.domain.errors import (
     EngineError,
     InvalidAutomation,
+    InvalidRequest,
     NotFound,
     Refused,
     StoreUnavailable,
@@ -30,7 +31,7 @@ from tandem.domain.ids import (
     attempt_id,
 )
 from tandem.domain.inputs import fill_inputs
-from tandem.domain.json import JsonObject, digest
+from tandem.domain.json import JsonObject, JsonValue, digest, encode
 from tandem.domain.lifecycle import DRIVEN, TERMINAL
 from tandem.domain.preview import ResetPreview, preview
 from tandem.domain.run import Run
@@ -309,6 +310,35 @@ class Engine:
         self._work.set()
         self._host.wake_others()
         return run
+
+    def output_by_hand(
+        self,
+        node_id: NodeId,
+        value: JsonValue,
+        *,
+        reason: str,
+        decided_by: str = "",
+        tenant: TenantId = LOCAL_TENANT,
+    ) -> SetOutput:
+        """Return the command that gives a node its output; a large one is put aside first.
+
+        Raises:
+            InvalidRequest: the output is over its bound.
+            StoreUnavailable: it could not be put aside.
+        """
+        content = encode(value)
+        if len(content) > self.limits.output_bytes_max:
+            raise InvalidRequest(
+                f"the output has {len(content)} bytes, the bound is "
+                f"{self.limits.output_bytes_max}; write a file and name it in the output",
+                code="output_too_large",
+            )
+        ref = None
+        if len(content) > self.limits.inline_bytes_max:
+            ref = self._artifacts.put(tenant, node_id, content, media_type="application/json")
+        return SetOutput(
+            node_id=node_id, output=content, ref=ref, reason=reason, decided_by=decided_by
+        )
 
     async def delete(self, run_id: RunId, *, tenant: TenantId = LOCAL_TENANT) -> int:
         """Delete an ended run, and the artifacts that only it had; return how many of these.

@@ -118,18 +118,20 @@ class WatchedStore(SqliteStore):
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:
         """See `Store.create_run`."""
         self._invariants.expect(new.run_id, new.plan)
-        return await self._watch(super().create_run(new, now_ms=now_ms), new.change_id)
+        return await self._watch(super().create_run(new, now_ms=now_ms), new.change_id, new.run_id)
 
     def apply(self, change: Change) -> Awaitable[None]:
         """See `Store.apply`."""
         written = super().apply(change)
         if isinstance(written, asyncio.Future):
-            written.add_done_callback(lambda done: self._applied(done, change.change_id))
+            written.add_done_callback(
+                lambda done: self._applied(done, change.change_id, change.run.run_id)
+            )
         return written
 
-    def _applied(self, done: asyncio.Future[None], change_id: ChangeId) -> None:
+    def _applied(self, done: asyncio.Future[None], change_id: ChangeId, run_id: RunId) -> None:
         if not done.cancelled():
-            self._compare(done.exception(), change_id)
+            self._compare(done.exception(), change_id, run_id)
 
     async def execute(
         self, run_id: RunId, command: Command, *, tenant: TenantId, change_id: ChangeId, now_ms: int
@@ -138,12 +140,15 @@ class WatchedStore(SqliteStore):
         return await self._watch(
             super().execute(run_id, command, tenant=tenant, change_id=change_id, now_ms=now_ms),
             change_id,
+            run_id,
         )
 
     async def fork(self, run_id: RunId, node_id: NodeId, **how: Any) -> Run:
         """See `Store.fork`."""
         self._invariants.expect_fork(how["fork"], run_id)
-        return await self._watch(super().fork(run_id, node_id, **how), how["change_id"])
+        return await self._watch(
+            super().fork(run_id, node_id, **how), how["change_id"], how["fork"]
+        )
 
     async def delete_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Digest]:
         """See `Store.delete_run`."""
@@ -153,17 +158,19 @@ class WatchedStore(SqliteStore):
             self.on_lie(f"the deletion of run {run_id} was acknowledged and it is there")
         return left
 
-    async def _watch(self, answer: Coroutine[Any, Any, T], change_id: ChangeId) -> T:
+    async def _watch(self, answer: Coroutine[Any, Any, T], change_id: ChangeId, run_id: RunId) -> T:
         try:
             result = await answer
         except EngineError as error:
-            self._compare(error, change_id)
+            self._compare(error, change_id, run_id)
             raise
-        self._compare(None, change_id)
+        self._compare(None, change_id, run_id)
         return result
 
-    def _compare(self, error: BaseException | None, change_id: ChangeId) -> None:
-        if error is None and not self._invariants.has_change(change_id):
+    def _compare(self, error: BaseException | None, change_id: ChangeId, run_id: RunId) -> None:
+        # One commit may hold the change of a run and the deletion of that run.
+        gone = self._invariants.may_be_gone(run_id)
+        if error is None and not gone and not self._invariants.has_change(change_id):
             self.on_lie(f"change {change_id} was acknowledged and is not on disk")
         if isinstance(error, EngineError) and self._invariants.has_change(change_id):
             self.on_lie(f"change {change_id} is on disk, but: {error}")
