@@ -5,6 +5,8 @@ standard input, waits for its end, and answers with one line of JSON. A job is
 
     {"folder": …, "automation": …, "kill": …}
 
+With `operate` the process drives nothing: it asks what that names of the newest run, and ends.
+
 where `folder` holds the store and everything else, and `isolation` may name how bodies are kept.
 The process drives the run that is in the store, or starts one, decides its gates, and writes
 `outputs.json` at its end. `kill` is null or
@@ -23,7 +25,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -131,7 +133,64 @@ def functions(folder: Path, kill: dict[str, Any]) -> dict[str, Callable[..., obj
             raise RuntimeError("not yet")
         return {"name": name}
 
-    return {"host:work": work, "host:flaky": flaky}
+    def broken(name: str) -> object:
+        log_effect(folder, name)
+        if not (folder / "mended").exists():
+            raise RuntimeError("not mended")
+        return {"name": name}
+
+    def draft(name: str) -> object:
+        log_effect(folder, name)
+        return {"name": name} if (folder / "mended").exists() else "a draft"
+
+    return {
+        "host:work": work,
+        "host:flaky": flaky,
+        "host:broken": broken,
+        "host:draft": draft,
+    }
+
+
+OPERATIONS: dict[str, Callable[[Run], Awaitable[object]]] = {
+    "pause": lambda run: run.pause(now=True),
+    "resume": lambda run: run.resume(),
+    "cancel": lambda run: run.cancel(),
+    "recover": lambda run: run.recover(),
+    "repair": lambda run: run.repair(
+        "b", action={"kind": "python", "function": "host:work", "arguments": {"name": "b2"}}
+    ),
+    "retry": lambda run: run.retry("b"),
+    "requeue": lambda run: run.retry("b", requeue=True),
+    "continue": lambda run: run.continue_blocked("b"),
+    "skip": lambda run: run.skip("b", reason="killed"),
+    "set-output": lambda run: run.set_output("b", {"value": 7}, reason="killed"),
+    "dispose": lambda run: run.dispose("a", "ok"),
+    "redeliver": lambda run: run.redeliver(),
+    "fork": lambda run: run.fork("b"),
+    "delete": lambda run: run.delete(),
+}
+
+
+async def operate(
+    folder: Path, document: dict[str, Any], kill: dict[str, Any], operation: str
+) -> None:
+    """Ask something of the newest run of this folder, as a command line does it."""
+    commit = Commit(kill.get("commit", 0), kill.get("moment", ""))
+
+    def open_store(settings: Settings) -> SqliteStore:
+        return SqliteStore(settings.store_path, synchronous=settings.synchronous, commit=commit)
+
+    tandem.wiring.open_store = open_store
+    settings = Settings(state_dir=folder, database_url=f"sqlite:///{folder}/store.db")
+    async with tandem.wiring.open_engine(settings, drives=False) as parts:
+        if operation == "create":
+            workspace = folder / "workspace"
+            workspace.mkdir()
+            automation = Automation.from_dict(document)
+            await parts.engine.start(automation, workspace=str(workspace))
+            return
+        (newest, *_) = parts.store.list_runs(RunFilter(tenant=LOCAL_TENANT))
+        await OPERATIONS[operation](Run(parts, newest.run_id))
 
 
 async def drive(folder: Path, document: dict[str, Any], kill: dict[str, Any]) -> None:
@@ -184,7 +243,11 @@ def child(job: dict[str, Any]) -> None:
         err = os.open(folder / "stderr.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.dup2(err, 2)
         os.environ["TANDEM_PROCESS_ISOLATION"] = job.get("isolation", "subreaper")
-        asyncio.run(drive(folder, job["automation"], job["kill"] or {}))
+        kill = job["kill"] or {}
+        if job.get("operate"):
+            asyncio.run(operate(folder, job["automation"], kill, job["operate"]))
+        else:
+            asyncio.run(drive(folder, job["automation"], kill))
         code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())
