@@ -58,6 +58,9 @@ def new_run(
         InvalidAutomation: the inputs do not fit.
     """
     before = source.run
+    given: JsonObject = before.inputs
+    if inputs:
+        given = fill_inputs(source.plan.automation.inputs, {**given, **inputs})
     return Run(
         run_id=run_id,
         tenant=before.tenant,
@@ -71,7 +74,7 @@ def new_run(
         created_at_ms=now_ms,
         updated_at_ms=now_ms,
         due_at_ms=now_ms,
-        inputs=dict(fill_inputs(source.plan.automation.inputs, {**before.inputs, **inputs})),
+        inputs=dict(given),
         workspace=before.workspace,
         nodes_total=before.nodes_total,
     )
