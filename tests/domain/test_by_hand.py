@@ -48,7 +48,7 @@ def test_skipped_node_counts_as_completed_and_its_successors_go_on() -> None:
 def test_skipping_a_blocked_node_frees_what_it_blocked() -> None:
     tale = chain_in(S.BLOCKED)
     tale.command(skip())
-    assert tale.happened() == ["run_reopened", "node_reset", "node_skipped"]
+    assert tale.happened() == ["run_reopened", "node_skipped", "node_reset"]
     tale.claim()
     assert tale.states()["c"] == "running"
 
@@ -226,3 +226,19 @@ def test_reset_forgets_what_was_done_by_hand() -> None:
     tale.fail("b")
     tale.command(Recover())
     assert tale.node("b").handling is None
+
+
+def test_run_that_stays_failed_frees_what_the_skipped_node_had_blocked() -> None:
+    tale = Tale(
+        python_node("a", retry_policy=ONCE),
+        python_node("b", "a"),
+        python_node("c", retry_policy=ONCE),
+    ).claim()
+    tale.repair("a")
+    tale.fail("c")
+    assert tale.status is S.FAILED
+
+    tale.command(skip(A))
+
+    assert tale.states() == {"a": "completed", "b": "pending", "c": "failed"}
+    assert tale.status is S.FAILED
