@@ -43,6 +43,8 @@ from tandem.ports.store import RunFilter
 from tandem.settings import Settings
 
 FLAKY_FAILURES = 2
+HELD = asyncio.Event()
+"""A body waits to be stopped."""
 
 
 def kill_now() -> None:
@@ -139,6 +141,13 @@ def functions(folder: Path, kill: dict[str, Any]) -> dict[str, Callable[..., obj
             raise RuntimeError("not mended")
         return {"name": name}
 
+    async def held(name: str) -> object:
+        log_effect(folder, name)
+        if effects(folder).count(name) == 1:
+            HELD.set()
+            await asyncio.Event().wait()
+        return {"name": name}
+
     def draft(name: str) -> object:
         log_effect(folder, name)
         return {"name": name} if (folder / "mended").exists() else "a draft"
@@ -148,6 +157,7 @@ def functions(folder: Path, kill: dict[str, Any]) -> dict[str, Callable[..., obj
         "host:flaky": flaky,
         "host:broken": broken,
         "host:draft": draft,
+        "host:held": held,
     }
 
 
@@ -212,16 +222,32 @@ async def drive(folder: Path, document: dict[str, Any], kill: dict[str, Any]) ->
 
         engine.parts.engine.listen_to_output(listen)
         run = await find_or_start(engine, document, folder)
-        while await run.wait_at_rest() is RunState.AWAITING_APPROVAL:
-            if kill.get("gate"):
-                kill_now()
-            try:
-                await run.decide("approve", decided_by="test")
-            except Refused:
-                continue  # the killed process had decided already
+        async with asyncio.TaskGroup() as group:
+            stopper = group.create_task(stop_what_is_held(run))
+            await come_to_the_end(run, kill)
+            stopper.cancel()
         outputs = await run.outputs()
         (folder / "outputs.json").write_text(json.dumps({"end": run.status, **outputs}))
     (folder / "commits.txt").write_text(str(commit.count))
+
+
+async def stop_what_is_held(run: Run) -> None:
+    """Pause the run at once when a body waits for that."""
+    await HELD.wait()
+    await run.pause(now=True)
+
+
+async def come_to_the_end(run: Run, kill: dict[str, Any]) -> None:
+    """Do what the run asks for until it has ended."""
+    while (state := await run.wait_at_rest()) in (RunState.AWAITING_APPROVAL, RunState.PAUSED):
+        if kill.get("gate"):
+            kill_now()
+        # The killed process may have done so already.
+        with suppress(Refused):
+            if state is RunState.PAUSED:
+                await run.resume()
+            else:
+                await run.decide("approve", decided_by="test")
 
 
 async def find_or_start(engine: Engine, document: dict[str, Any], folder: Path) -> Run:

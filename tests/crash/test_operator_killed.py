@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from program import OPERATIONS
-from story import KILLED, Look, Nursery, effects_of, outputs_of
+from story import KILLED, Look, Nursery, Story, effects_of, outputs_of
 
+COMMITS_MAX = 40
 ONCE = {"max_attempts": 1}
 BASES: dict[str, str] = {
     "pause": "queued",
@@ -136,6 +137,27 @@ def test_operator_killed_around_the_commit_of_a_command(
         assert look.integrity == [("ok",)]
         twice = Counter(attempt for attempt in started(look))
         assert set(twice.values()) <= {1}
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_engine_killed_around_a_pause_that_stops_what_runs(
+    nursery: Nursery, tmp_path: Path, moment: str
+) -> None:
+    document = {
+        "automation_id": "paused",
+        "nodes": [node("a", "host:work"), node("b", "host:held", "a"), node("c", "host:work", "b")],
+    }
+    whole = tmp_path / "whole"
+    assert nursery.run(whole, document, None) == 0, (whole / "stderr.txt").read_text()
+    assert [e for _, e, *_ in Look(whole).events].count("run_paused") == 1
+    assert effects_of(whole) == {"a": 1, "b": 2, "c": 1}
+    story = Story(nursery, document, outputs_of(whole))
+    for number in range(1, COMMITS_MAX):
+        if not story.play(tmp_path / str(number), {"commit": number, "moment": moment}):
+            break
+    else:
+        pytest.fail(f"the run took more than {COMMITS_MAX} commits")
+    assert number > 6
 
 
 def started(look: Look) -> list[tuple[Any, ...]]:
