@@ -6,6 +6,7 @@ original was. The second must fail, or the first proves nothing.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -29,6 +30,7 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 S = RunState
 ONCE = {"max_attempts": 1}
 WAIT_S = 20
+LINGERS_S = 1.0
 
 
 def caught(scenario: Callable[[], object]) -> None:
@@ -84,18 +86,26 @@ async def test_w03_of_two_commands_at_once_one_is_refused_is_caught(
 async def pause_and_resume_in_flight(folder: Path) -> None:
     """A run that is paused at once and resumed never has two bodies of one node."""
     live = most = 0
-    began, release = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    began, release, overlaps = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def body() -> int:
         nonlocal live, most
         live += 1
         most = max(most, live)
+        if most > 1:
+            overlaps.set()
         began.set()
         try:
             await release.wait()
         except asyncio.CancelledError:
-            for _ in range(50):  # what is stopped takes its time to end
-                await asyncio.sleep(0)
+            # What is stopped takes its time to end, or until another body runs beside it.
+            # It may be told to end more than once meanwhile.
+            until_s = loop.time() + LINGERS_S
+            while not overlaps.is_set() and loop.time() < until_s:
+                with suppress(TimeoutError, asyncio.CancelledError):
+                    async with asyncio.timeout_at(until_s):
+                        await overlaps.wait()
             raise
         finally:
             live -= 1

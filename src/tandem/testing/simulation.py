@@ -487,6 +487,8 @@ class World:
             keepers = [group.create_task(self.keep(name)) for name in self._draw_names()]
             await self._go_wrong(group)
             await self.calm_down()
+            if not self.gentle:
+                await self._take_up_again()
             for keeper in keepers:
                 keeper.cancel()
         await self.stop_all()
@@ -505,6 +507,18 @@ class World:
             await self.clock.sleep(self.random.choice((0, 1, 7, 40, 150, 600)))
             await self._interfere()
         await asyncio.wait(starting)
+
+    async def _take_up_again(self) -> None:
+        """Ask something of runs that have ended; what is taken up comes to its end again."""
+        for _ in range(self.random.choice((0, 1, 3))):
+            runs, living = self.invariants.runs(), self.living()
+            if runs and living:
+                run_id = RunId(self.random.choice(runs)["run_id"])
+                command = self.random.choice(commands_of(self, run_id, self._draw_node(run_id)))
+                await self.command(self.random.choice(living), run_id, command)
+                await self.clock.sleep(self.random.choice((0, 5, 300)))
+        self._jumped_ms = 0
+        await self.calm_down()
 
     async def calm_down(self) -> None:
         """Let nothing go wrong from here on; every run must come to its end.

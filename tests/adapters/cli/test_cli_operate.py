@@ -89,6 +89,7 @@ def test_node_is_retried_requeued_or_skipped(call: Call, failed: str) -> None:
     assert call("runs", "skip", failed, "b").code == 2
     assert call("runs", "skip", failed, "b", "--reason", "not today").code == 0
     assert call("resume", failed, "--quiet").code == 0
+    assert "completed (skipped)" in call("runs", "show", failed).out
     kinds = ("run_task_retried", "run_task_requeued", "node_skipped")
     assert names(call, failed, *kinds) == list(kinds)
 
@@ -165,6 +166,9 @@ def test_fork_prints_the_new_run(call: Call, failed: str) -> None:
     row = call("runs", "show", made, "--json").json
     assert (row["forked_from"], row["forked_from_node"]) == (failed, "b")
     assert row["nodes"][0]["state"] == "completed"
+    assert f"from    {failed} at node `b`" in call("runs", "show", made).out
+    assert f"fork    {made} at node `b`" in call("runs", "show", failed).out
+    assert call("runs", "show", failed, "--json").json["forks"] == [made]
     as_json = call("runs", "fork", failed, "b", "--json").json
     assert as_json["forked_from"] == failed
     assert call("runs", "fork", failed, "b", "--dry-run").out == f"run {failed}: it would be done\n"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 LISTED_MAX: Final = 10_000
 FOLLOW_S: Final = 0.2
+FORKS_SHOWN_MAX: Final = 20
 EVENTS_AT_ONCE: Final = 1_000
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -86,19 +87,23 @@ def show(tools: Tools, run: str, as_json: bool) -> None:
     """Explain a run: what happened, where, why, and what to do next."""
     from tandem.adapters.cli import story, summary, text
     from tandem.adapters.cli.references import find_run_id
+    from tandem.domain.ids import LOCAL_TENANT
 
     settings = tools.read_settings()
     store = tools.open_store(settings)
     artifacts = tools.open_artifacts(settings)
     try:
         told = story.read_story(store, tools.open_host(settings), find_run_id(store, run))
+        forks = store.list_forks(told.run.run_id, tenant=LOCAL_TENANT, limit=FORKS_SHOWN_MAX)
         if as_json:
-            text.print_json(story.document(told, artifacts, settings))
+            found = story.document(told, artifacts, settings)
+            text.print_json({**found, "forks": [fork.run_id for fork in forks]})
             return
         row = told.run
         click.echo(f"{text.one_line(row.name or row.automation_id)}  {row.run_id}")
         summary.print_explanation(told)
         summary.print_times(told)
+        summary.print_lineage(told.run, forks)
         click.echo()
         summary.print_nodes(told, nodes_max=summary.NODES_SHOWN_MAX)
         click.echo()
