@@ -25,6 +25,8 @@ GROWING = {
     "signal_key": "signal_key",
     "k": "signal_key",
     "artifact": "artifact",
+    "a": "artifact",
+    "n": "node_run",
     "definition": "definition",
 }
 """Tables that grow with history, by the names that the statements give them."""
@@ -81,6 +83,18 @@ WAYS = {
     "mark_active": ["run USING INTEGER PRIMARY KEY"],
     "list_quiet": ["run_held (engine_id>?)"],
     "list_reaped": ["run_reaped (reaped_at_ms>?)"],
+    "repin_run": ["run USING INTEGER PRIMARY KEY"],
+    "mark_fork": ["run USING INTEGER PRIMARY KEY"],
+    "list_forks": ["run_forked (forked_from=?)"],
+    "list_digests_of_run": ["artifact_of_run (run_no=?)", "node_run USING INTEGER PRIMARY KEY"],
+    "is_digest_used": ["artifact_digest (<expr>=?)", "node_run_output_digest (<expr>=?)"],
+    "delete_events": ["lifecycle_event_1 (run_no=?)"],
+    "delete_attempts": ["attempt USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "delete_node_runs": ["node_run USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "delete_gates": ["gate_of_run (run_no=?)"],
+    "delete_waits": ["wait_of_run (run_no=?)"],
+    "delete_artifacts": ["artifact_of_run (run_no=?)"],
+    "delete_run": ["run USING INTEGER PRIMARY KEY"],
     "list_held": ["run_held (engine_id=?)", "run_owned (owner=?)", "run_cleanup (cleanup=?)"],
 }
 """The way into the table that each statement has to take."""
@@ -122,6 +136,9 @@ INDEXES = {
     "signal_received": "list_old_signals",
     "signal_key_of": "list_signal_keys",
     "artifact_of_run": "list_artifacts_of_run",
+    "run_forked": "list_forks",
+    "artifact_digest": "is_digest_used",
+    "node_run_output_digest": "is_digest_used",
 }
 """Every index of the schema, and a statement that must notice when it is gone."""
 

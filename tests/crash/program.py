@@ -5,6 +5,8 @@ standard input, waits for its end, and answers with one line of JSON. A job is
 
     {"folder": …, "automation": …, "kill": …}
 
+With `operate` the process drives nothing: it asks what that names of the newest run, and ends.
+
 where `folder` holds the store and everything else, and `isolation` may name how bodies are kept.
 The process drives the run that is in the store, or starts one, decides its gates, and writes
 `outputs.json` at its end. `kill` is null or
@@ -27,7 +29,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,8 @@ from tandem.settings import Settings
 FLAKY_FAILURES = 2
 SWEEP_MS = 50
 """How often an engine sweeps here, so that no test waits for it."""
+HELD = asyncio.Event()
+"""A body waits to be stopped."""
 
 
 def kill_now() -> None:
@@ -139,7 +143,72 @@ def functions(folder: Path, kill: dict[str, Any]) -> dict[str, Callable[..., obj
             raise RuntimeError("not yet")
         return {"name": name}
 
-    return {"host:work": work, "host:flaky": flaky}
+    def broken(name: str) -> object:
+        log_effect(folder, name)
+        if not (folder / "mended").exists():
+            raise RuntimeError("not mended")
+        return {"name": name}
+
+    async def held(name: str) -> object:
+        log_effect(folder, name)
+        if effects(folder).count(name) == 1:
+            HELD.set()
+            await asyncio.Event().wait()
+        return {"name": name}
+
+    def draft(name: str) -> object:
+        log_effect(folder, name)
+        return {"name": name} if (folder / "mended").exists() else "a draft"
+
+    return {
+        "host:work": work,
+        "host:flaky": flaky,
+        "host:broken": broken,
+        "host:draft": draft,
+        "host:held": held,
+    }
+
+
+OPERATIONS: dict[str, Callable[[Run], Awaitable[object]]] = {
+    "pause": lambda run: run.pause(now=True),
+    "resume": lambda run: run.resume(),
+    "cancel": lambda run: run.cancel(),
+    "recover": lambda run: run.recover(),
+    "repair": lambda run: run.repair(
+        "b", action={"kind": "python", "function": "host:work", "arguments": {"name": "b2"}}
+    ),
+    "retry": lambda run: run.retry("b"),
+    "requeue": lambda run: run.retry("b", requeue=True),
+    "continue": lambda run: run.continue_blocked("b"),
+    "skip": lambda run: run.skip("b", reason="killed"),
+    "set-output": lambda run: run.set_output("b", {"value": 7}, reason="killed"),
+    "dispose": lambda run: run.dispose("a", "ok"),
+    "redeliver": lambda run: run.redeliver(),
+    "fork": lambda run: run.fork("b"),
+    "delete": lambda run: run.delete(),
+}
+
+
+async def operate(
+    folder: Path, document: dict[str, Any], kill: dict[str, Any], operation: str
+) -> None:
+    """Ask something of the newest run of this folder, as a command line does it."""
+    commit = Commit(kill.get("commit", 0), kill.get("moment", ""))
+
+    def open_store(settings: Settings) -> SqliteStore:
+        return SqliteStore(settings.store_path, synchronous=settings.synchronous, commit=commit)
+
+    tandem.wiring.open_store = open_store
+    settings = Settings(state_dir=folder, database_url=f"sqlite:///{folder}/store.db")
+    async with tandem.wiring.open_engine(settings, drives=False) as parts:
+        if operation == "create":
+            workspace = folder / "workspace"
+            workspace.mkdir()
+            automation = Automation.from_dict(document)
+            await parts.engine.start(automation, workspace=str(workspace))
+            return
+        (newest, *_) = parts.store.list_runs(RunFilter(tenant=LOCAL_TENANT))
+        await OPERATIONS[operation](Run(parts, newest.run_id))
 
 
 class Hung:
@@ -187,13 +256,10 @@ async def drive(
         if hung is not None:
             await until_reaped(run)
             hung.close()
-        while await rest_of(run) is RunState.AWAITING_APPROVAL:
-            if kill.get("gate"):
-                kill_now()
-            try:
-                await run.decide("approve", decided_by="test")
-            except Refused:
-                continue  # the killed process had decided already
+        async with asyncio.TaskGroup() as group:
+            stopper = group.create_task(stop_what_is_held(run))
+            await come_to_the_end(run, kill)
+            stopper.cancel()
         outputs = await run.outputs()
         (folder / "outputs.json").write_text(json.dumps({"end": run.status, **outputs}))
     (folder / "commits.txt").write_text(str(commit.count))
@@ -206,6 +272,25 @@ async def rest_of(run: Run) -> RunState:
         if run.row.stop_kind is not StopKind.STALE_REAPED:
             return status
         await asyncio.sleep(0.01)
+
+
+async def stop_what_is_held(run: Run) -> None:
+    """Pause the run at once when a body waits for that."""
+    await HELD.wait()
+    await run.pause(now=True)
+
+
+async def come_to_the_end(run: Run, kill: dict[str, Any]) -> None:
+    """Do what the run asks for until it has ended."""
+    while (state := await rest_of(run)) in (RunState.AWAITING_APPROVAL, RunState.PAUSED):
+        if kill.get("gate"):
+            kill_now()
+        # The killed process may have done so already.
+        with suppress(Refused):
+            if state is RunState.PAUSED:
+                await run.resume()
+            else:
+                await run.decide("approve", decided_by="test")
 
 
 async def find_or_start(engine: Engine, document: dict[str, Any], folder: Path) -> Run:
@@ -229,7 +314,11 @@ def child(job: dict[str, Any]) -> None:
         os.environ["TANDEM_PROCESS_ISOLATION"] = job.get("isolation", "subreaper")
         os.environ.update(job.get("environment", {}))
         hung = Hung(Path(job["hung"])) if "hung" in job else None
-        asyncio.run(drive(folder, job["automation"], job["kill"] or {}, hung))
+        kill = job["kill"] or {}
+        if job.get("operate"):
+            asyncio.run(operate(folder, job["automation"], kill, job["operate"]))
+        else:
+            asyncio.run(drive(folder, job["automation"], kill, hung))
         code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())

@@ -34,6 +34,7 @@ class Nursery:
         kill: dict[str, Any] | None,
         *,
         isolation: str = "subreaper",
+        operate: str = "",
         **more: Any,
     ) -> int:
         """Run one engine to its end and return its exit code; minus 9 when it was killed."""
@@ -45,6 +46,7 @@ class Nursery:
             "kill": kill,
             "isolation": isolation,
             **more,
+            "operate": operate,
         }
         print(json.dumps(job), file=self._process.stdin, flush=True)
         answer = json.loads(self._process.stdout.readline())

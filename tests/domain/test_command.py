@@ -12,20 +12,28 @@ from tandem.domain.command import (
     Cancel,
     Claim,
     Command,
+    ContinueNode,
     DecideGate,
+    Dispose,
     HandBack,
+    NoteFork,
     Own,
     Panic,
     Pause,
     ProcessesEnded,
     Recover,
+    Redeliver,
+    Repair,
     ResolveWait,
     Resume,
+    RetryNode,
+    SetOutput,
+    Skip,
     Wake,
 )
-from tandem.domain.errors import NotFound, Refused
+from tandem.domain.errors import NotFound, NothingToDo, Refused
 from tandem.domain.gates import GATE_ALIASES
-from tandem.domain.ids import EngineId, NodeId
+from tandem.domain.ids import EngineId, NodeId, RunId
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import DRIVEN, LIVE, TERMINAL, NodeState, RunState, StopKind
 from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Stopped, Succeeded
@@ -68,7 +76,11 @@ ALLOWED: dict[str, tuple[Command, frozenset[RunState]]] = {
     "claim": (Claim(engine_id=ENGINE), frozenset({S.QUEUED})),
     "pause": (Pause(), frozenset({S.QUEUED, S.RUNNING, S.AWAITING_APPROVAL})),
     "resume": (Resume(), frozenset({S.PAUSED})),
-    "recover": (Recover(), frozenset({S.FAILED, S.BLOCKED})),
+    "pause now": (
+        Pause(now=True),
+        frozenset({S.QUEUED, S.RUNNING, S.PAUSING, S.AWAITING_APPROVAL}),
+    ),
+    "recover": (Recover(), frozenset({S.FAILED, S.BLOCKED, S.PAUSED})),
     "cancel": (Cancel(), LIVE | {S.BLOCKED}),
     "decide": (DecideGate(decision="approve"), frozenset({S.AWAITING_APPROVAL})),
     "wake": (Wake(), frozenset()),
@@ -142,6 +154,32 @@ def test_run_that_waits_for_time_can_be_held_by_a_person_and_resumed() -> None:
     assert (tale.run.resume_reason, tale.run.pause_reason, tale.run.owner) == ("go", "", ENGINE)
 
 
+def test_pause_at_once_leaves_the_run_driven_until_nothing_of_it_runs() -> None:
+    tale = Tale(python_node("a"), python_node("b")).claim()
+
+    tale.command(Pause(reason="stop", now=True))
+    assert (tale.status, tale.run.pause_mode, tale.run.engine_id) == (S.PAUSING, "now", ENGINE)
+    with pytest.raises(Refused):
+        tale.command(Pause(now=True))
+    tale.stop("a")
+    assert tale.status is S.PAUSING
+    tale.stop("b")
+
+    assert (tale.status, tale.run.pause_mode) == (S.PAUSED, "")
+    # What was stopped is not charged.
+    assert tale.node("a").attempts_used == 0
+
+
+def test_pause_can_be_hastened() -> None:
+    tale = a_run(S.RUNNING)
+    tale.command(Pause())
+    assert tale.run.pause_mode == ""
+    tale.command(Pause(reason="faster", now=True))
+    assert tale.run.pause_mode == "now"
+    tale.command(Adopt(dead=ENGINE))
+    assert (tale.status, tale.run.pause_mode) == (S.PAUSED, "")
+
+
 # Recovering
 
 
@@ -173,6 +211,20 @@ def test_run_is_not_recovered_while_its_processes_live() -> None:
 
 
 # Cancelling
+
+
+@pytest.mark.parametrize("status", [S.COMPLETED, S.FAILED, S.CANCELLED])
+def test_cancelling_what_has_ended_is_nothing_to_do(status: RunState) -> None:
+    with pytest.raises(NothingToDo) as refused:
+        a_run(status).command(Cancel())
+    assert refused.value.code == "already_terminal"
+
+
+def test_cancelled_blocked_run_ends_anew() -> None:
+    tale = a_run(S.BLOCKED)
+    tale.now_ms += 7
+    tale.command(Cancel())
+    assert (tale.status, tale.run.finished_at_ms) == (S.CANCELLED, tale.now_ms)
 
 
 def test_cancel_of_a_run_without_processes_leaves_nothing_to_clean_up() -> None:
@@ -548,7 +600,26 @@ COMMANDS: tuple[Command, ...] = (
     DecideGate(decision="approve", transition_id="another"),
     ResolveWait(idempotency_key="k", node_id=NodeId("w")),
     ResolveWait(idempotency_key="k"),
+    Pause(now=True),
+    Redeliver(),
+    Repair(node_id=NodeId("c"), action={"kind": "python", "function": "simulated:other"}),
+    NoteFork(fork=RunId("fork"), node_id=NodeId("a")),
+    *(
+        command
+        for node_id in map(NodeId, ("a", "b", "c", "g", "t"))
+        for command in (
+            RetryNode(node_id=node_id),
+            ContinueNode(node_id=node_id),
+            Skip(node_id=node_id, reason="no need"),
+            SetOutput(node_id=node_id, output=b"5", reason="known"),
+            Dispose(node_id=node_id, disposition="ok"),
+        )
+    ),
 )
+
+
+LEAVING = (Recover, Cancel, Repair, RetryNode, ContinueNode, Skip, SetOutput, Redeliver)
+"""What may take up a run that has ended, or end it anew."""
 
 
 class RunMachine(RuleBasedStateMachine):
@@ -570,7 +641,7 @@ class RunMachine(RuleBasedStateMachine):
         except (Refused, NotFound):
             return
         if before in TERMINAL and self.tale.status is not before:
-            assert isinstance(command, Recover | Cancel)
+            assert isinstance(command, LEAVING)
 
     @precondition(lambda self: self.tale.status is S.QUEUED)
     @rule()
@@ -607,12 +678,20 @@ class RunMachine(RuleBasedStateMachine):
                 assert run.due_at_ms is not None
             case S.AWAITING_APPROVAL:
                 assert view.gates
+            case S.CANCELLED:
+                assert not view.gates
+                assert not view.waits
             case S.PAUSED if run.parked:
                 assert view.waits
                 signals = all(wait.signal_key for wait in view.waits.values())
                 assert run.due_at_ms is not None or signals
         if run.status not in DRIVEN:
             assert not view.running
+        if run.status not in TERMINAL:
+            asking = {gate.node_no for gate in view.gates.values()}
+            asking |= {wait.node_no for wait in view.waits.values()}
+            held = {n for n, node in view.nodes.items() if node.state in (N.GATED, N.WAITING)}
+            assert asking == held
 
 
 RunMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

@@ -74,8 +74,9 @@ class Engines(RuleBasedStateMachine):
         """Somebody asks something of a run."""
         runs, living = self.world.invariants.runs(), self.world.living()
         if runs and living:
-            commands = commands_of(self.world)
             run_id = RunId(runs[which % len(runs)]["run_id"])
+            nodes = self.world.nodes_of(run_id)
+            commands = commands_of(self.world, run_id, nodes[which % len(nodes)])
             process = living[which % len(living)]
             self._do(self.world.command(process, run_id, commands[kind % len(commands)]))
         self._let(span_ms)
@@ -86,6 +87,19 @@ class Engines(RuleBasedStateMachine):
         living = self.world.living()
         if living:
             self._do(self.world.signal(living[which % len(living)], choice))
+
+    @rule(which=numbers, forks=st.booleans())
+    def fork_or_delete(self, which: int, forks: bool) -> None:
+        """Somebody forks a run, or deletes it."""
+        runs, living = self.world.invariants.runs(), self.world.living()
+        if not runs or not living:
+            return
+        run_id, process = RunId(runs[which % len(runs)]["run_id"]), living[which % len(living)]
+        if not forks:
+            self._do(self.world.delete(process, run_id))
+        elif len(runs) < RUNS_MAX:
+            nodes = self.world.nodes_of(run_id)
+            self._do(self.world.fork(process, run_id, nodes[which % len(nodes)]))
 
     @rule(which=numbers)
     def kill(self, which: int) -> None:

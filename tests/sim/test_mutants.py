@@ -12,14 +12,26 @@ from tandem.adapters.sqlite import keys, writes
 from tandem.adapters.sqlite import store as store_module
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.store import SqliteStore
-from tandem.domain import admission, claiming, driving, staleness, waits
+from tandem.domain import (
+    admission,
+    by_hand,
+    claiming,
+    driving,
+    operating,
+    reviving,
+    staleness,
+    waits,
+)
 from tandem.domain.change import Change
-from tandem.domain.command import Claim
+from tandem.domain.command import Claim, Pause
+from tandem.domain.completion import end_attempt
 from tandem.domain.decision import decide
 from tandem.domain.draft import Draft
-from tandem.domain.ids import ChangeId, RunId, TenantId
-from tandem.domain.lifecycle import DRIVEN
-from tandem.domain.run import Wait
+from tandem.domain.graph import PlanNode
+from tandem.domain.ids import ChangeId, NodeId, RunId, TenantId
+from tandem.domain.lifecycle import DRIVEN, RunEvent
+from tandem.domain.run import AttemptEnd, Wait
+from tandem.domain.settling import interrupt
 from tandem.engine.driver import Driver
 from tandem.engine.engine import Engine
 from tandem.testing.executor import ScriptedExecutor
@@ -281,9 +293,47 @@ def reaped_runs_go_on_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(staleness, "reap", reap)
 
 
+def revived_runs_do_not_ask_anew(patch: pytest.MonkeyPatch) -> None:
+    """What the end of a run withdrew is not asked again when the run is taken up."""
+    patch.setattr(reviving, "_ask_anew", lambda *_args, **_more: None)
+
+
+def pauses_let_go_of_what_runs(patch: pytest.MonkeyPatch) -> None:
+    """A run that pauses at once counts as paused while its bodies are still being ended."""
+    original = operating.pause
+
+    def pause(draft: Draft, command: Pause) -> None:
+        original(draft, command)
+        running = sorted(draft.in_state(operating.N.RUNNING))
+        if not command.now or not running:
+            return
+        for number in running:
+            node = draft.node(number)
+            end_attempt(draft, node, AttemptEnd.STOPPED)
+            interrupt(draft, draft.plan.nodes[number], node, reason="", counts=False)
+        draft.happen(RunEvent.RUN_PAUSED)
+
+    patch.setattr(operating, "pause", pause)
+
+
+def results_by_hand_skip_approvals(patch: pytest.MonkeyPatch) -> None:
+    """A person can complete an approval without deciding it."""
+
+    def target(draft: Draft, _verb: str, node_id: NodeId, _reason: str) -> PlanNode:
+        plan_node = draft.plan.nodes[draft.plan.by_id[node_id]]
+        if draft.node(plan_node.node_no).state is operating.N.RUNNING:
+            raise draft.refusal("complete", "it runs")
+        return plan_node
+
+    patch.setattr(by_hand, "_target", target)
+
+
 MUTANTS: tuple[Patch, ...] = (
     waits_do_not_look_for_signals_that_came_before,
     woken_waits_leave_their_run_parked,
+    revived_runs_do_not_ask_anew,
+    pauses_let_go_of_what_runs,
+    results_by_hand_skip_approvals,
     no_compare_and_set,
     driver_never_reloads,
     leftovers_live_on,

@@ -55,3 +55,5 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     throttles: tuple[Throttle, ...] = ()
     events: tuple[LifecycleEvent, ...] = ()
     denial: Denial | None = None
+    definition: bytes | None = None
+    """The document of another version that the run and its inputs are pinned to from now on."""

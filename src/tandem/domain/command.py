@@ -5,10 +5,12 @@ one transaction; so no command ever acts on a state that has moved on.
 """
 
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
-from tandem.domain.ids import ChangeId, EngineId, GateId, NodeId, WaitId
+from tandem.domain.artifact import ArtifactRef
+from tandem.domain.ids import ChangeId, EngineId, GateId, NodeId, RunId, WaitId
 from tandem.domain.signal import Signal
 
 
@@ -19,9 +21,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A person holds the run; attempts that run are let to their end."""
+    """A person holds the run; attempts that run are let to their end, or stopped with `now`."""
 
     reason: str = "paused by operator"
+    now: bool = False
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -32,7 +35,7 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Recover(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A person lets a failed or blocked run try again; what is completed stays completed."""
+    """A person lets a failed, blocked or paused run try again; what is completed stays so."""
 
     reason: str = "recovered by operator"
     owner: EngineId | None = None
@@ -42,6 +45,80 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A person ends the run."""
 
     reason: str = "cancelled by operator"
+
+
+class Repair(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A person changes one node of this run's own version and lets it and what follows run again.
+
+    What is None stays as it is; nothing given only resets. `save` also changes the automation.
+    """
+
+    node_id: NodeId
+    prompt: str | None = None
+    template_id: str | None = None
+    model_policy: dict[str, Any] | None = None
+    inputs: dict[str, Any] | None = None
+    """Inputs of the run that get another value."""
+    action: dict[str, Any] | None = None
+    """The whole action of the node."""
+    save: bool = False
+    reason: str = "repaired by operator"
+
+
+class RetryNode(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A person lets a node and everything after it run again; `requeue` is its other name."""
+
+    node_id: NodeId
+    requeue: bool = False
+    reason: str = ""
+
+
+class ContinueNode(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A person lets a blocked node try again with what it was told to mend."""
+
+    node_id: NodeId
+    reason: str = "continued by operator"
+
+
+class Skip(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A person counts a node as done without an output; what follows goes on."""
+
+    node_id: NodeId
+    reason: str
+    decided_by: str = ""
+
+
+class SetOutput(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A person gives a node its output, as JSON text; `ref` is where a large one was put aside."""
+
+    node_id: NodeId
+    output: bytes
+    reason: str
+    ref: ArtifactRef | None = None
+    decided_by: str = ""
+
+
+class Dispose(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A person says what the output of a node is worth; nothing moves."""
+
+    node_id: NodeId
+    disposition: str
+    reason: str = ""
+    decided_by: str = ""
+
+
+class Redeliver(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A person sends out again what a node with outside effects could not deliver (T93)."""
+
+    reason: str = "dead letter retried by operator"
+
+
+class NoteFork(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Record on a run that another one was forked from it."""
+
+    fork: RunId
+    node_id: NodeId
+    reason: str = ""
 
 
 class DecideGate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -157,6 +234,14 @@ Command = (
     | Resume
     | Recover
     | Cancel
+    | Repair
+    | RetryNode
+    | ContinueNode
+    | Skip
+    | SetOutput
+    | Dispose
+    | Redeliver
+    | NoteFork
     | DecideGate
     | Wake
     | ResolveWait

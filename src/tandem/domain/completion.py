@@ -6,8 +6,9 @@ from tandem.domain.artifact import ArtifactRef
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import EngineId, attempt_id
+from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import NodeState, RunEvent
-from tandem.domain.run import Attempt, AttemptEnd, NodeRun
+from tandem.domain.run import Attempt, AttemptEnd, Handling, NodeRun
 
 E, N = RunEvent, NodeState
 
@@ -19,8 +20,11 @@ def complete(
     output: bytes | None,
     output_ref: ArtifactRef | None = None,
     reason: str = "",
+    event: RunEvent = E.NODE_COMPLETED,
+    handling: Handling | None = None,
+    metadata: JsonObject | None = None,
 ) -> None:
-    """Count a node as completed with this output."""
+    """Count a node as completed with this output; `event` and `handling` say who gave it."""
     node = draft.node(plan_node.node_no)
     done = msgspec.structs.replace(
         node,
@@ -31,8 +35,16 @@ def complete(
         output_ref=output_ref,
         repair=(),
         failure=None,
+        handling=handling,
     )
-    draft.move(plan_node, E.NODE_COMPLETED, done, attempt=node.attempts or None, reason=reason)
+    draft.move(
+        plan_node,
+        event,
+        done,
+        attempt=node.attempts or None,
+        reason=reason,
+        metadata=metadata or {},
+    )
     draft.run.detail = f"completed node `{plan_node.node_id}`; continuing"
     if draft.run.interruptions:
         # The run gets on in spite of the engines that died with it.

@@ -55,6 +55,8 @@ class Draft:
         self.throttles: list[Throttle] = []
         self.events: list[LifecycleEvent] = []
         self.moved = False
+        self.definition: bytes | None = None
+        """The document of another version that the run executes from now on."""
         self._deps: dict[int, int] = {}
 
     def node(self, node_no: int) -> NodeRun:
@@ -169,10 +171,11 @@ class Draft:
                     wait, status=WaitStatus.CANCELLED, ended_at_ms=self.now_ms
                 )
 
-    def refusal(self, verb: str, hint: str) -> Refused:
+    def refusal(self, verb: str, hint: str, *, code: str | None = None) -> Refused:
         """Return the refusal of a command that the state of the run does not allow."""
         run = self.run
-        return Refused(f"cannot {verb} run {run.run_id}: it is {run.status.value}; {hint}")
+        text = f"cannot {verb} run {run.run_id}: it is {run.status.value}; {hint}"
+        return Refused(text, code=code)
 
     def in_state(self, *states: NodeState) -> set[int]:
         """Return the nodes that are in one of these states after this draft; not for pending."""
@@ -228,6 +231,7 @@ class Draft:
             denial=self.denial,
             throttles=tuple(self.throttles),
             events=tuple(self.events),
+            definition=self.definition,
         )
 
 
@@ -244,6 +248,8 @@ def close_run(run: Run, *, change_id: ChangeId, now_ms: int) -> None:
         run.engine_id = None
     if run.status is not RunState.PAUSED:
         run.parked = ""
+    if run.status is not RunState.PAUSING:
+        run.pause_mode = ""
     if run.status in TERMINAL:
         run.due_at_ms = None
         if run.finished_at_ms is None:

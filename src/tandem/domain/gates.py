@@ -101,6 +101,7 @@ def _act(draft: Draft, gate: Gate, decision: str, command: DecideGate) -> None:
                 gates=node.gates,
                 attempts_used=max(node.attempts_used - 1, 0),
                 repair=node.repair,
+                handling=node.handling,
             )
             draft.move(plan_node, E.NODE_RESET, again, reason=command.reason)
         case "done":

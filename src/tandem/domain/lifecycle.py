@@ -69,6 +69,15 @@ class RunEvent(StrEnum):
     RUN_PAUSED = "run_paused"
     RUN_RESUMED = "run_resumed"
     RUN_RECOVERED = "run_recovered"
+    RUN_RECOVERED_FROM_PAUSE = "run_recovered_from_pause"
+    RUN_STEP_REPAIRED = "run_step_repaired"
+    RUN_TASK_RETRIED = "run_task_retried"
+    RUN_TASK_REQUEUED = "run_task_requeued"
+    RUN_TASK_CONTINUED = "run_task_continued"
+    RUN_REDELIVERED = "stateful_dead_letter_retry_requeued"
+    RUN_REOPENED = "run_reopened"
+    RUN_FORKED = "run_forked"
+    RUN_FORKED_FROM = "run_forked_from"
     RUN_REQUEUED_AFTER_RESTART = "run_queued_for_resume_after_restart"
     RUN_CLAIM_EXPIRED = "run_execution_claim_expired_requeued"
     RUN_FAILED_SERVER_RESTART = "run_failed_server_restart"
@@ -97,6 +106,10 @@ class RunEvent(StrEnum):
     NODE_INTERRUPTED = "node_interrupted"
     NODE_OUTCOME_UNKNOWN = "node_outcome_unknown"
     NODE_RESET = "node_reset"
+    NODE_SKIPPED = "node_skipped"
+    NODE_OUTPUT_SET = "node_output_set"
+    NODE_REUSED = "node_reused"
+    NODE_DISPOSITION_SET = "node_disposition_set"
     GATE_OPENED = "gate_opened"
     GATE_DECIDED = "gate_decided"
     GATE_GUARD_DENIED = "approval_gate_transition_guard_denied"
@@ -120,6 +133,8 @@ TERMINAL: Final = frozenset({S.COMPLETED, S.BLOCKED, S.FAILED, S.CANCELLED})
 DRIVEN: Final = frozenset({S.RUNNING, S.PAUSING})
 """States in which an engine holds a claim."""
 LIVE: Final = frozenset(RunState) - TERMINAL
+RESTING: Final = frozenset(RunState) - DRIVEN - {S.QUEUED}
+"""States in which nothing goes on by itself at once: people may take a run apart in them."""
 
 _ATTEMPT_ENDS: Final = (
     E.NODE_COMPLETED,
@@ -141,6 +156,13 @@ _NOTED: Final = (
     E.WAIT_WOKEN,
     E.WAIT_TIMEOUT_NOTED,
 )
+_TASK_ACTIONS: Final = (
+    E.RUN_STEP_REPAIRED,
+    E.RUN_TASK_RETRIED,
+    E.RUN_TASK_REQUEUED,
+    E.RUN_TASK_CONTINUED,
+)
+_DONE_BY_HAND: Final = (N.PENDING, N.BACKOFF, N.WAITING, N.BLOCKED, N.FAILED)
 
 RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (S.QUEUED, E.RUN_CREATED): S.QUEUED,
@@ -173,8 +195,10 @@ RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     **{(state, E.WAIT_TIMEOUT_CANCELLED): S.CANCELLED for state in LIVE},
     **{(state, E.NODE_COMPLETED): state for state in LIVE - DRIVEN},
     **{(state, E.NODE_RESET): state for state in LIVE},
+    # A failed run stays failed when one of its nodes is completed by hand and others failed, too.
+    **{(state, E.NODE_RESET): state for state in LIVE | {S.FAILED}},
     # People.
-    (S.RUNNING, E.RUN_PAUSE_REQUESTED): S.PAUSING,
+    **{(state, E.RUN_PAUSE_REQUESTED): S.PAUSING for state in DRIVEN},
     (S.PAUSING, E.RUN_PAUSED): S.PAUSED,
     (S.QUEUED, E.RUN_PAUSED): S.PAUSED,
     (S.AWAITING_APPROVAL, E.RUN_PAUSED): S.PAUSED,
@@ -182,6 +206,19 @@ RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (S.PAUSED, E.RUN_RESUMED): S.QUEUED,
     (S.FAILED, E.RUN_RECOVERED): S.QUEUED,
     (S.BLOCKED, E.RUN_RECOVERED): S.QUEUED,
+    (S.PAUSED, E.RUN_RECOVERED_FROM_PAUSE): S.QUEUED,
+    **{(state, event): S.QUEUED for state in RESTING for event in _TASK_ACTIONS},
+    (S.FAILED, E.RUN_REDELIVERED): S.QUEUED,
+    (S.BLOCKED, E.RUN_REDELIVERED): S.QUEUED,
+    **{(state, E.RUN_REOPENED): S.QUEUED for state in (S.COMPLETED, S.FAILED, S.BLOCKED)},
+    **{(state, E.NODE_SKIPPED): state for state in frozenset(RunState) - {S.CANCELLED}},
+    **{(state, E.NODE_OUTPUT_SET): state for state in frozenset(RunState) - {S.CANCELLED}},
+    **{(state, E.NODE_DISPOSITION_SET): state for state in RunState},
+    **{(state, E.RUN_FORKED): state for state in RunState},
+    (S.QUEUED, E.RUN_FORKED_FROM): S.QUEUED,
+    (S.QUEUED, E.NODE_REUSED): S.QUEUED,
+    # A run that is taken up again asks anew what it asked when it was cancelled.
+    (S.QUEUED, E.NODE_OUTCOME_UNKNOWN): S.QUEUED,
     **{(state, E.RUN_STOPPED): S.CANCELLED for state in LIVE | {S.BLOCKED}},
     **{(state, E.RUN_CANCELLED): S.CANCELLED for state in LIVE},
     **{(state, E.RUN_PROCESSES_ENDED): state for state in TERMINAL | {S.PAUSED}},
@@ -222,6 +259,10 @@ NODE_TRANSITIONS: Final[Mapping[tuple[NodeState, RunEvent], NodeState]] = {
     (N.PENDING, E.WAIT_REGISTRATION_FAILED): N.FAILED,
     (N.WAITING, E.NODE_COMPLETED): N.COMPLETED,
     **{(state, E.NODE_RESET): N.PENDING for state in NodeState if state is not N.RUNNING},
+    (N.GATED, E.NODE_OUTCOME_UNKNOWN): N.GATED,
+    **{(state, E.NODE_SKIPPED): N.COMPLETED for state in _DONE_BY_HAND},
+    **{(state, E.NODE_OUTPUT_SET): N.COMPLETED for state in (*_DONE_BY_HAND, N.COMPLETED)},
+    (N.PENDING, E.NODE_REUSED): N.COMPLETED,
 }
 
 NODE_EVENTS: Final = frozenset(event for _, event in NODE_TRANSITIONS)

@@ -87,6 +87,11 @@ class Run(msgspec.Struct, kw_only=True):
     queue_reason: QueueReason | None = None
     resource_key: str = ""
     rate_limited_provider: str = ""
+    pause_mode: str = ""
+    """`now` while a run is pausing whose attempts are to be stopped instead of let to their end."""
+    forked_from: RunId | None = None
+    forked_from_node: NodeId | None = None
+    """The run whose outputs this one began with, and the node from which it went its own way."""
     parked: str = ""
     """What wakes a paused run that waits for time or a signal; empty when a person paused it."""
     detail: str = ""
@@ -107,6 +112,20 @@ class Run(msgspec.Struct, kw_only=True):
     interruptions: int = 0
     auto_resumes: int = 0
     reaped_at_ms: int | None = None
+
+
+class Handling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What people did with a node run.
+
+    `by_hand` says that its output came from a person: `skipped` or `output_set`. `disposition` is
+    what a person thinks of the output (`domain.disposition`). `dispatches` counts how often a node
+    with outside effects was sent out again after its run had ended, last at `dispatched_at_ms`.
+    """
+
+    by_hand: str = ""
+    disposition: str = ""
+    dispatches: int = 0
+    dispatched_at_ms: int = 0
 
 
 class NodeRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +150,7 @@ class NodeRun(msgspec.Struct, frozen=True, kw_only=True):
     output_ref: ArtifactRef | None = None
     repair: tuple[str, ...] = ()
     failure: Failure | None = None
+    handling: Handling | None = None
 
 
 class AttemptEnd(StrEnum):

@@ -10,8 +10,8 @@ from tandem.domain.completion import end_attempt
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
 from tandem.domain.lifecycle import DRIVEN, NodeState, RunEvent, RunState, StopKind
-from tandem.domain.operating import queue
 from tandem.domain.outcome import FailureClass
+from tandem.domain.reviving import queue
 from tandem.domain.run import AttemptEnd, NodeRun, Run
 from tandem.domain.settling import halt, mark
 from tandem.domain.time_limits import limits_of

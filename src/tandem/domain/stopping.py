@@ -1,5 +1,7 @@
 """The end of a run by a decision: a person's, or that of a gate which nobody decided."""
 
+import msgspec
+
 from tandem.domain.completion import end_attempt
 from tandem.domain.draft import Draft
 from tandem.domain.ids import NodeId
@@ -25,16 +27,25 @@ def cancel_run(
     if draft.in_state(N.RUNNING):
         run.cleanup = run.engine_id
     for number in sorted(draft.in_state(N.RUNNING)):
-        node = draft.node(number)
-        end_attempt(draft, node, AttemptEnd.STOPPED, message=reason)
-        draft.move(
-            draft.plan.nodes[number], E.NODE_INTERRUPTED, node, attempt=node.attempts, reason=reason
-        )
-    # A blocked run that is cancelled ends a second time, and now.
-    run.finished_at_ms = None
+        _cut_off(draft, number, reason=reason)
     draft.withdraw()
+    # A blocked run had ended before; this is another end (W-39).
+    run.finished_at_ms = None
     draft.happen(event, node_id=node_id, reason=reason, stop_kind=kind, metadata=metadata)
     run.stop_kind = kind
     run.stop_reason = reason
     run.detail = reason
     run.owner = None
+
+
+def _cut_off(draft: Draft, number: int, *, reason: str) -> None:
+    """End the attempt of a node that runs; it is not the node's fault, so it is not charged.
+
+    What it did outside is not known: when the run is taken up again, a person is asked.
+    """
+    node, plan_node = draft.node(number), draft.plan.nodes[number]
+    end_attempt(draft, node, AttemptEnd.STOPPED, message=reason)
+    spared = msgspec.structs.replace(node, attempts_used=max(node.attempts_used - 1, 0))
+    unknown = plan_node.node.effective_effects == "external"
+    event = E.NODE_OUTCOME_UNKNOWN if unknown else E.NODE_INTERRUPTED
+    draft.move(plan_node, event, spared, attempt=node.attempts, reason=reason)

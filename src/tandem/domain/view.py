@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from tandem.domain.automation import parse_document
 from tandem.domain.change import Change
 from tandem.domain.deadline import next_look_at_ms
 from tandem.domain.graph import Plan
@@ -80,6 +81,9 @@ class RunView:
     def apply(self, change: Change) -> None:
         """Make a decided change part of this view. The change must build on this very state."""
         self.run = change.run
+        if change.definition is not None:
+            # Another version of the same graph: the numbers of the nodes stay.
+            self.plan = Plan(parse_document(change.definition), self.run.definition_digest)
         for node in change.nodes:
             self._put(node)
         for gate in change.gates:

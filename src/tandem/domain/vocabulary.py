@@ -56,12 +56,60 @@ WORDS: Final[Mapping[RunEvent, Word]] = {
     ),
     E.RUN_WOKEN: Word("What a parked run waited for has come.", _run("woken")),
     E.RUN_PAUSE_REQUESTED: Word(
-        "A person holds the run; attempts that run are let to their end.", _run("pausing")
+        "A person holds the run; attempts that run are let to their end, or stopped with `now`.",
+        _run("pausing"),
+        ("now",),
     ),
     E.RUN_PAUSED: Word("The run is held until somebody resumes it.", _run("paused")),
     E.RUN_RESUMED: Word("A person lets the run go on.", _run("resumed")),
     E.RUN_RECOVERED: Word(
         "A person lets a run that had stopped try again.", _run("recovered"), ("roots",)
+    ),
+    E.RUN_RECOVERED_FROM_PAUSE: Word(
+        "A person recovered a paused run.", _run("recovered"), ("roots",)
+    ),
+    E.RUN_STEP_REPAIRED: Word(
+        "A person changed a node of this run's own version; it and what follows run again. Each "
+        "edit is there with `before` and `after`.",
+        _run("step_repaired"),
+        (
+            "node_id",
+            "reset_only",
+            "cleared_outputs",
+            "prompt",
+            "template_id",
+            "model_policy",
+            "inputs",
+            "action",
+            "definition_digest",
+        ),
+    ),
+    E.RUN_TASK_RETRIED: Word(
+        "A person lets a node and what follows run again.", _run("task_retried"), ("node_id",)
+    ),
+    E.RUN_TASK_REQUEUED: Word(
+        "The same as `run_task_retried`, asked for as a requeueing.",
+        _run("task_requeued"),
+        ("node_id",),
+    ),
+    E.RUN_TASK_CONTINUED: Word(
+        "A person lets one blocked node try again.", _run("task_continued"), ("node_id", "mode")
+    ),
+    E.RUN_REDELIVERED: Word(
+        "A node with outside effects that had failed is sent out again.",
+        _run("dead_letter_requeued"),
+        ("roots", "dead_letters"),
+    ),
+    E.RUN_REOPENED: Word(
+        "A person completed a node by hand, and with that the run goes on.", _run("reopened")
+    ),
+    E.RUN_FORKED: Word(
+        "Another run began with outputs of this one.", _run("forked"), ("run_id", "node_id")
+    ),
+    E.RUN_FORKED_FROM: Word(
+        "The run began with outputs of another one, to go its own way from a node on.",
+        _run("forked_from"),
+        ("run_id", "node_id", "reused"),
     ),
     E.RUN_REQUEUED_AFTER_RESTART: Word(
         "The engine that drove the run is dead; the run goes on with another.",
@@ -163,6 +211,20 @@ WORDS: Final[Mapping[RunEvent, Word]] = {
         _node("outcome_unknown"),
     ),
     E.NODE_RESET: Word("The node is pending again, as if it had never run.", _node("reset")),
+    E.NODE_SKIPPED: Word(
+        "A person counts the node as completed without an output of its own.",
+        _node("skipped"),
+        ("decided_by",),
+    ),
+    E.NODE_OUTPUT_SET: Word(
+        "A person gave the node its output.", _node("output_set"), ("decided_by",)
+    ),
+    E.NODE_REUSED: Word("A fork takes over the output of its source.", _node("reused")),
+    E.NODE_DISPOSITION_SET: Word(
+        "A person said what the output is worth; nothing moves.",
+        _node("disposition_set"),
+        ("before", "disposition", "decided_by"),
+    ),
     E.GATE_OPENED: Word("A person is asked.", "automation.v2.gate.opened"),
     E.GATE_DECIDED: Word(
         "A person decided.",

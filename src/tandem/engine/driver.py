@@ -13,13 +13,14 @@ from tandem.domain.artifact import ArtifactRef
 from tandem.domain.change import Change
 from tandem.domain.command import Command, HandBack, LossPolicy, ProcessesEnded
 from tandem.domain.driving import advance
-from tandem.domain.errors import ChangeRefused, LeaseLost, Refused, StoreUnavailable
+from tandem.domain.errors import ChangeRefused, LeaseLost, NotFound, Refused, StoreUnavailable
 from tandem.domain.gate_policy import GatePolicy
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, EngineId, RunId
 from tandem.domain.json import JsonValue
 from tandem.domain.lifecycle import DRIVEN, NodeState
-from tandem.domain.outcome import Failed, FailureClass
+from tandem.domain.operating import PAUSE_NOW
+from tandem.domain.outcome import Failed, FailureClass, Stopped
 from tandem.domain.run import Attempt, Run
 from tandem.domain.settling import Settled
 from tandem.domain.view import RunView
@@ -182,6 +183,21 @@ class Driver:
             return
         self.view = await self._store.load(run.run_id, tenant=run.tenant)
         self._end_forgotten()
+        if self.view.run.pause_mode == PAUSE_NOW:
+            await self._cut_short()
+
+    async def _cut_short(self) -> None:
+        """End the attempts of a run that is to pause at once; those that have ended count.
+
+        The run stays `pausing`, and nobody else can claim it, until the bodies are dead.
+        """
+        await self._stop_attempts()
+        ended = {(item.node_no, item.number) for item in self._settled}
+        for node_no in sorted(self.view.running):
+            number = self.view.node(node_no).attempts
+            if (node_no, number) not in ended:
+                outcome = Stopped(reason=self.view.run.pause_reason)
+                self._settled.append(Settled(node_no=node_no, number=number, outcome=outcome))
 
     def _end_forgotten(self) -> None:
         """Cancel the attempts that the stored run does not know as running any more."""
@@ -320,8 +336,8 @@ class Driver:
                     now_ms=self._clock.now_ms(),
                 )
                 self.view = await self._store.load(run.run_id, tenant=run.tenant)
-            except Refused:
-                return  # another engine was first; nothing is left to do here
+            except (Refused, NotFound):
+                return  # another engine was first, or the run was deleted: nothing is left to do
             except StoreUnavailable:
                 await self._clock.sleep(STORE_RETRY_MS)
                 continue

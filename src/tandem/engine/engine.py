@@ -20,11 +20,13 @@ from tandem.domain.command import (
     Recover,
     ResolveWait,
     Resume,
+    SetOutput,
     Wake,
 )
 from tandem.domain.errors import (
     EngineError,
     InvalidAutomation,
+    InvalidRequest,
     NotFound,
     Refused,
     StoreUnavailable,
@@ -36,12 +38,14 @@ from tandem.domain.ids import (
     ChangeId,
     DefinitionDigest,
     EngineId,
+    NodeId,
     RunId,
     TenantId,
 )
 from tandem.domain.inputs import fill_inputs
-from tandem.domain.json import JsonObject, digest
+from tandem.domain.json import JsonObject, JsonValue, digest, encode
 from tandem.domain.lifecycle import TERMINAL, StopKind
+from tandem.domain.preview import ResetPreview, preview
 from tandem.domain.run import Run, Wait
 from tandem.domain.signal import Signal, check_signal
 from tandem.domain.standing import Reason
@@ -67,6 +71,8 @@ SWEEP_MS = 1_000
 SWEEP_LIMIT = 100
 STORE_WAIT_MIN_MS = 2_000
 """A store that answers is never cut off by a shutdown timeout of 0."""
+ARTIFACT_REST_MS = 3_600_000
+"""So long after it was last put an artifact may still become part of a run."""
 
 Listener = Callable[[RunView, Change], None]
 CaughtUp = Callable[[RunId], Awaitable[None]]
@@ -126,6 +132,7 @@ class Engine:
         self.limits = limits or Limits()
         self._executor = executor
         self._files = files
+        self._artifacts = artifacts
         self._host = host
         self._clock = clock
         self._ids = ids
@@ -397,8 +404,9 @@ class Engine:
         self._work.set()
         self._host.wake_others()
         for change in changes if self._listeners else ():
-            # It is written: that it cannot be read back now may not be told as a failure.
-            with suppress(StoreUnavailable):
+            # It is written: that it cannot be read back now may not be told as a failure, and a
+            # run that was deleted since has nothing to tell any more.
+            with suppress(StoreUnavailable, NotFound):
                 view = await self.store.load(change.run.run_id, tenant=change.run.tenant)
                 self._announce(view, change)
 
@@ -465,6 +473,113 @@ class Engine:
 
     async def _execute_for(self, run_id: RunId, command: Command, tenant: TenantId) -> Change:
         return await self.execute(run_id, command, tenant=tenant)
+
+    async def fork(
+        self,
+        run_id: RunId,
+        node_id: NodeId,
+        *,
+        inputs: JsonObject | None = None,
+        asks_again: bool = False,
+        reason: str = "",
+        tenant: TenantId = LOCAL_TENANT,
+        owned: bool = False,
+    ) -> Run:
+        """Start a run that takes over what a run has done and goes its own way from a node on.
+
+        Args:
+            run_id: the source; it may be in any state and goes on undisturbed.
+            node_id: it and everything after it run anew.
+            inputs: values that replace some of the source's.
+            asks_again: approvals that the source has are asked for again.
+            reason: kept with the source.
+            tenant: whose runs they are.
+            owned: other engines leave the new run alone as long as this one lives.
+
+        Raises:
+            NotFound: no such run or node for this tenant.
+            InvalidAutomation: the inputs do not fit.
+            StoreUnavailable: nothing was written.
+        """
+        run = await self.store.fork(
+            run_id,
+            NodeId(node_id.strip()),
+            tenant=tenant,
+            fork=RunId(f"automation-v2-run-{self._ids.new()}"),
+            inputs=inputs or {},
+            asks_again=asks_again,
+            owner=self.engine_id if owned else None,
+            reason=reason,
+            change_id=self.new_change_id(),
+            now_ms=self._clock.now_ms(),
+        )
+        driver = self._drivers.get(run_id)
+        if driver is not None:
+            driver.poke()
+        self._work.set()
+        self._host.wake_others()
+        return run
+
+    def output_by_hand(
+        self,
+        node_id: NodeId,
+        value: JsonValue,
+        *,
+        reason: str,
+        decided_by: str = "",
+        tenant: TenantId = LOCAL_TENANT,
+    ) -> SetOutput:
+        """Return the command that gives a node its output; a large one is put aside first.
+
+        Raises:
+            InvalidRequest: the output is over its bound.
+            StoreUnavailable: it could not be put aside.
+        """
+        content = encode(value)
+        if len(content) > self.limits.output_bytes_max:
+            raise InvalidRequest(
+                f"the output has {len(content)} bytes, the bound is "
+                f"{self.limits.output_bytes_max}; write a file and name it in the output",
+                code="output_too_large",
+            )
+        ref = None
+        if len(content) > self.limits.inline_bytes_max:
+            ref = self._artifacts.put(tenant, node_id, content, media_type="application/json")
+        return SetOutput(
+            node_id=node_id, output=content, ref=ref, reason=reason, decided_by=decided_by
+        )
+
+    async def delete(self, run_id: RunId, *, tenant: TenantId = LOCAL_TENANT) -> int:
+        """Delete an ended run, and the artifacts that only it had; return how many of these.
+
+        An artifact that was put lately stays, as another run may be about to refer to it.
+
+        Raises:
+            NotFound: no such run for this tenant.
+            Refused: it has not ended, or processes of it may still live.
+            StoreUnavailable: nothing was deleted.
+        """
+        left = await self.store.delete_run(run_id, tenant=tenant)
+        put_before_ms = self._clock.now_ms() - ARTIFACT_REST_MS
+        removed = 0
+        for content in left:
+            # Asked again: a run may have come to refer to it since.
+            if not self.store.is_artifact_used(content, tenant=tenant):
+                removed += self._artifacts.remove(tenant, content, put_before_ms=put_before_ms)
+        return removed
+
+    async def preview(
+        self, run_id: RunId, command: Command, *, tenant: TenantId = LOCAL_TENANT
+    ) -> ResetPreview:
+        """Return what a command would undo; nothing is written.
+
+        Raises:
+            NotFound: no such run, node or gate for this tenant.
+            InvalidRequest: the command is wrong whatever the state of the run is.
+        """
+        view = await self.store.load(run_id, tenant=tenant)
+        artifacts = self.store.list_artifacts(run_id, tenant=tenant)
+        return preview(view, command, now_ms=self._clock.now_ms(), artifacts=artifacts)
 
     async def take_over(
         self, run_id: RunId, *, tenant: TenantId = LOCAL_TENANT, own: bool = False

@@ -6,10 +6,19 @@ from typing import Protocol
 import msgspec
 
 from tandem.domain.admission import Lock, Needs
-from tandem.domain.change import Change
+from tandem.domain.change import Change, NodeArtifact
 from tandem.domain.command import Command
 from tandem.domain.graph import Plan
-from tandem.domain.ids import AutomationId, ChangeId, EngineId, RunId, TenantId, WaitId
+from tandem.domain.ids import (
+    AutomationId,
+    ChangeId,
+    Digest,
+    EngineId,
+    NodeId,
+    RunId,
+    TenantId,
+    WaitId,
+)
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
@@ -194,6 +203,57 @@ class Store(Protocol):
             Refused: the state of the run does not allow it.
             StoreUnavailable: nothing was written.
         """
+        ...
+
+    async def fork(
+        self,
+        run_id: RunId,
+        node_id: NodeId,
+        *,
+        tenant: TenantId,
+        fork: RunId,
+        inputs: JsonObject,
+        asks_again: bool,
+        owner: EngineId | None,
+        reason: str,
+        change_id: ChangeId,
+        now_ms: int,
+    ) -> Run:
+        """Create the run `fork` with the outputs of a run, to go its own way from a node on.
+
+        `inputs` replaces some of the source's. Both runs know of each other; one transaction.
+
+        Raises:
+            NotFound: no such run or node for this tenant.
+            InvalidAutomation: the inputs do not fit.
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
+    async def delete_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Digest]:
+        """Delete everything of an ended run; return the artifacts that nothing refers to now.
+
+        Raises:
+            NotFound: no such run for this tenant.
+            Refused: it has not ended, or processes of it may still live.
+            StoreUnavailable: nothing was deleted.
+        """
+        ...
+
+    def list_forks(self, run_id: RunId, *, tenant: TenantId, limit: int) -> Sequence[Run]:
+        """Return the runs that were forked from a run, oldest first."""
+        ...
+
+    def list_artifacts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[NodeArtifact]:
+        """Return what the attempts of a run left, oldest first.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        ...
+
+    def is_artifact_used(self, digest: Digest, *, tenant: TenantId) -> bool:
+        """Say whether any run of the tenant refers to these bytes."""
         ...
 
     async def claim(

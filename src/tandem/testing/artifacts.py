@@ -2,7 +2,7 @@
 
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.errors import NotFound
-from tandem.domain.ids import TenantId
+from tandem.domain.ids import Digest, TenantId
 from tandem.domain.json import digest
 
 
@@ -19,6 +19,10 @@ class MemoryArtifacts:
         )
         self._kept[tenant, ref.digest] = content
         return ref
+
+    def remove(self, tenant: TenantId, digest: Digest, *, put_before_ms: int) -> bool:
+        """See `Artifacts.remove`; here nothing was put just now."""
+        return self._kept.pop((tenant, digest), None) is not None
 
     def get(self, tenant: TenantId, ref: ArtifactRef) -> bytes:
         """See `Artifacts.get`."""

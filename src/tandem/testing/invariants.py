@@ -10,6 +10,7 @@ import msgspec
 
 from tandem.adapters.sql.rows import ATTEMPT_BITS, NODE_BITS
 from tandem.domain.admission import overlap
+from tandem.domain.automation import NodeKind
 from tandem.domain.graph import Plan, PlanNode
 from tandem.domain.lifecycle import (
     DRIVEN,
@@ -27,6 +28,21 @@ E, N, S = RunEvent, NodeState, RunState
 _RESETTING = frozenset({E.RUN_RECOVERED, E.GATE_DECIDED})
 _GATE_ENDS = frozenset({E.GATE_DECIDED, E.GATE_TIMEOUT_RESUMED})
 _PARKINGS = frozenset({E.RUN_PARKED_AT_GATE, E.RUN_PARKED_ON_WAIT, E.RUN_PARKED_ON_BACKOFF})
+_REVIVING = frozenset(
+    {
+        E.RUN_RECOVERED,
+        E.RUN_RECOVERED_FROM_PAUSE,
+        E.RUN_STEP_REPAIRED,
+        E.RUN_TASK_RETRIED,
+        E.RUN_TASK_REQUEUED,
+        E.RUN_TASK_CONTINUED,
+        E.RUN_REDELIVERED,
+        E.RUN_REOPENED,
+    }
+)
+_BY_HAND = frozenset({E.NODE_SKIPPED, E.NODE_OUTPUT_SET})
+_RESETTING = _REVIVING | _BY_HAND | {E.GATE_DECIDED}
+_GATE_ENDS = frozenset({E.GATE_DECIDED, E.GATE_EXPIRED})
 
 
 class Violation(AssertionError):
@@ -71,6 +87,7 @@ class Invariants:
         self._connection.set_row_trace(_as_dict)
         self._replays: dict[int, _Replay] = {}
         self._plans: dict[str, Plan] = {}
+        self._deletable: set[str] = set()
         self._cursor = 0
         self._ends = 0
         self._runs_max = 0
@@ -88,6 +105,19 @@ class Invariants:
     def expect(self, run_id: str, plan: Plan) -> None:
         """Say which plan the run of this id executes."""
         self._plans[run_id] = plan
+
+    def expect_fork(self, run_id: str, source: str) -> None:
+        """Say that the run of this id executes the plan of another one, if that is known."""
+        if source in self._plans:
+            self._plans[run_id] = self._plans[source]
+
+    def expect_deletion(self, run_id: str) -> None:
+        """Say that somebody asks for the deletion of a run."""
+        self._deletable.add(run_id)
+
+    def may_be_gone(self, run_id: str) -> bool:
+        """Say whether somebody asked for the deletion of a run."""
+        return run_id in self._deletable
 
     def close(self) -> None:
         """Close the connection."""
@@ -204,7 +234,7 @@ class Invariants:
             raise Violation(f"{where}: cannot happen to a run that is {replay.status.value}")
         if replay.status in TERMINAL and after is not replay.status:
             _must(
-                event is E.RUN_RECOVERED or event is E.RUN_STOPPED,
+                event in _REVIVING or event is E.RUN_STOPPED,
                 f"{where}: left the terminal state {replay.status.value}",
             )
         self._ends += after in TERMINAL and replay.status not in TERMINAL
@@ -258,6 +288,13 @@ class Invariants:
         if event is E.NODE_COMPLETED and state is N.WAITING:
             woken = (E.WAIT_WOKEN, node_id) in replay.in_change
             _must(woken, f"{where}: past a wait that nothing woke")
+        if event in _BY_HAND:
+            _must(
+                plan_node.kind is not NodeKind.APPROVAL,
+                f"{where}: past an approval without a decision",
+            )
+        if event is E.NODE_REUSED:
+            _must(E.RUN_FORKED_FROM in kinds, f"{where}: reused in a run that is no fork")
         if event is E.NODE_RESET:
             _must(bool(kinds & _RESETTING), f"{where}: nobody asked for the reset")
 
@@ -268,7 +305,11 @@ class Invariants:
             Violation: they do not agree.
         """
         replay = self._replays[run_no]
-        run = self._find("SELECT * FROM run WHERE run_no = ?", run_no)[0]
+        found = self._find("SELECT * FROM run WHERE run_no = ?", run_no)
+        if not found:
+            self._check_deleted(run_no, replay)
+            return
+        run = found[0]
         what = f"run {run_no} ({run['status']}, epoch {run['epoch']})"
         _must(run["status"] == replay.status.value, f"{what}: replay gives {replay.status.value}")
         _must(run["event_seq"] == replay.seq, f"{what}: event_seq is not {replay.seq}")
@@ -278,6 +319,21 @@ class Invariants:
         _must(run["nodes_completed"] == completed, f"{what}: {completed} nodes are completed")
         self._compare_nodes(run_no, replay, what)
         self._compare_rest(run, replay, what)
+
+    def _check_deleted(self, run_no: int, replay: _Replay) -> None:
+        what = f"run {run_no} ({replay.run_id})"
+        _must(replay.run_id in self._deletable, f"{what} is gone and nobody deleted it")
+        _must(replay.status in TERMINAL, f"{what} was deleted while {replay.status.value}")
+        left = self._find(
+            "SELECT (SELECT count(*) FROM lifecycle_event WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM gate WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM wait WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM artifact WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM node_run WHERE node_run_id >> 20 = ?1)"
+            " + (SELECT count(*) FROM attempt WHERE attempt_no >> 32 = ?1) AS rows",
+            run_no,
+        )
+        _must(left == [{"rows": 0}], f"{what} was deleted and left {left}")
 
     def _compare_nodes(self, run_no: int, replay: _Replay, what: str) -> None:
         first = run_no << NODE_BITS

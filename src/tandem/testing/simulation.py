@@ -9,7 +9,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from functools import cache, partial
@@ -23,10 +23,26 @@ import msgspec
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.adapters.sqlite.tables import Found
 from tandem.domain.change import Change
-from tandem.domain.command import Cancel, Command, DecideGate, LossPolicy, Pause, Recover, Resume
+from tandem.domain.command import (
+    Cancel,
+    Command,
+    ContinueNode,
+    DecideGate,
+    Dispose,
+    LossPolicy,
+    NoteFork,
+    Pause,
+    Recover,
+    Redeliver,
+    Repair,
+    Resume,
+    RetryNode,
+    SetOutput,
+    Skip,
+)
 from tandem.domain.errors import EngineError, StoreUnavailable
 from tandem.domain.gate_policy import GATE_EXPIRES_AFTER_MS
-from tandem.domain.ids import LOCAL_TENANT, ChangeId, RunId, TenantId
+from tandem.domain.ids import LOCAL_TENANT, ChangeId, Digest, NodeId, RunId, TenantId
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import TERMINAL, RunState
 from tandem.domain.run import GatePurpose, GateStatus, Run
@@ -139,18 +155,20 @@ class WatchedStore(SqliteStore):
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:
         """See `Store.create_run`."""
         self._invariants.expect(new.run_id, new.plan)
-        return await self._watch(super().create_run(new, now_ms=now_ms), new.change_id)
+        return await self._watch(super().create_run(new, now_ms=now_ms), new.change_id, new.run_id)
 
     def apply(self, change: Change) -> Awaitable[None]:
         """See `Store.apply`."""
         written = super().apply(change)
         if isinstance(written, asyncio.Future):
-            written.add_done_callback(lambda done: self._applied(done, change.change_id))
+            written.add_done_callback(
+                lambda done: self._applied(done, change.change_id, change.run.run_id)
+            )
         return written
 
-    def _applied(self, done: asyncio.Future[None], change_id: ChangeId) -> None:
+    def _applied(self, done: asyncio.Future[None], change_id: ChangeId, run_id: RunId) -> None:
         if not done.cancelled():
-            self._compare(done.exception(), change_id)
+            self._compare(done.exception(), change_id, run_id)
 
     async def execute(
         self, run_id: RunId, command: Command, *, tenant: TenantId, change_id: ChangeId, now_ms: int
@@ -159,6 +177,7 @@ class WatchedStore(SqliteStore):
         return await self._watch(
             super().execute(run_id, command, tenant=tenant, change_id=change_id, now_ms=now_ms),
             change_id,
+            run_id,
         )
 
     async def deliver(
@@ -170,17 +189,34 @@ class WatchedStore(SqliteStore):
             self.on_lie(f"signal {found.signal_no} was acknowledged and is not on disk")
         return found
 
-    async def _watch(self, answer: Coroutine[Any, Any, T], change_id: ChangeId) -> T:
+    async def fork(self, run_id: RunId, node_id: NodeId, **how: Any) -> Run:
+        """See `Store.fork`."""
+        self._invariants.expect_fork(how["fork"], run_id)
+        return await self._watch(
+            super().fork(run_id, node_id, **how), how["change_id"], how["fork"]
+        )
+
+    async def delete_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Digest]:
+        """See `Store.delete_run`."""
+        self._invariants.expect_deletion(run_id)
+        left = await super().delete_run(run_id, tenant=tenant)
+        if any(row["run_id"] == run_id for row in self._invariants.runs()):
+            self.on_lie(f"the deletion of run {run_id} was acknowledged and it is there")
+        return left
+
+    async def _watch(self, answer: Coroutine[Any, Any, T], change_id: ChangeId, run_id: RunId) -> T:
         try:
             result = await answer
         except EngineError as error:
-            self._compare(error, change_id)
+            self._compare(error, change_id, run_id)
             raise
-        self._compare(None, change_id)
+        self._compare(None, change_id, run_id)
         return result
 
-    def _compare(self, error: BaseException | None, change_id: ChangeId) -> None:
-        if error is None and not self._invariants.has_change(change_id):
+    def _compare(self, error: BaseException | None, change_id: ChangeId, run_id: RunId) -> None:
+        # One commit may hold the change of a run and the deletion of that run.
+        gone = self._invariants.may_be_gone(run_id)
+        if error is None and not gone and not self._invariants.has_change(change_id):
             self.on_lie(f"change {change_id} was acknowledged and is not on disk")
         if isinstance(error, EngineError) and self._invariants.has_change(change_id):
             self.on_lie(f"change {change_id} is on disk, but: {error}")
@@ -419,7 +455,9 @@ class World:
             except EngineError:
                 await self.clock.sleep(50)
             else:
-                if all(row["run_id"] != run.run_id for row in self.invariants.runs()):
+                if all(
+                    row["run_id"] != run.run_id for row in self.invariants.runs()
+                ) and not self.invariants.may_be_gone(run.run_id):
                     raise Violation(f"run {run.run_id} was acknowledged and is lost")
                 if self.random.random() < 0.1:
                     process.stop.set()  # while the run is being claimed
@@ -439,8 +477,12 @@ class World:
         living = self.living()
         runs = self.invariants.runs()
         what = self.random.choices(
-            ("kill", "stop", "jump", "signal", "freeze", "cut", "command"),
-            (2, 2, 1, 2, *((8, 4) if self.is_ill else (0, 0)), 12 if runs else 0),
+            ("kill", "stop", "jump", "signal", "freeze", "cut", "command", "fork", "delete"),
+            (
+                *(2, 2, 1, 2),
+                *((8, 4) if self.is_ill else (0, 0)),
+                *((12, 1, 0 if self.gentle else 1) if runs else (0, 0, 0)),
+            ),
         )[0]
         if what == "jump":
             self.jump(self.random.choice((-HOUR_MS, HOUR_MS, -500, 500)))
@@ -458,7 +500,14 @@ class World:
             await self.signal(self.random.choice(living), self.random.random())
         elif what == "command":
             run_id = RunId(self.random.choice(runs)["run_id"])
-            await self.command(self.random.choice(living), run_id, self._draw_command())
+            command = self.random.choice(commands_of(self, run_id, self._draw_node(run_id)))
+            await self.command(self.random.choice(living), run_id, command)
+        elif what == "fork":
+            run_id = RunId(self.random.choice(runs)["run_id"])
+            await self.fork(self.random.choice(living), run_id, self._draw_node(run_id))
+        elif what == "delete":
+            run_id = RunId(self.random.choice(runs)["run_id"])
+            await self.delete(self.random.choice(living), run_id)
 
     def disturb(self, process: EngineProcess, *, freezes: bool) -> None:
         """Let a process stand still, or take its store away, for a while."""
@@ -477,8 +526,12 @@ class World:
             process.recover()
             self.loop.thaw(process)
 
-    def _draw_command(self) -> Command:
-        return self.random.choice(commands_of(self))
+    def _draw_node(self, run_id: RunId) -> NodeId:
+        return self.random.choice(self.nodes_of(run_id))
+
+    def nodes_of(self, run_id: RunId) -> list[NodeId]:
+        """Return the nodes of a run."""
+        return [NodeId(node.node_id) for node in self.stories[run_id].automation.flow.nodes]
 
     async def command(self, process: EngineProcess, run_id: RunId, command: Command) -> None:
         """Ask something of a run; a refusal is an answer too."""
@@ -496,6 +549,24 @@ class World:
         numbered = msgspec.structs.replace(signal, idempotency_key=f"key-{self._sent}")
         with suppress(EngineDied, EngineError):
             await self.ask(process, lambda engine: engine.signal(numbered))
+
+    async def fork(self, process: EngineProcess, source: RunId, node_id: NodeId) -> None:
+        """Fork a run; its bodies do what those of the source do."""
+
+        async def fork(engine: Engine) -> Run:
+            run_id = RunId(f"automation-v2-run-{self.ids.peek()}")
+            story = self.stories[run_id] = self.stories[source]
+            for name, script in story.scripts.items():
+                self.scripts[run_id, name] = script
+            return await engine.fork(source, node_id, asks_again=self.random.random() < 0.5)
+
+        with suppress(EngineDied, EngineError):
+            await self.ask(process, fork)
+
+    async def delete(self, process: EngineProcess, run_id: RunId) -> None:
+        """Delete a run; while it goes on that is refused."""
+        with suppress(EngineDied, EngineError):
+            await self.ask(process, lambda engine: engine.delete(run_id))
 
     def jump(self, span_ms: int) -> None:
         """Set the wall clock; it is set right again when the world calms down."""
@@ -581,6 +652,8 @@ class World:
             keepers = [group.create_task(self.keep(name)) for name in self._draw_names()]
             await self._go_wrong(group)
             await self.calm_down()
+            if not self.gentle:
+                await self._take_up_again()
             for keeper in keepers:
                 keeper.cancel()
         await self.stop_all()
@@ -601,6 +674,18 @@ class World:
             if any(process.is_frozen or process.is_cut_off for process in self.processes):
                 await self.clock.sleep(self.random.choice((0, 3_500, 9_000, 9_000)))
         await asyncio.wait(starting)
+
+    async def _take_up_again(self) -> None:
+        """Ask something of runs that have ended; what is taken up comes to its end again."""
+        for _ in range(self.random.choice((0, 1, 3))):
+            runs, living = self.invariants.runs(), self.living()
+            if runs and living:
+                run_id = RunId(self.random.choice(runs)["run_id"])
+                command = self.random.choice(commands_of(self, run_id, self._draw_node(run_id)))
+                await self.command(self.random.choice(living), run_id, command)
+                await self.clock.sleep(self.random.choice((0, 5, 300)))
+        self._jumped_ms = 0
+        await self.calm_down()
 
     async def calm_down(self) -> None:
         """Let nothing go wrong from here on; every run must come to its end.
@@ -676,18 +761,29 @@ class World:
         return found
 
 
-def commands_of(world: World) -> list[Command]:
-    """Return what people may ask of the runs of this world."""
+def commands_of(world: World, run_id: RunId, node_id: NodeId) -> list[Command]:
+    """Return what people may ask of a run of this world, and of one of its nodes."""
     kinds: list[Command] = [
         Pause(),
+        Pause(now=True),
         Resume(),
         DecideGate(decision="approve"),
         DecideGate(decision="approve", transition_id="of another asking"),
+        Dispose(node_id=node_id, disposition=world.random.choice(("ok", "deny", "clear"))),
     ]
     if not world.gentle:
         kinds += [
             Cancel(),
             Recover(),
+            RetryNode(node_id=node_id),
+            RetryNode(node_id=node_id, requeue=True),
+            ContinueNode(node_id=node_id),
+            Repair(node_id=node_id),
+            Repair(node_id=node_id, action={"kind": "command", "argv": ["false"]}),
+            Skip(node_id=node_id, reason="simulated"),
+            SetOutput(node_id=node_id, output=b'{"value":"set"}', reason="simulated"),
+            Redeliver(),
+            NoteFork(fork=RunId(f"{run_id}-fork"), node_id=node_id),
             DecideGate(decision="rework"),
             DecideGate(decision="cancel"),
             DecideGate(decision="retry"),

@@ -15,9 +15,12 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import msgspec
 import pytest
 
+from tandem.domain.action import CommandAction
 from tandem.domain.admission import Needs
+from tandem.domain.artifact import ArtifactRef
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
 from tandem.domain.command import (
@@ -25,17 +28,22 @@ from tandem.domain.command import (
     AutoResume,
     Cancel,
     DecideGate,
+    Dispose,
     Pause,
     ProcessesEnded,
     Reap,
     Recover,
+    Repair,
     Resume,
+    SetOutput,
+    Skip,
     Wake,
 )
 from tandem.domain.driving import advance
 from tandem.domain.errors import (
     ChangeRefused,
     EngineError,
+    InvalidAutomation,
     LeaseLost,
     NotFound,
     Refused,
@@ -47,14 +55,16 @@ from tandem.domain.ids import (
     AutomationId,
     ChangeId,
     DefinitionDigest,
+    Digest,
     EngineId,
+    NodeId,
     RunId,
     TenantId,
 )
 from tandem.domain.json import digest
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState
 from tandem.domain.outcome import Failed, FailureClass, Succeeded
-from tandem.domain.run import AttemptEnd, GateStatus, Run
+from tandem.domain.run import AttemptEnd, GateStatus, Handling, Run
 from tandem.domain.settling import Settled
 from tandem.domain.signal import Signal, SignalKind
 from tandem.domain.view import RunView
@@ -249,6 +259,28 @@ class Scene:
         signal = Signal(kind=kind, subject=subject, idempotency_key=key, **fields)
         return await self.store.deliver(
             signal, tenant=tenant, change_id=self.change_id(), now_ms=now_ms
+        )
+
+    async def fork(
+        self,
+        source: str,
+        node_id: str,
+        *,
+        inputs: dict[str, Any],
+        tenant: TenantId = LOCAL_TENANT,
+    ) -> Run:
+        """Fork a run; the new one is called `fork`."""
+        return await self.store.fork(
+            RunId(source),
+            NodeId(node_id),
+            tenant=tenant,
+            fork=RunId("fork"),
+            inputs=inputs,
+            asks_again=False,
+            owner=None,
+            reason="",
+            change_id=self.change_id(),
+            now_ms=NOW_MS,
         )
 
     def get(self, run_id: str, *, tenant: TenantId = LOCAL_TENANT) -> Run:
@@ -827,6 +859,131 @@ class StoreSuite:
         assert len(await scene.claim()) == 1
 
     # Tenants
+
+    # Forks, repairs, deletion
+
+    async def test_fork_begins_with_the_outputs_of_its_source(self, scene: Scene) -> None:
+        """Both runs know of each other; the source is not disturbed."""
+        view = await scene.claimed("source", chain(2))
+        await scene.store.apply(scene.next(view))
+        await scene.store.apply(scene.next(view, succeeded(0)))
+
+        made = await scene.fork("source", "n1", inputs={})
+
+        assert (made.forked_from, made.forked_from_node) == ("source", "n1")
+        assert scene.get("fork") == made
+        forked = await scene.store.load(RunId("fork"), tenant=LOCAL_TENANT)
+        assert (forked.node(0).output, list(forked.ready)) == (b'"done"', [1])
+        assert scene.events("fork") == [
+            RunEvent.RUN_CREATED,
+            RunEvent.RUN_FORKED_FROM,
+            RunEvent.NODE_REUSED,
+        ]
+        assert scene.events("source")[-1] is RunEvent.RUN_FORKED
+        listed = scene.store.list_forks(RunId("source"), tenant=LOCAL_TENANT, limit=5)
+        assert [run.run_id for run in listed] == ["fork"]
+        (claimed,) = await scene.claim()
+        assert claimed.run.run_id == "fork"
+
+    async def test_fork_that_is_refused_leaves_nothing(self, scene: Scene) -> None:
+        """Neither run has changed."""
+        await scene.create("source")
+        before = scene.get("source")
+        with pytest.raises(NotFound):
+            await scene.fork("source", "no such node", inputs={})
+        with pytest.raises(InvalidAutomation) as invalid:
+            await scene.fork("source", "n1", inputs={"unknown": 1})
+        with pytest.raises(NotFound):
+            await scene.fork("source", "n1", inputs={}, tenant=OTHER_TENANT)
+        assert {problem.code for problem in invalid.value.problems} == {"input_unknown"}
+        assert scene.get("source") == before
+        assert scene.store.find_run(RunId("fork"), tenant=LOCAL_TENANT) is None
+
+    async def test_repair_pins_the_run_to_another_version(self, open_store: OpenStore) -> None:
+        """Another store loads the run with its new version; others keep theirs."""
+        scene = Scene(open_store())
+        for name in ("one", "two"):
+            await scene.create(name)
+            await scene.execute(name, Pause())
+        action = {"kind": "command", "argv": ["false"]}
+        change = await scene.execute("one", Repair(node_id=NodeId("n1"), action=action))
+
+        assert change.definition is not None
+        other = open_store()
+        for name, argv in (("one", ["false"]), ("two", ["true"])):
+            loaded = await other.load(RunId(name), tenant=LOCAL_TENANT)
+            node = loaded.plan.nodes[1].node
+            assert isinstance(node.action, CommandAction)
+            assert node.action.argv == argv
+            assert str(digest(other.document(loaded))) == loaded.run.definition_digest
+
+    async def test_what_people_did_to_a_node_is_kept(self, open_store: OpenStore) -> None:
+        """Another store loads it."""
+        scene = Scene(open_store())
+        await scene.create("run")
+        await scene.execute("run", Skip(node_id=NodeId("n0"), reason="no need"))
+        await scene.execute("run", Dispose(node_id=NodeId("n0"), disposition="ok"))
+        loaded = await open_store().load(RunId("run"), tenant=LOCAL_TENANT)
+        assert loaded.node(0).handling == Handling(by_hand="skipped", disposition="accepted")
+
+    async def test_deleted_run_is_gone_and_others_stay(self, scene: Scene) -> None:
+        """Nothing of it is found; what it alone referred to is named."""
+        ref = ArtifactRef(name="n0", digest=Digest("sha256:1"), size_bytes=9, media_type="x")
+        own = msgspec.structs.replace(ref, digest=Digest("sha256:2"))
+        for name in ("one", "two"):
+            await scene.create(name, chain(2))
+            for node_id, what in (("n0", ref), ("n1", own if name == "one" else ref)):
+                command = SetOutput(node_id=NodeId(node_id), output=b"1", ref=what, reason="known")
+                await scene.execute(name, command)
+            await scene.execute(name, Cancel())
+        with pytest.raises(NotFound):
+            await scene.store.delete_run(RunId("one"), tenant=OTHER_TENANT)
+
+        left = await scene.store.delete_run(RunId("one"), tenant=LOCAL_TENANT)
+
+        assert left == ["sha256:2"]
+        assert scene.store.is_artifact_used(ref.digest, tenant=LOCAL_TENANT)
+        assert not scene.store.is_artifact_used(ref.digest, tenant=OTHER_TENANT)
+        assert not scene.store.is_artifact_used(own.digest, tenant=LOCAL_TENANT)
+        assert scene.store.find_run(RunId("one"), tenant=LOCAL_TENANT) is None
+        with pytest.raises(NotFound):
+            scene.events("one")
+        assert scene.events("two") != []
+        assert await scene.store.delete_run(RunId("two"), tenant=LOCAL_TENANT) == ["sha256:1"]
+
+    async def test_run_that_goes_on_is_not_deleted(self, scene: Scene) -> None:
+        """It stays as it is."""
+        await scene.create("run")
+        with pytest.raises(Refused) as refused:
+            await scene.store.delete_run(RunId("run"), tenant=LOCAL_TENANT)
+        assert refused.value.code == "run_not_ended"
+        assert scene.get("run").status is RunState.QUEUED
+
+    @pytest.mark.parametrize("moment", ["before", "after"])
+    async def test_failed_commit_of_a_fork_or_deletion_is_judged_by_what_is_on_disk(
+        self, open_store: OpenStore, moment: str
+    ) -> None:
+        """Before its effect nothing was written, after it everything."""
+        fault = CommitFault()
+        scene = Scene(open_store(fault))
+        await scene.create("source")
+        fault.arm(moment)
+        if moment == "before":
+            with pytest.raises(StoreUnavailable):
+                await scene.fork("source", "n1", inputs={})
+        else:
+            await scene.fork("source", "n1", inputs={})
+        found = scene.store.find_run(RunId("fork"), tenant=LOCAL_TENANT)
+        assert (found is not None) == (moment == "after")
+        await scene.execute("source", Cancel())
+        fault.arm(moment)
+        if moment == "before":
+            with pytest.raises(StoreUnavailable):
+                await scene.store.delete_run(RunId("source"), tenant=LOCAL_TENANT)
+        else:
+            await scene.store.delete_run(RunId("source"), tenant=LOCAL_TENANT)
+        gone = scene.store.find_run(RunId("source"), tenant=LOCAL_TENANT) is None
+        assert gone == (moment == "after")
 
     async def test_tenants_never_see_each_other(self, scene: Scene) -> None:
         await scene.create("r1", GATE)

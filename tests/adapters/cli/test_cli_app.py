@@ -50,6 +50,7 @@ def test_every_command_has_help(call: Call) -> None:
 
     every = paths(cli, [])
     assert len(every) == 21
+    assert len(every) == 31
     for names in every:
         answer = call(*names, "--help")
         assert answer.code == 0, names

@@ -1,6 +1,6 @@
 """The story of a run, printed for a person."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +10,7 @@ from tandem.adapters.cli import text
 from tandem.adapters.cli.story import Story, explain, holder_of, last_outputs, status_file
 from tandem.domain.gate_record import decision_record, on_expiry_words
 from tandem.domain.lifecycle import NodeState
-from tandem.domain.run import Gate, GateStatus, NodeRun
+from tandem.domain.run import Gate, GateStatus, NodeRun, Run
 from tandem.domain.standing import Reason
 from tandem.domain.view import RunView
 from tandem.ports.artifacts import Artifacts
@@ -54,6 +54,14 @@ def print_times(story: Story) -> None:
     holder = holder_of(run)
     if holder is not None:
         _print_field("engine", f"{holder} ({story.holder})")
+
+
+def print_lineage(run: Run, forks: Sequence[Run]) -> None:
+    """Print where a fork comes from, and what was forked from this run."""
+    if run.forked_from is not None:
+        _print_field("from", f"{run.forked_from} at node `{run.forked_from_node}`")
+    for fork in forks:
+        _print_field("fork", f"{fork.run_id} at node `{fork.forked_from_node}`")
 
 
 def print_explanation(story: Story) -> None:
@@ -104,13 +112,19 @@ def print_nodes(story: Story, *, nodes_max: int) -> None:
         click.echo(f"and {len(numbers) - len(chosen)} more; `runs show --json` has them all")
 
 
+def _state(node: NodeRun) -> str:
+    """Return the state, and how a node was completed that did not complete itself."""
+    by_hand = node.handling.by_hand if node.handling is not None else ""
+    return f"{node.state.value} ({by_hand.replace('_', ' ')})" if by_hand else node.state.value
+
+
 def _row(story: Story, number: int) -> Mapping[str, str]:
     plan_node, node = story.view.plan.nodes[number], story.view.node(number)
     failure = node.failure.reason if node.failure is not None else ""
     return {
         "node": text.one_line(plan_node.node_id),
         "kind": plan_node.kind.value,
-        "state": node.state.value,
+        "state": _state(node),
         "attempts": str(node.attempts or ""),
         "duration": duration(node, story.now_ms),
         "error": text.one_line(failure or "; ".join(node.repair), width=80),

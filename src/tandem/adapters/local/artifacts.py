@@ -1,13 +1,15 @@
 """Artifacts as files below the state directory, by tenant and digest."""
 
+import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.errors import NotFound, StoreUnavailable
-from tandem.domain.ids import TenantId
+from tandem.domain.ids import Digest, TenantId
 from tandem.domain.json import digest
 
 
@@ -22,41 +24,72 @@ class FileArtifacts:
         ref = ArtifactRef(
             name=name, digest=digest(content), size_bytes=len(content), media_type=media_type
         )
-        path = self._path(tenant, ref)
-        if path.exists():
-            return ref
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(path)
-            _sync_folder(path.parent)
+            with self._lock(fcntl.LOCK_SH):
+                _put(self._path(tenant, ref.digest), content)
         except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
             raise StoreUnavailable(
                 f"cannot keep the output of `{name}` ({len(content)} bytes): {error.strerror}"
             ) from error
         return ref
 
+    def remove(self, tenant: TenantId, digest: Digest, *, put_before_ms: int) -> bool:
+        """See `Artifacts.remove`; putting again renews the time of the file."""
+        path = self._path(tenant, digest)
+        with suppress(OSError), self._lock(fcntl.LOCK_EX):
+            if path.stat().st_mtime_ns < put_before_ms * 1_000_000:
+                path.unlink()
+                return True
+        return False
+
+    @contextmanager
+    def _lock(self, how: int) -> Iterator[None]:
+        """Keep those who put and those who remove apart, in all processes of this folder."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, how)
+            yield
+        finally:
+            os.close(fd)
+
     def get(self, tenant: TenantId, ref: ArtifactRef) -> bytes:
         """See `Artifacts.get`."""
         try:
-            content = self._path(tenant, ref).read_bytes()
+            content = self._path(tenant, ref.digest).read_bytes()
         except OSError as error:
             raise NotFound(f"the artifact {ref.name} ({ref.digest}) is gone") from error
         if digest(content) != ref.digest:
             raise NotFound(f"the artifact {ref.name} is damaged: it is not {ref.digest} any more")
         return content
 
-    def _path(self, tenant: TenantId, ref: ArtifactRef) -> Path:
-        hexadecimal = ref.digest.removeprefix("sha256:")
+    def _path(self, tenant: TenantId, content: Digest) -> Path:
+        hexadecimal = content.removeprefix("sha256:")
         # A tenant's name may hold anything; its hash is a safe folder.
         owner = sha256(tenant.encode()).hexdigest()[:16]
         return self._folder / owner / hexadecimal[:2] / hexadecimal
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file, or renew the time of the one that is there."""
+    try:
+        os.utime(path)
+        return
+    except FileNotFoundError:
+        pass
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        _sync_folder(path.parent)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,7 +18,8 @@ UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq =
        parked = :parked,
        stop_kind = :stop_kind, stop_reason = :stop_reason, pause_reason = :pause_reason,
        resume_reason = :resume_reason, last_failure = :last_failure,
-       interruptions = :interruptions, auto_resumes = :auto_resumes, reaped_at_ms = :reaped_at_ms
+       interruptions = :interruptions, auto_resumes = :auto_resumes, reaped_at_ms = :reaped_at_ms,
+       pause_mode = :pause_mode
  WHERE run_no = :run_no AND last_change_id = :builds_on AND epoch = :epoch RETURNING run_no;
 
 -- name: insert_run
@@ -47,9 +48,10 @@ SELECT document FROM definition WHERE tenant = :tenant AND digest = :digest;
 -- The whole row of a node run.
 INSERT OR REPLACE INTO node_run (node_run_id, state, attempts, attempts_used, repairs_used,
        interruptions, gates, due_at_ms, started_at_ms, finished_at_ms, output, output_ref, repair,
-       failure)
+       failure, handling)
 VALUES (:node_run_id, :state, :attempts, :attempts_used, :repairs_used, :interruptions, :gates,
-       :due_at_ms, :started_at_ms, :finished_at_ms, :output, :output_ref, :repair, :failure);
+       :due_at_ms, :started_at_ms, :finished_at_ms, :output, :output_ref, :repair, :failure,
+       :handling);
 
 -- name: start_attempt
 -- An attempt begins.
@@ -416,6 +418,64 @@ SELECT e.* FROM lifecycle_event AS e
 -- name: list_newest_events
 -- The newest events of a run, newest first.
 SELECT * FROM lifecycle_event WHERE run_no = :run_no ORDER BY seq DESC LIMIT :limit;
+-- name: repin_run
+-- The run executes another version from now on, with these inputs.
+UPDATE run SET definition_digest = :definition_digest, inputs = :inputs WHERE run_no = :run_no;
+
+-- name: mark_fork
+-- Where a new run comes from.
+UPDATE run SET forked_from = :forked_from, forked_from_node = :forked_from_node
+ WHERE run_no = :run_no;
+
+-- name: list_forks
+-- The runs that were forked from a run, oldest first.
+SELECT * FROM run WHERE forked_from = :forked_from AND tenant = :tenant
+ ORDER BY run_no LIMIT :limit;
+
+-- name: list_digests_of_run
+-- The artifacts that a run refers to, as outputs and as files.
+SELECT json_extract(ref, '$.digest') AS digest FROM artifact WHERE run_no = :run_no
+UNION
+SELECT json_extract(output_ref, '$.digest') AS digest FROM node_run
+ WHERE node_run_id BETWEEN :first AND :last AND output_ref IS NOT NULL;
+
+-- name: is_digest_used
+-- Whether a run of the tenant refers to an artifact, as an output or as a file.
+SELECT 1 FROM artifact AS a JOIN run AS r ON r.run_no = a.run_no
+ WHERE json_extract(a.ref, '$.digest') = :digest AND r.tenant = :tenant
+UNION ALL
+SELECT 1 FROM node_run AS n JOIN run AS r ON r.run_no = n.node_run_id >> 20
+ WHERE json_extract(n.output_ref, '$.digest') = :digest AND n.output_ref IS NOT NULL
+   AND r.tenant = :tenant
+ LIMIT 1;
+
+-- name: delete_events
+-- The events of a run that is deleted.
+DELETE FROM lifecycle_event WHERE run_no = :run_no;
+
+-- name: delete_attempts
+-- The attempts of a run that is deleted.
+DELETE FROM attempt WHERE attempt_no BETWEEN :first AND :last;
+
+-- name: delete_node_runs
+-- The node runs of a run that is deleted.
+DELETE FROM node_run WHERE node_run_id BETWEEN :first AND :last;
+
+-- name: delete_gates
+-- The gates of a run that is deleted.
+DELETE FROM gate WHERE run_no = :run_no;
+
+-- name: delete_waits
+-- The waits of a run that is deleted.
+DELETE FROM wait WHERE run_no = :run_no;
+
+-- name: delete_artifacts
+-- The references to artifacts of a run that is deleted.
+DELETE FROM artifact WHERE run_no = :run_no;
+
+-- name: delete_run
+-- The run itself; no row means that it has changed since it was judged.
+DELETE FROM run WHERE run_no = :run_no AND last_change_id = :last_change_id RETURNING run_no;
 
 -- name: put_engine
 -- The row of a live engine.

@@ -27,6 +27,7 @@ _JSON_COLUMNS = (
     "rework_targets",
     "policy_state",
     "reviewed_artifact",
+    "handling",
 )
 _UNTOUCHED = PolicyState()
 
@@ -90,6 +91,7 @@ def move_row(change: Change) -> Row:
         run.interruptions,
         run.auto_resumes,
         run.reaped_at_ms,
+        run.pause_mode,
         run.run_no,
         change.builds_on,
         change.epoch_before,
@@ -113,7 +115,13 @@ def node_row(run_no: int, node: NodeRun) -> Row:
         _json(node.output_ref),
         _json(node.repair),
         _json(node.failure),
+        _json(node.handling),
     )
+
+
+def repin_row(run: Run) -> Row:
+    """Return the values of `repin_run`."""
+    return (run.definition_digest, _encode(run.inputs).decode(), run.run_no)
 
 
 def start_row(run_no: int, attempt: Attempt) -> Row:

@@ -10,8 +10,12 @@ from tandem.domain.errors import (
     ChangeRefused,
     EngineError,
     IllegalTransition,
+    InvalidAutomation,
+    InvalidRequest,
     LeaseLost,
     NotFound,
+    NothingToDo,
+    Problem,
     Refused,
     StoreError,
     StoreUnavailable,
@@ -23,7 +27,10 @@ _ERRORS = {
     for kind in (
         EngineError,
         NotFound,
+        InvalidRequest,
+        InvalidAutomation,
         Refused,
+        NothingToDo,
         IllegalTransition,
         ChangeRefused,
         LeaseLost,
@@ -58,13 +65,15 @@ class Trouble(msgspec.Struct, frozen=True, array_like=True):
     message: str
     code: str
     details: dict[str, Any] = {}
+    problems: tuple[Problem, ...] = ()
 
     @classmethod
     def of(cls, error: BaseException) -> "Trouble":
         """Describe an error."""
         code = error.code if isinstance(error, EngineError) else ""
         details = dict(error.details) if isinstance(error, Refused) else {}
-        return cls(type(error).__name__, str(error), code, details)
+        problems = error.problems if isinstance(error, InvalidAutomation) else ()
+        return cls(type(error).__name__, str(error), code, details, problems)
 
     def error(self) -> Exception:
         """Return the error again."""
@@ -75,6 +84,8 @@ class Trouble(msgspec.Struct, frozen=True, array_like=True):
         EngineError.__init__(error, self.message, code=self.code)
         if isinstance(error, Refused):
             error.details = self.details
+        if isinstance(error, InvalidAutomation):
+            error.problems = self.problems
         return error
 
 

@@ -29,8 +29,10 @@ from tandem.adapters.sqlite.writes import (
     Apply,
     ClaimRuns,
     Create,
+    DeleteRun,
     Execute,
     FailUnreadable,
+    ForkRun,
     PutEngine,
     RemoveEngine,
     WakeFreed,
@@ -44,7 +46,8 @@ from tandem.domain.errors import (
     NotFound,
     StoreUnavailable,
 )
-from tandem.domain.ids import LOCAL_TENANT, ChangeId, EngineId, RunId, TenantId
+from tandem.domain.ids import LOCAL_TENANT, ChangeId, Digest, EngineId, NodeId, RunId, TenantId
+from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import OPEN_WAITS, Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
 from tandem.domain.signal import Signal
@@ -189,6 +192,40 @@ class SqliteStore:
         """See `Store.execute`."""
         return await self._writer.submit(Execute(run_id, tenant, command, change_id, now_ms))
 
+    async def fork(
+        self,
+        run_id: RunId,
+        node_id: NodeId,
+        *,
+        tenant: TenantId,
+        fork: RunId,
+        inputs: JsonObject,
+        asks_again: bool,
+        owner: EngineId | None,
+        reason: str,
+        change_id: ChangeId,
+        now_ms: int,
+    ) -> Run:
+        """See `Store.fork`."""
+        return await self._writer.submit(
+            ForkRun(
+                run_id,
+                tenant,
+                node_id,
+                fork,
+                dict(inputs),
+                asks_again,
+                owner,
+                reason,
+                change_id,
+                now_ms,
+            )
+        )
+
+    async def delete_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Digest]:
+        """See `Store.delete_run`."""
+        return await self._writer.submit(DeleteRun(run_id, tenant))
+
     async def claim(
         self,
         engine_id: EngineId,
@@ -325,11 +362,18 @@ class SqliteStore:
         run = self.find_run(run_id, tenant=tenant)
         if run is None:
             raise NotFound(f"there is no run {run_id}")
-        found = self._find("list_artifacts_of_run", run.run_no)
-        return [
-            msgspec.convert({**row, "ref": msgspec.json.decode(row["ref"])}, NodeArtifact)
-            for row in found
-        ]
+        try:
+            return self._tables.artifacts_of(self._reader, run.run_no)
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+
+    def list_forks(self, run_id: RunId, *, tenant: TenantId, limit: int) -> Sequence[Run]:
+        """See `Store.list_forks`."""
+        return [rows.run_of(row) for row in self._find("list_forks", run_id, tenant, limit)]
+
+    def is_artifact_used(self, digest: Digest, *, tenant: TenantId) -> bool:
+        """See `Store.is_artifact_used`."""
+        return bool(self._find("is_digest_used", digest, tenant))
 
     def list_gates(
         self, *, tenant: TenantId, status: GateStatus, run_id: RunId | None, limit: int

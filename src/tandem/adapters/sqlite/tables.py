@@ -10,7 +10,7 @@ import msgspec
 from tandem.adapters.sql import rows
 from tandem.adapters.sqlite import keys
 from tandem.domain.automation import parse_document
-from tandem.domain.change import Change
+from tandem.domain.change import Change, NodeArtifact
 from tandem.domain.errors import (
     DEFINITION_UNREADABLE,
     ChangeRefused,
@@ -19,7 +19,7 @@ from tandem.domain.errors import (
     StoreError,
 )
 from tandem.domain.graph import Plan
-from tandem.domain.ids import ChangeId, DefinitionDigest, RunId, TenantId
+from tandem.domain.ids import ChangeId, DefinitionDigest, Digest, RunId, TenantId
 from tandem.domain.lifecycle import RunEvent
 from tandem.domain.run import LifecycleEvent, NodeRun, Run
 from tandem.domain.view import RunView
@@ -89,6 +89,10 @@ class Tables:
             advanced = execute(sql["advance_run"], rows.advance_row(change)).fetchall()
         if not advanced:
             raise self._refusal(connection, change)
+        if change.definition is not None:
+            run = change.run
+            execute(sql["put_definition"], (run.tenant, run.definition_digest, change.definition))
+            execute(sql["repin_run"], rows.repin_row(run))
         for node in change.nodes:
             execute(sql["put_node_run"], rows.node_row(run_no, node))
         for attempt in change.attempts_ended:
@@ -108,6 +112,36 @@ class Tables:
             keys.record_throttle(connection, sql, change.run, throttle)
         if change.moved:
             keys.follow(connection, sql, change)
+
+    def insert_fork(self, connection: apsw.Connection, fork: Run, change: Change) -> None:
+        """Write where a new run comes from and what it takes over; its row exists."""
+        connection.execute(
+            self.sql["mark_fork"], (fork.forked_from, fork.forked_from_node, fork.run_no)
+        )
+        self.write(connection, change)
+
+    def delete_run(self, connection: apsw.Connection, run: Run) -> list[Digest]:
+        """Delete all rows of a run; return the artifacts to which none refers any more.
+
+        Raises:
+            ChangeRefused: the run has changed since it was judged; nothing was written.
+        """
+        execute, sql, run_no = connection.execute, self.sql, run.run_no
+        nodes = (rows.node_run_id(run_no, 0), rows.node_run_id(run_no + 1, 0) - 1)
+        attempts = (rows.attempt_no(run_no, 0, 0), rows.attempt_no(run_no + 1, 0, 0) - 1)
+        found = fetch(connection, sql["list_digests_of_run"], (run_no, *nodes))
+        if not execute(sql["delete_run"], (run_no, run.last_change_id)).fetchall():
+            raise ChangeRefused(f"run {run.run_id} has changed; nothing was deleted")
+        for name in ("delete_events", "delete_gates", "delete_waits", "delete_artifacts"):
+            execute(sql[name], (run_no,)).fetchall()
+        execute(sql["delete_node_runs"], nodes).fetchall()
+        execute(sql["delete_attempts"], attempts).fetchall()
+        digests = [Digest(row["digest"]) for row in found]
+        return [d for d in digests if not self.is_digest_used(connection, run.tenant, d)]
+
+    def is_digest_used(self, connection: apsw.Connection, tenant: TenantId, digest: Digest) -> bool:
+        """Say whether any run of the tenant refers to an artifact."""
+        return bool(fetch(connection, self.sql["is_digest_used"], (digest, tenant)))
 
     def _refusal(self, connection: apsw.Connection, change: Change) -> ChangeRefused | LeaseLost:
         run_id = change.run.run_id
@@ -139,15 +173,26 @@ class Tables:
         Raises:
             NotFound: no such run for this tenant.
         """
-        found = fetch(connection, self.sql["find_run"], (run_id, tenant))
-        if not found:
-            raise NotFound(f"there is no run {run_id}; `tandem runs list` shows the ones there are")
-        view = self._view(connection, rows.run_of(found[0]))
+        view = self._view(connection, self.run(connection, run_id, tenant))
         if settled_gates:
             values = (view.run.run_no, _SETTLED_GATES_MAX)
             over = fetch(connection, self.sql["list_settled_gates_of_run"], values)
             view.settled_gates = tuple(map(rows.gate_of, over))
         return view
+
+    def run(self, connection: apsw.Connection, run_id: RunId, tenant: TenantId) -> Run:
+        """Return the row of a run.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        found = fetch(connection, self.sql["find_run"], (run_id, tenant))
+        if not found:
+            raise NotFound(
+                f"there is no run {run_id}; `tandem runs list` shows the ones there are",
+                code="AUTOMATION_V2_RUN_NOT_FOUND",
+            )
+        return rows.run_of(found[0])
 
     def load_rows(
         self, connection: apsw.Connection, run_id: RunId, tenant: TenantId
@@ -157,16 +202,36 @@ class Tables:
         Raises:
             NotFound: no such run for this tenant.
         """
-        found = fetch(connection, self.sql["find_run"], (run_id, tenant))
-        if not found:
-            raise NotFound(f"there is no run {run_id}")
-        run = rows.run_of(found[0])
+        run = self.run(connection, run_id, tenant)
         return run, self._node_runs(connection, run.run_no)
 
     def _node_runs(self, connection: apsw.Connection, run_no: int) -> list[NodeRun]:
         first = rows.node_run_id(run_no, 0)
         last = rows.node_run_id(run_no + 1, 0) - 1
         return list(map(rows.node_of, fetch(connection, self.sql["list_node_runs"], (first, last))))
+
+    def artifacts_of(self, connection: apsw.Connection, run_no: int) -> list[NodeArtifact]:
+        """Return what the attempts of a run left, oldest first."""
+        return [
+            msgspec.convert({**row, "ref": msgspec.json.decode(row["ref"])}, NodeArtifact)
+            for row in fetch(connection, self.sql["list_artifacts_of_run"], (run_no,))
+        ]
+
+    def document(
+        self, connection: apsw.Connection, tenant: TenantId, digest: DefinitionDigest
+    ) -> bytes:
+        """Return the canonical JSON of a stored definition.
+
+        Raises:
+            NotFound: this tenant has no such definition.
+        """
+        found = fetch(connection, self.sql["get_definition"], (tenant, digest))
+        if not found:
+            raise NotFound(
+                f"the definition {digest} is not in the store", code=DEFINITION_UNREADABLE
+            )
+        document = found[0]["document"]
+        return document.encode() if isinstance(document, str) else bytes(document)
 
     def load_by_no(self, connection: apsw.Connection, run_no: int) -> RunView:
         """Load a run that must exist by its number."""
@@ -194,13 +259,9 @@ class Tables:
         if known is not None:
             self._plans.move_to_end((tenant, digest))
             return known
-        found = fetch(connection, self.sql["get_definition"], (tenant, digest))
-        if not found:
-            raise NotFound(
-                f"the definition {digest} is not in the store", code=DEFINITION_UNREADABLE
-            )
+        document = self.document(connection, tenant, digest)
         try:
-            plan = Plan(parse_document(found[0]["document"]), digest)
+            plan = Plan(parse_document(document), digest)
         except ValueError as error:  # what pydantic and msgspec raise
             raise StoreError(
                 f"the definition {digest} in the store cannot be read: {error}",

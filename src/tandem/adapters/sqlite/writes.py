@@ -9,11 +9,13 @@ from tandem.adapters.sql import rows
 from tandem.adapters.sqlite.admitting import AdmissionPass, Claimed, wake_free
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals, catch_up
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
+from tandem.domain import forking
 from tandem.domain.admission import Claimant
 from tandem.domain.change import Change
-from tandem.domain.command import Command, DecideGate
+from tandem.domain.command import Command, DecideGate, NoteFork
 from tandem.domain.decision import decide
-from tandem.domain.ids import ChangeId, EngineId, RunId, TenantId
+from tandem.domain.deletion import refuse_deletion
+from tandem.domain.ids import ChangeId, Digest, EngineId, NodeId, RunId, TenantId
 from tandem.domain.lost import fail_unreadable
 from tandem.domain.run import Gate, NodeRun, Run, Wait
 from tandem.domain.view import RunView
@@ -112,6 +114,90 @@ class Execute(msgspec.Struct, frozen=True, tag=True):
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Change:
         """See `Write`."""
         return msgspec.msgpack.decode(raw, type=Change)
+
+
+class ForkRun(msgspec.Struct, frozen=True, tag=True):
+    """Write a new run that begins with outputs of another one, and note it on both.
+
+    `inputs` are those that get another value; the others are the source's. The result is the new
+    run.
+    """
+
+    source: RunId
+    tenant: TenantId
+    node_id: NodeId
+    fork: RunId
+    inputs: dict[str, Any]
+    asks_again: bool
+    owner: EngineId | None
+    reason: str
+    change_id: ChangeId
+    now_ms: int
+
+    def perform(self, tables: Tables, connection: apsw.Connection) -> Run:
+        """See `Write`; everything is decided before the first statement that writes."""
+        source = tables.load(connection, self.source, self.tenant)
+        noted = decide(
+            source,
+            NoteFork(fork=self.fork, node_id=self.node_id, reason=self.reason),
+            change_id=ChangeId(f"{self.change_id}-source"),
+            now_ms=self.now_ms,
+        )
+        run = forking.new_run(
+            source,
+            run_id=self.fork,
+            inputs=self.inputs,
+            owner=self.owner,
+            change_id=self.change_id,
+            now_ms=self.now_ms,
+        )
+        change = forking.begin(
+            RunView(run, source.plan),
+            source,
+            self.node_id,
+            asks_again=self.asks_again,
+            artifacts=tables.artifacts_of(connection, source.run.run_no),
+            change_id=ChangeId(f"{self.change_id}-fork"),
+            now_ms=self.now_ms,
+        )
+        document = tables.document(connection, self.tenant, run.definition_digest)
+        tables.write(connection, noted)
+        change.run.run_no = tables.insert_run(connection, run, document)
+        tables.insert_fork(connection, change.run, change)
+        return change.run
+
+    def landed(self, tables: Tables, connection: apsw.Connection, result: Run | None) -> bool:
+        """See `Write`."""
+        return result is not None and tables.has_event(connection, self.fork, self.change_id, 1)
+
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Run:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=Run)
+
+
+class DeleteRun(msgspec.Struct, frozen=True, tag=True):
+    """Delete an ended run; the result are the artifacts to which nothing refers any more."""
+
+    run_id: RunId
+    tenant: TenantId
+
+    def perform(self, tables: Tables, connection: apsw.Connection) -> list[Digest]:
+        """See `Write`."""
+        run = tables.run(connection, self.run_id, self.tenant)
+        refuse_deletion(run)
+        return tables.delete_run(connection, run)
+
+    def landed(
+        self, tables: Tables, connection: apsw.Connection, result: list[Digest] | None
+    ) -> bool:
+        """See `Write`; ids of runs are never used again."""
+        if result is None:
+            return False
+        return not fetch(connection, tables.sql["find_run"], (self.run_id, self.tenant))
+
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> list[Digest]:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=list[Digest])
 
 
 class ClaimRuns(msgspec.Struct, frozen=True, tag=True):
@@ -268,6 +354,8 @@ AnyWrite = (
     | FailUnreadable
     | Deliver
     | ForgetSignals
+    | ForkRun
+    | DeleteRun
     | PutEngine
     | RemoveEngine
     | ReadVersion
