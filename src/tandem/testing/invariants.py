@@ -160,7 +160,8 @@ class Invariants:
         self._check_counts(holding)
         self._check_blocked(runs, holding, locks)
         (totals,) = self._find("SELECT * FROM admission")
-        epochs = sum(run["epoch"] for run in runs.values())
+        # Deleted runs were claimed, too.
+        epochs = sum(replay.epoch for replay in self._replays.values())
         _must(totals["admitted_total"] == epochs, f"{epochs} claims, but {totals}")
         _must(totals["completed_total"] == self._ends, f"{self._ends} ends, but {totals}")
 
