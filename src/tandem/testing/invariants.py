@@ -92,15 +92,15 @@ class Invariants:
         self._ends = 0
         self._runs_max = 0
         self._runs_total_max: int | None = None
-
-    def limit(self, runs_max: int, runs_total_max: int | None) -> None:
-        """Say how many runs one engine, and all engines, may drive at once."""
-        self._runs_max, self._runs_total_max = runs_max, runs_total_max
         self.auto_resumes_max = 2
         self.is_apart = False
         """Whether engines have machines of their own and know only the leases of others."""
         self.trusted: Callable[[Body], bool] = lambda _body: True
         """Whether the engine of a body could do its work for as long as its lease lasts."""
+
+    def limit(self, runs_max: int, runs_total_max: int | None) -> None:
+        """Say how many runs one engine, and all engines, may drive at once."""
+        self._runs_max, self._runs_total_max = runs_max, runs_total_max
 
     def expect(self, run_id: str, plan: Plan) -> None:
         """Say which plan the run of this id executes."""
