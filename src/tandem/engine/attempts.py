@@ -1,12 +1,13 @@
 """One attempt from its inputs to its settled outcome: resolve, run within limits, judge, keep."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 from pydantic import TypeAdapter
 
+from tandem.domain.accounting import Facts
 from tandem.domain.action import Action, CommandAction
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.automation import Verification
@@ -16,6 +17,7 @@ from tandem.domain.graph import PlanNode
 from tandem.domain.ids import AttemptId, EngineId, NodeId, attempt_id, idempotency_key
 from tandem.domain.json import JsonValue, decode, encode
 from tandem.domain.outcome import (
+    Blocked,
     Failed,
     FailureClass,
     NeedsRepair,
@@ -23,12 +25,16 @@ from tandem.domain.outcome import (
     Succeeded,
     too_large,
 )
+from tandem.domain.output_status import read_output
+from tandem.domain.profile import profile_of, relax, relax_blocker
+from tandem.domain.reading import Reading, Relaxation
 from tandem.domain.run import NodeRun
 from tandem.domain.settling import Settled
 from tandem.domain.template import find_references, resolve
 from tandem.domain.time_limits import limits_of
 from tandem.domain.view import RunView
 from tandem.engine.contract import judge
+from tandem.engine.facts import RunFacts
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
 from tandem.ports.executor import AttemptSpec, Executor, Progress
@@ -48,7 +54,7 @@ class AttemptRunner:
     """Runs attempts for the drivers of one engine.
 
     `inline_bytes_max` bounds the output that stays in its row; a larger one becomes an artifact.
-    `output_bytes_max` bounds any output.
+    `output_bytes_max` bounds any output. `relaxation_denylist` names what no profile may let pass.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class AttemptRunner:
         scratch_root: str,
         inline_bytes_max: int,
         output_bytes_max: int,
+        relaxation_denylist: Collection[str] = (),
     ) -> None:
         self._engine_id = engine_id
         self._executor = executor
@@ -71,6 +78,7 @@ class AttemptRunner:
         self._scratch_root = scratch_root
         self._inline_bytes_max = inline_bytes_max
         self._output_bytes_max = output_bytes_max
+        self._relaxation_denylist = frozenset(relaxation_denylist)
         self._templates: dict[tuple[str, int], dict[str, Any] | None] = {}
 
     async def run(
@@ -133,7 +141,12 @@ class AttemptRunner:
     ) -> Settled:
         output: bytes | None = None
         ref: ArtifactRef | None = None
-        if isinstance(outcome, Succeeded | NeedsRepair):
+        reading: Reading | None = None
+        if isinstance(outcome, Succeeded):
+            read = read_output(plan_node.node, outcome)
+            outcome, reading = read.outcome, read.reading
+        relaxation = self._relaxation(view, outcome)
+        if isinstance(outcome, Succeeded | NeedsRepair | Blocked):
             content = encode(outcome.output)
             if len(content) <= self._inline_bytes_max:
                 output = content
@@ -148,7 +161,21 @@ class AttemptRunner:
             outcome=outcome,
             output=output,
             output_ref=ref,
+            reading=reading,
+            relaxation=relaxation,
         )
+
+    def _relaxation(self, view: RunView, outcome: Outcome) -> Relaxation | None:
+        """Return what the profile of the run would let pass of this outcome."""
+        profile, denied = profile_of(view.plan.automation), self._relaxation_denylist
+        match outcome:
+            case NeedsRepair():
+                kind = outcome.failure_class.value
+                return relax(profile, outcome.unmet, denylist=denied, failure_kind=kind)
+            case Blocked():
+                return relax_blocker(profile, outcome, denylist=denied)
+            case _:
+                return None
 
     async def _keep(
         self, view: RunView, plan_node: PlanNode, content: bytes, report: Progress
@@ -162,6 +189,10 @@ class AttemptRunner:
             except StoreUnavailable as error:
                 report("event", f"{error}; trying again every second")
                 await self._clock.sleep(KEEP_RETRY_MS)
+
+    def facts(self, view: RunView) -> Facts:
+        """Return what can be seen of a run from outside: its files and its outputs."""
+        return RunFacts(self, view, self._files)
 
     def output_of(self, view: RunView, node: NodeRun) -> JsonValue:
         """Return the output of a node run, from its row or its artifact.

@@ -94,6 +94,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What gates get that say nothing themselves."""
     signal_retention_ms: int = 604_800_000
     """How long an accepted signal can still be found by a wait that is registered."""
+    relaxation_denylist: tuple[str, ...] = ()
     own_only: bool = False
     """Claim only runs that this engine created or was asked to resume."""
     shutdown_policy: LossPolicy = LossPolicy.RESUME
@@ -145,6 +146,7 @@ class Engine:
             scratch_root=scratch_root,
             inline_bytes_max=self.limits.inline_bytes_max,
             output_bytes_max=self.limits.output_bytes_max,
+            relaxation_denylist=self.limits.relaxation_denylist,
         )
         self._on_problem = on_problem
         self._listeners: list[Listener] = []
