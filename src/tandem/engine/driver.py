@@ -286,7 +286,10 @@ class Driver:
             except StoreUnavailable:
                 await self._clock.sleep(STORE_RETRY_MS)
                 continue
-            return fresh is not None and self._is_mine(fresh)
+            if fresh is None or not self._is_mine(fresh):
+                return False
+            # It is ours until somebody looks; nothing starts before the lease is renewed.
+            await self._clock.sleep(STORE_RETRY_MS)
         return True
 
     async def _stop_attempts(self) -> None:

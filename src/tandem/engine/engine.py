@@ -704,6 +704,8 @@ class Engine:
             self._poke_changed()
 
     async def _claim_some(self) -> int:
+        if self._is_fenced_by_lease and not self._lease.left_ms:
+            return 0  # others may take at any moment what is claimed without a lease
         free = self.limits.runs_max - len(self._drivers)
         if free <= 0 or self._is_stopping:
             return 0
@@ -735,15 +737,23 @@ class Engine:
             lease=self._lease,
         )
         run_id = view.run.run_id
-        self._drivers[run_id] = driver
-        drive = self._group.create_task(self._drive_to_end(driver, run_id))
+        former, self._drivers[run_id] = self._drivers.get(run_id), driver
+        # This engine lost the run and has it again: its own former bodies have to be dead first.
+        before = [drive for drive in self._drives if drive.get_name() == run_id]
+        if former is not None:
+            former.poke()
+        drive = self._group.create_task(self._drive_to_end(driver, run_id, before), name=run_id)
         self._drives.add(drive)
         drive.add_done_callback(self._drives.discard)
         if self._is_stopping:
             driver.hand_back(self.limits.shutdown_policy)
 
-    async def _drive_to_end(self, driver: Driver, run_id: RunId) -> None:
+    async def _drive_to_end(
+        self, driver: Driver, run_id: RunId, before: list[asyncio.Task[None]]
+    ) -> None:
         try:
+            if before:
+                await asyncio.wait(before)
             await driver.drive()
         except Exception as error:  # noqa: BLE001 # one run's panic must not take the others along
             await self._panic(driver, error)

@@ -43,7 +43,6 @@ _REVIVING = frozenset(
 )
 _BY_HAND = frozenset({E.NODE_SKIPPED, E.NODE_OUTPUT_SET})
 _RESETTING = _REVIVING | _BY_HAND | {E.GATE_DECIDED, E.NODE_APPROVAL_ROLLBACK}
-_GATE_ENDS = frozenset({E.GATE_DECIDED, E.GATE_EXPIRED})
 
 
 class Violation(AssertionError):
