@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from tandem.domain.artifact import ArtifactRef
-from tandem.domain.automation import LiteralBinding, NodeOutputBinding, TimerWait
 from tandem.domain.command import Adopt, Cancel, DecideGate, Pause, Wake
 from tandem.domain.errors import Refused
 from tandem.domain.gates import GATE_EXPIRES_AFTER_MS
@@ -15,6 +14,7 @@ from tandem.domain.lifecycle import NodeState, RunState, StopKind
 from tandem.domain.outcome import FailureClass, Succeeded
 from tandem.domain.run import GatePurpose, GateStatus, QueueReason, WaitStatus
 from tandem.domain.settling import Settled
+from tandem.domain.wait_definition import LiteralBinding, NodeOutputBinding, TimerWait
 from tandem.domain.waits import timer_due_at_ms
 from tandem.testing.builders import gate_node, python_node, timer_node
 from tandem.testing.tale import ENGINE, Tale

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from tandem.domain import gates, waits
-from tandem.domain.automation import TimerWait
 from tandem.domain.change import Change
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
@@ -18,6 +17,7 @@ from tandem.domain.lifecycle import NodeState, RunEvent, RunState
 from tandem.domain.run import Attempt, QueueReason
 from tandem.domain.settling import Settled, settle
 from tandem.domain.view import RunView
+from tandem.domain.wait_definition import TimerWait
 
 E, N, S = RunEvent, NodeState, RunState
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tandem.domain.automation import Automation, Node, NodeKind
+from tandem.domain.automation import Automation
 from tandem.domain.ids import DefinitionDigest, NodeId
+from tandem.domain.node import Node, NodeKind
 
 
 class PlanNode:

@@ -2,13 +2,13 @@
 
 import msgspec
 
-from tandem.domain.automation import TimerWait
 from tandem.domain.completion import complete
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import WaitId
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState
 from tandem.domain.run import Wait, WaitStatus
+from tandem.domain.wait_definition import TimerWait
 
 E, N, S = RunEvent, NodeState, RunState
 

@@ -9,11 +9,11 @@ from pydantic import TypeAdapter
 
 from tandem.domain.action import Action, CommandAction
 from tandem.domain.artifact import ArtifactRef
-from tandem.domain.automation import NodeKind, Verification
 from tandem.domain.errors import EngineError, Refused, StoreUnavailable
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import EngineId, NodeId, attempt_id, idempotency_key
 from tandem.domain.json import JsonValue, decode, encode
+from tandem.domain.node import NodeKind
 from tandem.domain.outcome import (
     Failed,
     FailureClass,
@@ -22,6 +22,7 @@ from tandem.domain.outcome import (
     Succeeded,
     too_large,
 )
+from tandem.domain.output_contract import Verification
 from tandem.domain.run import NodeRun
 from tandem.domain.settling import Settled
 from tandem.domain.template import find_references, resolve

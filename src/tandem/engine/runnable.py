@@ -2,16 +2,11 @@
 
 from collections.abc import Iterator
 
-from tandem.domain.automation import (
-    Automation,
-    ExecutorKind,
-    LiteralBinding,
-    Node,
-    NodeKind,
-    TimeoutAction,
-    TimerWait,
-)
+from tandem.domain.automation import Automation
 from tandem.domain.errors import Problem
+from tandem.domain.gate_definition import TimeoutAction
+from tandem.domain.node import ExecutorKind, Node, NodeKind
+from tandem.domain.wait_definition import LiteralBinding, TimerWait
 
 _EXPIRIES = (None, TimeoutAction.CANCEL, TimeoutAction.RESUME)
 
