@@ -14,6 +14,8 @@ from tandem.adapters.local.host import LocalHost
 from tandem.adapters.local.ids import RandomIds
 from tandem.adapters.local.status import StatusFiles
 from tandem.adapters.sqlite.store import SqliteStore
+from tandem.domain.execution import ExecutionProfile
+from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine, Limits
 from tandem.engine.waiting import Waiters
 from tandem.settings import Settings
@@ -28,6 +30,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: FileArtifacts
     waiters: Waiters
     status: StatusFiles
+    automations: Automations
 
 
 def open_store(settings: Settings) -> SqliteStore:
@@ -94,6 +97,7 @@ async def open_engine(
                     output_bytes_max=settings.output_bytes_max,
                     own_only=own_only,
                 ),
+                default_profile=ExecutionProfile(settings.default_profile),
                 on_problem=on_problem,
             )
             engine.listen(status.changed, caught_up=status.caught_up)
@@ -104,6 +108,7 @@ async def open_engine(
                 artifacts=artifacts,
                 waiters=Waiters(engine, clock),
                 status=status,
+                automations=Automations(engine),
             )
             if drives:
                 async with engine:

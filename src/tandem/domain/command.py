@@ -6,13 +6,20 @@ one transaction; so no command ever acts on a state that has moved on.
 
 import msgspec
 
+from tandem.domain.claim_basis import ClaimBasis
+from tandem.domain.hold import Hold
 from tandem.domain.ids import EngineId, GateId, NodeId
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """An engine takes a due queued run."""
+    """An engine takes a due queued run.
+
+    A run with a hold is put aside instead, one that can never start is ended.
+    """
 
     engine_id: EngineId
+    basis: ClaimBasis = ClaimBasis()
+    hold: Hold | None = None
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True, tag=True):

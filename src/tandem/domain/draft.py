@@ -174,6 +174,7 @@ class Draft:
         run.updated_at_ms = self.now_ms
         if run.status is not RunState.QUEUED:
             run.queue_reason = None
+            run.resource_key = ""
         if run.status not in DRIVEN:
             run.engine_id = None
         if run.status is not RunState.PAUSED:

@@ -13,7 +13,16 @@ from tandem.domain.lifecycle import RunEvent
 from tandem.domain.run import LifecycleEvent, Run
 from tandem.domain.vocabulary import WORDS
 
-_FAILURES = frozenset({RunEvent.RUN_FAILED, RunEvent.RUN_BLOCKED, RunEvent.RUN_FAILED_PANIC})
+_FAILURES = frozenset(
+    {
+        RunEvent.RUN_FAILED,
+        RunEvent.RUN_BLOCKED,
+        RunEvent.RUN_FAILED_PANIC,
+        RunEvent.RUN_BLOCKED_CORRUPT,
+        RunEvent.RUN_FAILED_STARTUP,
+        RunEvent.RUN_FAILED_ACTIVATION,
+    }
+)
 
 
 class EngineEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +64,7 @@ def _properties(run: Run, event: LifecycleEvent) -> JsonObject:
         "status": run.status.value,
         "lifecycle_event": event.event.value,
         "seq": event.seq,
+        "effective_execution_profile": run.effective_execution_profile.value,
     }
     if event.event is RunEvent.RUN_CREATED:
         properties["triggerType"] = run.trigger_type

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tandem.domain.automation import Automation
 from tandem.domain.ids import DefinitionDigest, NodeId
 from tandem.domain.node import Node, NodeKind
+from tandem.domain.runtime_context import runtime_context_of
 
 
 class PlanNode:
@@ -37,7 +38,7 @@ class PlanNode:
 class Plan:
     """A definition made ready to be driven: nodes by number, in the order of the document."""
 
-    __slots__ = ("automation", "by_id", "digest", "nodes", "parallel")
+    __slots__ = ("automation", "by_id", "digest", "nodes", "parallel", "runtime_context")
 
     def __init__(self, automation: Automation, digest: DefinitionDigest) -> None:
         self.automation = automation
@@ -60,6 +61,7 @@ class Plan:
         for plan_node, after in zip(self.nodes, successors, strict=True):
             plan_node.successors = tuple(after)
         self.parallel = automation.parallel_max
+        self.runtime_context = runtime_context_of(automation)
 
     def __len__(self) -> int:
         return len(self.nodes)

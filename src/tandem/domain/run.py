@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from tandem.domain.artifact import ArtifactRef
+from tandem.domain.execution import ExecutionProfile
 from tandem.domain.ids import (
     AttemptId,
     AutomationId,
@@ -19,12 +20,14 @@ from tandem.domain.ids import (
     WaitId,
 )
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState, StopKind
+from tandem.domain.trigger import TriggerType
 
 
 class QueueReason(StrEnum):
     """Why a queued run is not claimed yet."""
 
     RETRY_BACKOFF = "retry_backoff"
+    AUTOMATION_PAUSED = "automation_paused"
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +54,16 @@ class Run(msgspec.Struct, kw_only=True):
     automation_id: AutomationId
     name: str = ""
     definition_digest: DefinitionDigest
-    trigger_type: str = "manual"
+    definition_version: str = ""
+    """What its author calls the version; the digest says what is executed."""
+    automation_version: int | None = None
+    """The number of the stored version; None for a run of a file that is not stored."""
+    trigger_type: str = TriggerType.MANUAL
+    trigger_reason: str = ""
+    requested_execution_profile: ExecutionProfile | None = None
+    effective_execution_profile: ExecutionProfile = ExecutionProfile.STRICT
+    runtime_context: dict[str, Any] | None = None
+    """The context that was given with the run; that of its definition is not copied here."""
     status: RunState = RunState.QUEUED
     last_change_id: ChangeId
     epoch: int = 0
@@ -65,6 +77,8 @@ class Run(msgspec.Struct, kw_only=True):
     finished_at_ms: int | None = None
     due_at_ms: int | None = None
     queue_reason: QueueReason | None = None
+    resource_key: str = ""
+    """What holds a queued run back; the run is claimable again when this key is released."""
     parked: str = ""
     """What wakes a paused run that waits for time; empty when a person paused it."""
     detail: str = ""

@@ -25,9 +25,11 @@ from tandem.domain.outcome import (
 from tandem.domain.output_contract import Verification
 from tandem.domain.run import NodeRun
 from tandem.domain.settling import Settled
+from tandem.domain.start_check import Obstacle
 from tandem.domain.template import find_references, resolve
 from tandem.domain.view import RunView
 from tandem.engine.contract import judge
+from tandem.engine.start import find_obstacle
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
 from tandem.ports.executor import AttemptSpec, Executor, Progress
@@ -69,6 +71,10 @@ class AttemptRunner:
         self._inline_bytes_max = inline_bytes_max
         self._output_bytes_max = output_bytes_max
         self._templates: dict[tuple[str, int], dict[str, Any] | None] = {}
+
+    def obstacle_to(self, view: RunView) -> Obstacle | None:
+        """Return why a claimed run cannot start (see `find_obstacle`)."""
+        return find_obstacle(view, self._files)
 
     async def run(
         self, view: RunView, plan_node: PlanNode, *, number: int, report: Progress
@@ -160,6 +166,7 @@ class AttemptRunner:
             workspace=run.workspace,
             scratch=f"{self._scratch_root}/{run.run_id}/{plan_node.node_id}/{number}",
             output_bytes_max=self._output_bytes_max,
+            runtime_context=view.runtime_context,
         )
 
     def _action(self, view: RunView, plan_node: PlanNode, outputs: "_Outputs") -> Action:

@@ -15,10 +15,12 @@ from tandem.domain.driving import advance
 from tandem.domain.errors import ChangeRefused, LeaseLost, Refused, StoreUnavailable
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, EngineId, RunId
-from tandem.domain.lifecycle import DRIVEN, TERMINAL, NodeState
+from tandem.domain.lifecycle import DRIVEN, TERMINAL, NodeState, RunState
 from tandem.domain.outcome import Failed, FailureClass
 from tandem.domain.run import Attempt, Run
 from tandem.domain.settling import Settled
+from tandem.domain.start_check import Obstacle
+from tandem.domain.starting import fail_start
 from tandem.domain.view import RunView
 from tandem.engine.attempts import AttemptRunner
 from tandem.ports.clock import Clock
@@ -64,6 +66,7 @@ class Driver:
         self._wake = asyncio.Event()
         self._is_stale = False
         self._is_stopping = False
+        self._is_checked = False
 
     def poke(self, *, stale: bool = True) -> None:
         """Say that the run has changed in the store, or that the time has come to look."""
@@ -120,6 +123,16 @@ class Driver:
         await self._clock.sleep(STORE_RETRY_MS)
 
     async def _step(self) -> Change | None:
+        obstacle = self._obstacle()
+        if obstacle is not None:
+            failed = fail_start(
+                self.view,
+                obstacle,
+                change_id=self._new_change_id(),
+                now_ms=self._clock.now_ms(),
+            )
+            await self._write(failed)
+            return failed
         taken = len(self._settled)
         change = advance(
             self.view,
@@ -132,11 +145,22 @@ class Driver:
             # What is left are outcomes of attempts that no longer count.
             del self._settled[:taken]
             return None
+        await self._write(change, settles=taken)
+        return change
+
+    async def _write(self, change: Change, *, settles: int = 0) -> None:
         await self._store.apply(change)
-        del self._settled[:taken]
+        del self._settled[:settles]
         self.view.apply(change)
         self._announce(self.view, change)
-        return change
+
+    def _obstacle(self) -> Obstacle | None:
+        """Check once, before anything starts, whether the run can."""
+        if self._is_checked or self.view.run.status is not RunState.RUNNING:
+            return None
+        obstacle = self._runner.obstacle_to(self.view)
+        self._is_checked = obstacle is None
+        return obstacle
 
     async def _reload(self) -> None:
         self._is_stale = False

@@ -9,8 +9,10 @@ from typing import Self
 import msgspec
 
 from tandem.domain.automation import Automation, canonical_document
+from tandem.domain.automation_keeping import AutomationCommand
 from tandem.domain.change import Change
 from tandem.domain.command import Adopt, Command, Own, Panic, ProcessesEnded, Wake
+from tandem.domain.creation import NewRun, effective_profile
 from tandem.domain.errors import (
     EngineError,
     InvalidAutomation,
@@ -18,9 +20,11 @@ from tandem.domain.errors import (
     Refused,
     StoreUnavailable,
 )
+from tandem.domain.execution import ExecutionProfile
 from tandem.domain.graph import Plan
 from tandem.domain.ids import (
     LOCAL_TENANT,
+    AutomationId,
     ChangeId,
     DefinitionDigest,
     EngineId,
@@ -32,16 +36,20 @@ from tandem.domain.inputs import fill_inputs
 from tandem.domain.json import JsonObject, digest
 from tandem.domain.lifecycle import DRIVEN, TERMINAL
 from tandem.domain.run import Run
+from tandem.domain.stored_automation import AutomationChange
+from tandem.domain.trigger import TriggerType
 from tandem.domain.view import RunView
+from tandem.domain.workspace_root import declared_workspace
 from tandem.engine.attempts import AttemptRunner
 from tandem.engine.driver import Driver
+from tandem.engine.dry_run import DryRun, tell
 from tandem.engine.runnable import unrunnable
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
 from tandem.ports.executor import Executor
 from tandem.ports.host import Host
 from tandem.ports.ids import Ids
-from tandem.ports.store import EngineRow, NewRun, Store
+from tandem.ports.store import EngineRow, Store
 from tandem.ports.workspace import WorkspaceFiles
 
 POLL_MS = 100
@@ -83,15 +91,18 @@ class Engine:
         ids: Ids,
         scratch_root: str,
         limits: Limits | None = None,
+        default_profile: ExecutionProfile = ExecutionProfile.GUIDED,
         on_problem: Callable[[str], None] | None = None,
     ) -> None:
         self.engine_id = EngineId(f"engine-{ids.new()}")
         self.store = store
         self.limits = limits or Limits()
         self._executor = executor
+        self._files = files
         self._host = host
         self._clock = clock
         self._ids = ids
+        self._default_profile = default_profile
         self._runner = AttemptRunner(
             engine_id=self.engine_id,
             executor=executor,
@@ -191,24 +202,36 @@ class Engine:
         *,
         workspace: str = "",
         tenant: TenantId = LOCAL_TENANT,
-        trigger_type: str = "manual",
+        trigger_type: str = TriggerType.MANUAL,
+        trigger_reason: str = "",
+        profile: ExecutionProfile | None = None,
+        runtime_context: JsonObject | None = None,
+        stored_version: int | None = None,
         owned: bool = False,
+        is_dry: bool = False,
     ) -> Run:
         """Create a run of this version; it is on disk when this returns, and due at once.
 
         Args:
             automation: the definition; the run executes this version to its end.
             inputs: values for what the automation declares; defaults fill the rest.
-            workspace: an absolute directory, or empty for a run without one.
+            workspace: an absolute directory; empty means that of the definition, if it has one.
             tenant: whose run it is.
             trigger_type: what started it (run-lifecycle 1.1).
+            trigger_reason: why, in words.
+            profile: how strict the run is; else the definition or the engine's default says it.
+            runtime_context: the context of the run, for a definition that needs but gives none.
+            stored_version: the version of the stored automation that this definition is.
             owned: other engines leave the run alone as long as this one lives.
+            is_dry: record the run as completed without executing anything.
 
         Raises:
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
+            NotFound: a `stored_version` was given, and the automation is not there any more.
+            Refused: a `stored_version` was given, and the automation is a draft.
             StoreUnavailable: nothing was written.
         """
-        plan, document = self._plan(automation)
+        plan, document = self._plan(automation, must_run=not is_dry)
         given = fill_inputs(automation.inputs, inputs or {})
         change_id = self.new_change_id()
         run = await self.store.create_run(
@@ -219,9 +242,15 @@ class Engine:
                 plan=plan,
                 document=document,
                 inputs=given,
-                workspace=workspace,
+                workspace=workspace or declared_workspace(automation),
                 trigger_type=trigger_type,
+                trigger_reason=trigger_reason,
+                requested_profile=profile,
+                effective_profile=effective_profile(plan, profile, self._default_profile),
+                runtime_context=runtime_context,
+                automation_version=stored_version,
                 owner=self.engine_id if owned else None,
+                is_dry=is_dry,
             ),
             now_ms=self._clock.now_ms(),
         )
@@ -229,6 +258,15 @@ class Engine:
         if not owned:
             self._host.wake_others()
         return run
+
+    async def tell_dry_run(self, run: Run) -> DryRun:
+        """Say what the real run would do that this dry one stands for.
+
+        Raises:
+            NotFound: it is not in the store.
+        """
+        view = await self.store.load(run.run_id, tenant=run.tenant)
+        return tell(run, view.plan, self._files)
 
     async def execute(
         self, run_id: RunId, command: Command, *, tenant: TenantId = LOCAL_TENANT
@@ -255,6 +293,35 @@ class Engine:
         view = await self.store.load(run_id, tenant=tenant)
         for listener in self._listeners:
             listener(view, change)
+        return change
+
+    async def execute_on_automation(
+        self,
+        automation_id: AutomationId,
+        command: AutomationCommand,
+        *,
+        tenant: TenantId = LOCAL_TENANT,
+        document: bytes = b"",
+    ) -> AutomationChange:
+        """Ask something of a stored automation; see `Store.execute_on_automation`.
+
+        The runs that a pause pauses are told to their drivers and to the listeners.
+        """
+        change, runs = await self.store.execute_on_automation(
+            automation_id,
+            command,
+            tenant=tenant,
+            change_id=self.new_change_id(),
+            now_ms=self._clock.now_ms(),
+            document=document,
+        )
+        for paused in runs:
+            driver = self._drivers.get(paused.run.run_id)
+            if driver is not None:
+                driver.poke()
+            self._announce(await self.store.load(paused.run.run_id, tenant=tenant), paused)
+        self._work.set()
+        self._host.wake_others()
         return change
 
     async def take_over(
@@ -307,18 +374,19 @@ class Engine:
         self._changes += 1
         return ChangeId(f"{self.engine_id}-{self._changes}")
 
-    def _plan(self, automation: Automation) -> tuple[Plan, bytes]:
+    def _plan(self, automation: Automation, *, must_run: bool) -> tuple[Plan, bytes]:
         known = self._plans.get(id(automation))
         if known is not None and known[0] is automation:
             return known[1], known[2]
-        problems = unrunnable(automation)
+        problems = unrunnable(automation) if must_run else []
         if problems:
             raise InvalidAutomation(problems)
         document = canonical_document(automation)
         plan = Plan(automation, DefinitionDigest(digest(document)))
         if len(self._plans) >= 64:
             self._plans.clear()
-        self._plans[id(automation)] = (automation, plan, document)
+        if must_run:
+            self._plans[id(automation)] = (automation, plan, document)
         return plan, document
 
     # Driving
@@ -349,16 +417,18 @@ class Engine:
         free = self.limits.runs_max - len(self._drivers)
         if free <= 0 or self._is_stopping:
             return 0
-        views = await self.store.claim(
+        claimed = await self.store.claim(
             self.engine_id,
             limit=free,
             own_only=self.limits.own_only,
             now_ms=self._clock.now_ms(),
             new_change_id=self.new_change_id,
         )
-        for view in views:
-            self._drive(view)
-        return len(views)
+        for each in claimed:
+            self._announce(each.view, each.change)
+            if each.is_taken:
+                self._drive(each.view)
+        return len(claimed)
 
     def _drive(self, view: RunView) -> None:
         driver = Driver(

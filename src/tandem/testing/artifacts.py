@@ -4,6 +4,7 @@ from tandem.domain.artifact import ArtifactRef
 from tandem.domain.errors import NotFound
 from tandem.domain.ids import TenantId
 from tandem.domain.json import digest
+from tandem.domain.start_check import WorkspaceState
 
 
 class MemoryArtifacts:
@@ -30,6 +31,13 @@ class MemoryArtifacts:
 
 class NoFiles:
     """A workspace in which there is nothing."""
+
+    def state_of(self, workspace: str) -> WorkspaceState:
+        """See `WorkspaceFiles.state_of`."""
+        return WorkspaceState.READY
+
+    def remove_file(self, workspace: str, relative: str) -> None:
+        """See `WorkspaceFiles.remove_file`; there is nothing to remove."""
 
     def find_file(self, workspace: str, relative: str) -> ArtifactRef | None:
         """See `WorkspaceFiles.find_file`."""

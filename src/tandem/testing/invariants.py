@@ -229,7 +229,8 @@ class Invariants:
         )
         match status:
             case S.QUEUED:
-                _must(run["due_at_ms"] is not None, f"{what}: queued without a due moment")
+                known = run["due_at_ms"] is not None or bool(run["resource_key"])
+                _must(known, f"{what}: queued without a due moment or a key")
             case S.AWAITING_APPROVAL:
                 _must(bool(gates), f"{what}: awaits a gate that is not open")
             case S.PAUSED if run["parked"]:

@@ -23,6 +23,7 @@ import msgspec
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.change import Change
 from tandem.domain.command import Cancel, Command, DecideGate, Pause, Recover, Resume
+from tandem.domain.creation import NewRun
 from tandem.domain.errors import EngineError
 from tandem.domain.gates import GATE_EXPIRES_AFTER_MS
 from tandem.domain.ids import LOCAL_TENANT, ChangeId, RunId, TenantId
@@ -30,7 +31,6 @@ from tandem.domain.json import decode
 from tandem.domain.lifecycle import TERMINAL, RunState
 from tandem.domain.run import GatePurpose, GateStatus, Run
 from tandem.engine.engine import Engine, Limits
-from tandem.ports.store import NewRun
 from tandem.testing.artifacts import MemoryArtifacts, NoFiles
 from tandem.testing.builders import Story, ending_of, random_story
 from tandem.testing.clock import SimulatedClock

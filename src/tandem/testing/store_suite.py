@@ -20,6 +20,7 @@ import pytest
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
 from tandem.domain.command import Adopt, Cancel, DecideGate, Pause, Resume, Wake
+from tandem.domain.creation import NewRun
 from tandem.domain.driving import advance
 from tandem.domain.errors import (
     ChangeRefused,
@@ -45,7 +46,7 @@ from tandem.domain.outcome import Succeeded
 from tandem.domain.run import AttemptEnd, GateStatus, Run
 from tandem.domain.settling import Settled
 from tandem.domain.view import RunView
-from tandem.ports.store import EngineRow, NewRun, RunFilter, Store
+from tandem.ports.store import Claimed, EngineRow, RunFilter, Store
 
 NOW_MS = 1_700_000_000_000
 ENGINE_A = EngineId("engine-a")
@@ -149,7 +150,19 @@ class Scene:
         own_only: bool = False,
         now_ms: int = NOW_MS,
     ) -> Sequence[RunView]:
-        """Claim due runs."""
+        """Claim due runs and return those that are to be driven."""
+        found = await self.attempt_claim(engine_id, limit=limit, own_only=own_only, now_ms=now_ms)
+        return [claimed.view for claimed in found if claimed.is_taken]
+
+    async def attempt_claim(
+        self,
+        engine_id: EngineId = ENGINE_A,
+        *,
+        limit: int = 10,
+        own_only: bool = False,
+        now_ms: int = NOW_MS,
+    ) -> Sequence[Claimed]:
+        """Claim due runs and return what became of each that was looked at."""
         return await self.store.claim(
             engine_id,
             limit=limit,

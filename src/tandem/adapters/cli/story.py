@@ -11,13 +11,17 @@ import msgspec
 from tandem.adapters.cli import text
 from tandem.adapters.cli.references import short_id
 from tandem.adapters.cli.tools import LocalStore
+from tandem.domain.automation import AutomationStatus
 from tandem.domain.change import NodeArtifact
 from tandem.domain.errors import EngineError
 from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
 from tandem.domain.json import JsonValue, decode
 from tandem.domain.lifecycle import TERMINAL, NodeState, RunState
 from tandem.domain.run import Attempt, Gate, NodeRun, Run
+from tandem.domain.stored_automation import StoredAutomation
 from tandem.domain.view import RunView
+from tandem.engine.automations import told_status
+from tandem.engine.waiting import is_held
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.host import Host
 from tandem.settings import Settings
@@ -45,6 +49,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: Sequence[NodeArtifact]
     holder: str
     now_ms: int
+    automation: StoredAutomation | None = None
+    """The stored automation of a run that it holds."""
 
     @property
     def run(self) -> Run:
@@ -73,6 +79,9 @@ def read_story(store: LocalStore, host: Host, run_id: RunId, *, self_id: str = "
         artifacts=store.list_artifacts(run_id, tenant=LOCAL_TENANT),
         holder=holder_state(store, host, run, self_id=self_id),
         now_ms=now_ms,
+        automation=(
+            store.find_automation(run.automation_id, tenant=LOCAL_TENANT) if is_held(run) else None
+        ),
     )
 
 
@@ -114,6 +123,8 @@ def explain(story: Story) -> Explanation:
             )
         case S.RUNNING | S.PAUSING:
             return _explain_driven(story, done, resume)
+        case S.QUEUED if is_held(run):
+            return _explain_held(story, done)
         case S.QUEUED:
             due = f"; due {text.moment(run.due_at_ms)}" if run.queue_reason else ""
             return Explanation(
@@ -136,6 +147,20 @@ def explain(story: Story) -> Explanation:
                 why=run.pause_reason,
                 next=(resume, f"tandem runs cancel {name}"),
             )
+
+
+def _explain_held(story: Story, done: str) -> Explanation:
+    run, row = story.run, story.automation
+    why = f"held by {run.resource_key}"
+    if row is not None and row.status is AutomationStatus.PAUSED:
+        since = f", since {text.moment(row.paused_at_ms)}"
+        why = f"automation `{row.automation_id}` is {told_status(row)}{since}"
+    return Explanation(
+        what=f"queued and held; {done}",
+        where=run.resource_key,
+        why=why,
+        next=(shlex.join(["tandem", "automations", "resume", run.automation_id]),),
+    )
 
 
 def _explain_driven(story: Story, done: str, resume: str) -> Explanation:

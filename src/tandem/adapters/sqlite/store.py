@@ -18,31 +18,49 @@ from tandem.adapters.sqlite.connection import (
     open_connection,
     refuse_network_file_system,
 )
-from tandem.adapters.sqlite.tables import Found, Tables, fetch
+from tandem.adapters.sqlite.tables import Found, Tables, bare_view, fetch
 from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.adapters.sqlite.writer import CommitTimes, Writer
 from tandem.adapters.sqlite.writer_process import WRITER_PROGRAM, WriterProcess
 from tandem.adapters.sqlite.writes import (
     Apply,
+    ClaimedRun,
     ClaimRuns,
     Create,
     Execute,
+    ExecuteOnAutomation,
+    KnownDefinition,
     PutEngine,
     RemoveEngine,
     data_version,
+    due_runs,
 )
+from tandem.domain.automation_keeping import AutomationCommand, hold_of
 from tandem.domain.change import Change, NodeArtifact
 from tandem.domain.command import Command
+from tandem.domain.creation import NewRun, create
 from tandem.domain.errors import (
     EngineError,
     NotFound,
     StoreUnavailable,
 )
-from tandem.domain.ids import ChangeId, EngineId, RunId, TenantId
+from tandem.domain.ids import (
+    AutomationId,
+    ChangeId,
+    DefinitionDigest,
+    EngineId,
+    RunId,
+    TenantId,
+)
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run
+from tandem.domain.stored_automation import (
+    AutomationChange,
+    AutomationRecord,
+    StoredAutomation,
+)
 from tandem.domain.view import RunView
-from tandem.ports.store import EngineRow, Held, NewRun, OpenGate, RunFilter
+from tandem.ports.store import Claimed, EngineRow, Held, OpenGate, RunFilter
 
 _NUMBER_MAX = 2**62
 _IN_STATUS = {
@@ -133,25 +151,9 @@ class SqliteStore:
 
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:
         """See `Store.create_run`."""
-        run = Run(
-            run_id=new.run_id,
-            tenant=new.tenant,
-            automation_id=new.plan.automation.automation_id,  # type: ignore[arg-type] # NewType
-            name=new.plan.automation.name or "",
-            definition_digest=new.plan.digest,
-            trigger_type=new.trigger_type,
-            last_change_id=new.change_id,
-            owner=new.owner,
-            event_seq=1,
-            created_at_ms=now_ms,
-            updated_at_ms=now_ms,
-            due_at_ms=now_ms,
-            inputs=dict(new.inputs),
-            workspace=new.workspace,
-            nodes_total=len(new.plan),
-        )
+        run, events = create(new, now_ms=now_ms)
         self._tables.remember(new.tenant, new.plan)
-        run.run_no = await self._writer.submit(Create(run, new.document))
+        run.run_no = await self._writer.submit(Create(run, events, new.document))
         return run
 
     def apply(self, change: Change) -> Awaitable[None]:
@@ -172,12 +174,103 @@ class SqliteStore:
         own_only: bool,
         now_ms: int,
         new_change_id: Callable[[], ChangeId],
-    ) -> Sequence[RunView]:
+    ) -> Sequence[Claimed]:
         """See `Store.claim`."""
+        known = self._read_due(engine_id, limit=limit, own_only=own_only, now_ms=now_ms)
+        if known is None:
+            return []
         claimed = await self._writer.submit(
-            ClaimRuns(engine_id, limit, own_only, now_ms, new_change_id())
+            ClaimRuns(engine_id, limit, own_only, now_ms, new_change_id(), known)
         )
-        return [view for view, _ in claimed]
+        return [self._claimed(each) for each in claimed]
+
+    def _read_due(
+        self, engine_id: EngineId, *, limit: int, own_only: bool, now_ms: int
+    ) -> list[KnownDefinition] | None:
+        """Read the definitions of runs that are due, before anybody has to wait for it.
+
+        Of runs that will be held none is needed. None means that nothing is due.
+        """
+        tables, reader = self._tables, self._reader
+        known: dict[tuple[TenantId, DefinitionDigest], KnownDefinition] = {}
+        try:
+            due = due_runs(tables, reader, engine_id, own_only, now_ms, limit)
+            free = limit
+            for run in due:
+                if free == 0:
+                    break
+                if hold_of(tables.find_automation(reader, run.tenant, run.automation_id)):
+                    continue
+                key = (run.tenant, run.definition_digest)
+                if key not in known:
+                    known[key] = KnownDefinition(*key, tables.basis(reader, *key))
+                free -= known[key].basis.can_start
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+        return list(known.values()) if due else None
+
+    def _claimed(self, claimed: ClaimedRun) -> Claimed:
+        """Put a claimed run together with its definition, which has been read already."""
+        change, parts = claimed.change, claimed.parts
+        run = change.run
+        try:
+            plan = self._tables.plan(self._reader, run.tenant, run.definition_digest)
+        except EngineError:
+            return Claimed(bare_view(run), change)
+        return Claimed(parts.view(run, plan), change)
+
+    # Automations
+
+    async def execute_on_automation(
+        self,
+        automation_id: AutomationId,
+        command: AutomationCommand,
+        *,
+        tenant: TenantId,
+        change_id: ChangeId,
+        now_ms: int,
+        document: bytes = b"",
+    ) -> tuple[AutomationChange, Sequence[Change]]:
+        """See `Store.execute_on_automation`."""
+        changed = await self._writer.submit(
+            ExecuteOnAutomation(tenant, automation_id, command, change_id, now_ms, document)
+        )
+        return changed.change, changed.runs
+
+    def find_automation(
+        self, automation_id: AutomationId, *, tenant: TenantId
+    ) -> StoredAutomation | None:
+        """See `Store.find_automation`."""
+        found = self._find("find_automation", tenant, automation_id)
+        return rows.automation_of(found[0]) if found else None
+
+    def list_automations(
+        self, *, tenant: TenantId, after_id: str, limit: int
+    ) -> Sequence[StoredAutomation]:
+        """See `Store.list_automations`."""
+        found = self._find("list_automations", tenant, after_id, limit)
+        return [rows.automation_of(row) for row in found]
+
+    def list_automation_records(
+        self, automation: StoredAutomation, *, after_seq: int, limit: int
+    ) -> Sequence[AutomationRecord]:
+        """See `Store.list_automation_records`."""
+        found = self._find("list_automation_events", automation.automation_no, after_seq, limit)
+        return [rows.record_of(row) for row in found]
+
+    def automation_document(self, automation: StoredAutomation, version: int) -> bytes:
+        """See `Store.automation_document`."""
+        named = self._find("find_automation_version", automation.automation_no, version)
+        if not named:
+            raise NotFound(
+                f"automation {automation.automation_id} has no version {version}; the newest is "
+                f"{automation.version}"
+            )
+        digest = named[0]["definition_digest"]
+        found = self._find("get_definition", automation.tenant, digest)
+        if not found:
+            raise NotFound(f"the definition {digest} is not in the store")
+        return bytes(found[0]["document"])
 
     # Loading
 
@@ -247,7 +340,9 @@ class SqliteStore:
         run = self.find_run(run_id, tenant=tenant)
         if run is None:
             raise NotFound(f"there is no run {run_id}")
-        return [rows.event_of(r) for r in self._find("list_events", run.run_no, after_seq, limit)]
+        profile = run.effective_execution_profile
+        found = self._find("list_events", run.run_no, after_seq, limit)
+        return [rows.event_of(row, profile) for row in found]
 
     def list_attempts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Attempt]:
         """See `Store.list_attempts`."""

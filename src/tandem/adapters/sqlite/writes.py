@@ -6,14 +6,31 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import apsw
 import msgspec
 
-from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
+from tandem.adapters.sqlite.tables import Tables, ViewParts, fetch, run_statement
+from tandem.domain.automation_keeping import (
+    AutomationCommand,
+    check_may_run,
+    decide_automation,
+    hold_of,
+)
 from tandem.domain.change import Change
-from tandem.domain.command import Claim, Command
+from tandem.domain.claim_basis import ClaimBasis
+from tandem.domain.command import Claim, Command, Pause
 from tandem.domain.decision import decide
 from tandem.domain.errors import EngineError
-from tandem.domain.ids import ChangeId, EngineId, RunId, TenantId
-from tandem.domain.run import Gate, NodeRun, Run, Wait
-from tandem.domain.view import RunView
+from tandem.domain.hold import Hold, automation_key
+from tandem.domain.ids import (
+    AutomationId,
+    ChangeId,
+    DefinitionDigest,
+    EngineId,
+    RunId,
+    TenantId,
+)
+from tandem.domain.lifecycle import RunState
+from tandem.domain.run import LifecycleEvent, Run
+from tandem.domain.stored_automation import AutomationChange, StoredAutomation
+from tandem.domain.trigger import is_dry_run
 from tandem.ports.store import EngineRow
 
 T_co = TypeVar("T_co", covariant=True)
@@ -43,22 +60,38 @@ class Write(Protocol[T_co]):
         ...
 
 
-class Claimed(NamedTuple):
-    """A run that was claimed, ready to be driven, and the change that claimed it."""
+class ClaimedRun(msgspec.Struct, frozen=True, array_like=True):
+    """The change of a claim, and what the rows said of the run before it."""
 
-    view: RunView
     change: Change
+    parts: ViewParts
+
+
+class KnownDefinition(msgspec.Struct, frozen=True, array_like=True):
+    """A definition that was read before the claim began."""
+
+    tenant: TenantId
+    digest: DefinitionDigest
+    basis: ClaimBasis
 
 
 class Create(msgspec.Struct, frozen=True, tag=True):
-    """Write a new run with its definition; the result is its number."""
+    """Write a new run with its definition; the result is its number.
+
+    A run of a stored automation is refused when that may not run now.
+    """
 
     run: Run
+    events: tuple[LifecycleEvent, ...]
     document: bytes
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> int:
         """See `Write`."""
-        return tables.insert_run(connection, self.run, self.document)
+        run = self.run
+        if run.automation_version is not None:
+            row = tables.find_automation(connection, run.tenant, run.automation_id)
+            check_may_run(row, run.automation_id, is_dry=is_dry_run(run.trigger_type))
+        return tables.insert_run(connection, run, self.events, self.document)
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: int | None) -> bool:
         """See `Write`."""
@@ -114,57 +147,164 @@ class Execute(msgspec.Struct, frozen=True, tag=True):
         return msgspec.msgpack.decode(raw, type=Change)
 
 
-UNREADABLE_RUNS_MAX = 16
-"""So many runs that cannot be read may be due before those that can."""
+LOOKED_AT_MAX = 64
+"""A claim looks at so many runs more than it may take: some are held, some can never start."""
 
 
 class ClaimRuns(msgspec.Struct, frozen=True, tag=True):
-    """Claim up to `limit` due runs; the ids of their changes are made from `change_id`."""
+    """Claim up to `limit` due runs; the ids of their changes are made from `change_id`.
+
+    `known` are the definitions of the runs that were due a moment ago. A run that has come since
+    waits for the next claim: its definition is not read while others wait for the writer.
+    """
 
     engine_id: EngineId
     limit: int
     own_only: bool
     now_ms: int
     change_id: ChangeId
+    known: list[KnownDefinition]
 
-    def perform(self, tables: Tables, connection: apsw.Connection) -> list[Claimed]:
+    def perform(self, tables: Tables, connection: apsw.Connection) -> list[ClaimedRun]:
         """See `Write`."""
-        statement = tables.sql["list_claimable_own" if self.own_only else "list_claimable"]
-        limit = self.limit + UNREADABLE_RUNS_MAX
-        found = connection.execute(statement, (self.engine_id, self.now_ms, limit)).fetchall()
+        known = {(one.tenant, one.digest): one.basis for one in self.known}
+        holds: dict[tuple[TenantId, AutomationId], Hold | None] = {}
+        decided: list[ClaimedRun] = []
+        free = self.limit
         # All are decided before the first is written: a refusal may not leave half a batch.
-        claimed: list[Claimed] = []
-        for (run_no,) in found:
-            if len(claimed) == self.limit:
+        for due in due_runs(tables, connection, self.engine_id, self.own_only, self.now_ms, free):
+            if free == 0:
                 break
-            # A run whose definition is unreadable stays queued, and holds up nobody behind it.
-            with suppress(EngineError):
-                claimed.append(self._decide(tables, connection, run_no, len(claimed)))
-        for view, change in claimed:
-            tables.write(connection, change)
-            view.apply(change)
-        return claimed
+            key = (due.tenant, due.automation_id)
+            if key not in holds:
+                holds[key] = hold_of(tables.find_automation(connection, *key))
+            basis = known.get((due.tenant, due.definition_digest))
+            if basis is None and holds[key] is None:
+                continue
+            claim = Claim(engine_id=self.engine_id, basis=basis or ClaimBasis(), hold=holds[key])
+            claimed = self._decide(tables, connection, due.run_no, claim, len(decided))
+            decided.append(claimed)
+            free -= claimed.change.run.status is RunState.RUNNING
+        for each in decided:
+            tables.write(connection, each.change)
+        return decided
 
     def _decide(
-        self, tables: Tables, connection: apsw.Connection, run_no: Any, place: int
-    ) -> Claimed:
-        view = tables.load_by_no(connection, run_no)
+        self,
+        tables: Tables,
+        connection: apsw.Connection,
+        run_no: int,
+        claim: Claim,
+        place: int,
+    ) -> ClaimedRun:
+        view = tables.bare(connection, run_no)
         change_id = ChangeId(f"{self.change_id}-{place}") if place else self.change_id
-        claim = Claim(engine_id=self.engine_id)
-        return Claimed(view, decide(view, claim, change_id=change_id, now_ms=self.now_ms))
+        change = decide(view, claim, change_id=change_id, now_ms=self.now_ms)
+        return ClaimedRun(change, tables.parts(connection, change.run))
 
     def landed(
-        self, tables: Tables, connection: apsw.Connection, result: list[Claimed] | None
+        self, tables: Tables, connection: apsw.Connection, result: list[ClaimedRun] | None
     ) -> bool:
         """See `Write`."""
-        return result is not None and all(tables.landed(connection, change) for _, change in result)
+        return result is not None and all(tables.landed(connection, one.change) for one in result)
 
-    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> list[Claimed]:
-        """See `Write`; the plans come from this process."""
-        return [
-            Claimed(parts.view(tables, connection), change)
-            for parts, change in msgspec.msgpack.decode(raw, type=list[tuple[_ViewParts, Change]])
-        ]
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> list[ClaimedRun]:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=list[ClaimedRun])
+
+
+class DueRun(NamedTuple):
+    """A run that might be claimed."""
+
+    run_no: int
+    tenant: TenantId
+    automation_id: AutomationId
+    definition_digest: DefinitionDigest
+
+
+def due_runs(
+    tables: Tables,
+    connection: apsw.Connection,
+    engine_id: EngineId,
+    own_only: bool,
+    now_ms: int,
+    limit: int,
+) -> list[DueRun]:
+    """Return the runs that a claim of `limit` runs looks at, oldest first."""
+    statement = tables.sql["list_claimable_own" if own_only else "list_claimable"]
+    values = (engine_id, now_ms, limit + LOOKED_AT_MAX)
+    found: list[Any] = connection.execute(statement, values).fetchall()
+    return [DueRun(*row) for row in found]
+
+
+class ChangedAutomation(msgspec.Struct, frozen=True, array_like=True):
+    """What a command did to an automation, and to the runs that were driven."""
+
+    change: AutomationChange
+    runs: list[Change]
+
+
+class ExecuteOnAutomation(msgspec.Struct, frozen=True, tag=True):
+    """Load an automation, decide a command on it and write, with what follows for its runs."""
+
+    tenant: TenantId
+    automation_id: AutomationId
+    command: AutomationCommand
+    change_id: ChangeId
+    now_ms: int
+    document: bytes = b""
+
+    def perform(self, tables: Tables, connection: apsw.Connection) -> ChangedAutomation:
+        """See `Write`."""
+        before = tables.find_automation(connection, self.tenant, self.automation_id)
+        change = decide_automation(
+            before,
+            self.command,
+            tenant=self.tenant,
+            automation_id=self.automation_id,
+            change_id=self.change_id,
+            now_ms=self.now_ms,
+        )
+        if change.record is None:
+            return ChangedAutomation(change, [])
+        runs = self._paused(tables, connection, change.row) if change.pauses_runs else []
+        row = tables.write_automation(connection, before, change, self.document)
+        if change.releases_runs:
+            key = automation_key(self.automation_id)
+            run_statement(connection, tables.sql["release_runs"], (self.now_ms, key, self.tenant))
+        for run in runs:
+            tables.write(connection, run)
+        return ChangedAutomation(msgspec.structs.replace(change, row=row), runs)
+
+    def _paused(
+        self, tables: Tables, connection: apsw.Connection, row: StoredAutomation
+    ) -> list[Change]:
+        """Decide the pause of every run of the automation that is driven now (T51)."""
+        changes: list[Change] = []
+        command = Pause(reason=row.pause_reason)
+        found: list[Any] = connection.execute(
+            tables.sql["list_driven_of_automation"], (self.tenant, self.automation_id)
+        ).fetchall()
+        for (run_no,) in found:
+            # One that is being paused already, or cannot be read, is no reason to pause nothing.
+            with suppress(EngineError):
+                view = tables.load_by_no(connection, run_no)
+                change_id = ChangeId(f"{self.change_id}-{len(changes) + 1}")
+                changes.append(decide(view, command, change_id=change_id, now_ms=self.now_ms))
+        return changes
+
+    def landed(
+        self, tables: Tables, connection: apsw.Connection, result: ChangedAutomation | None
+    ) -> bool:
+        """See `Write`."""
+        if result is None or result.change.record is None:
+            return result is not None
+        number = result.change.row.automation_no
+        return tables.has_automation_record(connection, number, result.change.record)
+
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> ChangedAutomation:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=ChangedAutomation)
 
 
 class PutEngine(msgspec.Struct, frozen=True, tag=True):
@@ -225,7 +365,16 @@ class ReadVersion(msgspec.Struct, frozen=True, tag=True):
         return msgspec.msgpack.decode(raw, type=int)
 
 
-AnyWrite = Create | Apply | Execute | ClaimRuns | PutEngine | RemoveEngine | ReadVersion
+AnyWrite = (
+    Create
+    | Apply
+    | Execute
+    | ClaimRuns
+    | ExecuteOnAutomation
+    | PutEngine
+    | RemoveEngine
+    | ReadVersion
+)
 
 
 def data_version(connection: apsw.Connection) -> int:
@@ -234,31 +383,6 @@ def data_version(connection: apsw.Connection) -> int:
     return int(value)
 
 
-class _ViewParts(msgspec.Struct, frozen=True, array_like=True):
-    run: Run
-    nodes: list[NodeRun]
-    gates: list[Gate]
-    waits: list[Wait]
-
-    def view(self, tables: Tables, connection: apsw.Connection) -> RunView:
-        plan = tables.plan(connection, self.run.tenant, self.run.definition_digest)
-        return RunView(self.run, plan, self.nodes, self.gates, self.waits)
-
-
-def _view_parts(value: object) -> object:
-    if not isinstance(value, RunView):
-        raise NotImplementedError(f"{type(value).__name__} is no part of a result")
-    return _ViewParts(
-        value.run,
-        list(value.nodes.values()),
-        list(value.gates.values()),
-        list(value.waits.values()),
-    )
-
-
-_result_encoder = msgspec.msgpack.Encoder(enc_hook=_view_parts)
-
-
 def encode_result(result: object) -> bytes:
     """Write what `perform` returned as bytes for `receive`."""
-    return _result_encoder.encode(result)
+    return msgspec.msgpack.encode(result)
