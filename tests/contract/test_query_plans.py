@@ -21,6 +21,8 @@ GROWING = {
     "wait": "wait",
     "artifact": "artifact",
     "definition": "definition",
+    "automation": "automation",
+    "automation_event": "automation_event",
 }
 """Tables that grow with history, by the names that the statements give them."""
 
@@ -47,11 +49,26 @@ WAYS = {
     "list_runs_of_automation": ["run_of_automation (tenant=? AND automation_id=? AND run_no<?)"],
     "list_runs_of_automation_in_status": ["run_of_automation (tenant=? AND automation_id=?"],
     "list_events": ["lifecycle_event_1 (run_no=? AND seq>?)"],
+    "release_runs": ["run_blocked (resource_key=?)"],
+    "list_driven_of_automation": ["run_held (engine_id>?)"],
+    "find_automation": ["automation_1 (tenant=? AND automation_id=?)"],
+    "list_automations": ["automation_1 (tenant=? AND automation_id>?)"],
+    "update_automation": ["automation USING INTEGER PRIMARY KEY"],
+    "list_automation_events": ["automation_event_1 (automation_no=? AND seq>?)"],
+    "find_automation_version": ["automation_event_of_version (automation_no=? AND version=?)"],
     "list_held": ["run_held (engine_id=?)", "run_owned (owner=?)", "run_cleanup (cleanup=?)"],
 }
 """The way into the table that each statement has to take."""
 
-PAGED = ("list_runs", "list_runs_of_status", "list_runs_of_automation", "list_events", "list_due")
+PAGED = (
+    "list_runs",
+    "list_runs_of_status",
+    "list_runs_of_automation",
+    "list_events",
+    "list_due",
+    "list_automations",
+    "list_automation_events",
+)
 """Their order comes from the index: with a limit they stop after a page."""
 
 INDEXES = {
@@ -62,6 +79,8 @@ INDEXES = {
     "run_of_status": "list_runs_of_status",
     "run_of_automation": "list_runs_of_automation",
     "run_held": "list_held",
+    "run_blocked": "release_runs",
+    "automation_event_of_version": "find_automation_version",
     "run_owned": "list_held",
     "run_cleanup": "list_held",
     "gate_of_run": "list_gates_of_run",
