@@ -121,6 +121,8 @@ class Engine:
         self._drives: set[asyncio.Task[None]] = set()
         self._work = asyncio.Event()
         self._changes = 0
+        self._claiming = ""
+        """The id of the changes of a claim that is not announced yet."""
         self._plans: dict[int, tuple[Automation, Plan, bytes]] = {}
         self._row: EngineRow | None = None
         self._is_stopping = False
@@ -182,9 +184,14 @@ class Engine:
             self._caught_up.append(caught_up)
 
     def is_behind(self, run: Run) -> bool:
-        """Say whether this engine drives the run and has not announced yet what the row says."""
+        """Say whether this engine made the newest change of the run and has not announced it yet.
+
+        That is so for a run that it drives, and for one that its claim has just put aside or ended.
+        """
         driver = self._drivers.get(run.run_id)
-        return driver is not None and driver.view.run.last_change_id != run.last_change_id
+        if driver is not None:
+            return driver.view.run.last_change_id != run.last_change_id
+        return self._claiming != "" and f"{run.last_change_id}-".startswith(f"{self._claiming}-")
 
     async def caught_up(self, run_id: RunId) -> None:
         """Return once the listeners are done with what they heard of this run."""
@@ -320,6 +327,7 @@ class Engine:
             if driver is not None:
                 driver.poke()
             self._announce(await self.store.load(paused.run.run_id, tenant=tenant), paused)
+            await self.caught_up(paused.run.run_id)
         self._work.set()
         self._host.wake_others()
         return change
@@ -417,17 +425,21 @@ class Engine:
         free = self.limits.runs_max - len(self._drivers)
         if free <= 0 or self._is_stopping:
             return 0
-        claimed = await self.store.claim(
-            self.engine_id,
-            limit=free,
-            own_only=self.limits.own_only,
-            now_ms=self._clock.now_ms(),
-            new_change_id=self.new_change_id,
-        )
-        for each in claimed:
-            self._announce(each.view, each.change)
-            if each.is_taken:
-                self._drive(each.view)
+        self._claiming = self.new_change_id()
+        try:
+            claimed = await self.store.claim(
+                self.engine_id,
+                limit=free,
+                own_only=self.limits.own_only,
+                now_ms=self._clock.now_ms(),
+                new_change_id=lambda: ChangeId(self._claiming),
+            )
+            for each in claimed:
+                self._announce(each.view, each.change)
+                if each.is_taken:
+                    self._drive(each.view)
+        finally:
+            self._claiming = ""
         return len(claimed)
 
     def _drive(self, view: RunView) -> None:
