@@ -9,6 +9,7 @@ import pytest
 
 from tandem.adapters.sql.statements import load_statements
 from tandem.adapters.sqlite import store as store_module
+from tandem.adapters.sqlite import writes
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain import claiming, driving
@@ -219,7 +220,14 @@ def failed_commits_are_never_looked_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Committer, "_ask_the_disk", give_up)
 
 
+def runs_of_a_paused_automation_are_claimed(patch: pytest.MonkeyPatch) -> None:
+    """A claim does not look at the automation."""
+    for module in (store_module, writes):
+        patch.setattr(module, "hold_of", lambda _row: None)
+
+
 MUTANTS: tuple[Patch, ...] = (
+    runs_of_a_paused_automation_are_claimed,
     no_compare_and_set,
     driver_never_reloads,
     leftovers_live_on,

@@ -231,6 +231,14 @@ class Invariants:
             case S.QUEUED:
                 known = run["due_at_ms"] is not None or bool(run["resource_key"])
                 _must(known, f"{what}: queued without a due moment or a key")
+            case S.RUNNING:
+                paused = self._find(
+                    "SELECT 1 FROM automation WHERE tenant = ? AND automation_id = ?"
+                    " AND status = 'paused' AND deleted_at_ms IS NULL",
+                    run["tenant"],
+                    run["automation_id"],
+                )
+                _must(not paused, f"{what}: runs although its automation is paused")
             case S.AWAITING_APPROVAL:
                 _must(bool(gates), f"{what}: awaits a gate that is not open")
             case S.PAUSED if run["parked"]:

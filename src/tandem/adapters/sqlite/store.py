@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,10 @@ class SqliteStore:
         self, run_id: RunId, command: Command, *, tenant: TenantId, change_id: ChangeId, now_ms: int
     ) -> Change:
         """See `Store.execute`."""
+        # What is wrong with the run or its definition, the write itself says.
+        with suppress(EngineError, apsw.Error):
+            for row in fetch(self._reader, self._tables.sql["find_run"], (run_id, tenant)):
+                self._tables.plan(self._reader, tenant, row["definition_digest"])
         return await self._writer.submit(Execute(run_id, tenant, command, change_id, now_ms))
 
     async def claim(
