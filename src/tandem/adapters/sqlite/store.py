@@ -198,13 +198,17 @@ class SqliteStore:
         """
         tables, reader = self._tables, self._reader
         known: dict[tuple[TenantId, DefinitionDigest], KnownDefinition] = {}
+        is_held: dict[tuple[TenantId, AutomationId], bool] = {}
         try:
             due = due_runs(tables, reader, engine_id, own_only, now_ms, limit)
             free = limit
             for run in due:
                 if free == 0:
                     break
-                if hold_of(tables.find_automation(reader, run.tenant, run.automation_id)):
+                named = (run.tenant, run.automation_id)
+                if named not in is_held:
+                    is_held[named] = hold_of(tables.find_automation(reader, *named)) is not None
+                if is_held[named]:
                     continue
                 key = (run.tenant, run.definition_digest)
                 if key not in known:
