@@ -11,14 +11,16 @@ import msgspec
 
 from tandem.adapters.files.document import load_automation, parse_automation
 from tandem.domain import automation as definition
-from tandem.domain.command import Cancel, Command, DecideGate, Pause, Recover, Resume
+from tandem.domain.command import Cancel, Command, DecideGate, Pause, Recover, ResolveWait, Resume
 from tandem.domain.errors import NotFound
 from tandem.domain.execution import ExecutionProfile
 from tandem.domain.ids import LOCAL_TENANT, NodeId, RunId
-from tandem.domain.json import JsonObject, JsonValue, decode
+from tandem.domain.json import JsonObject, JsonValue, decode, encode
 from tandem.domain.lifecycle import NodeState, RunState
-from tandem.domain.run import LifecycleEvent
+from tandem.domain.run import LifecycleEvent, Wait
 from tandem.domain.run import Run as RunRow
+from tandem.domain.signal import Signal, SignalKind
+from tandem.domain.standing import Reason
 from tandem.domain.stored_automation import AutomationRecord
 from tandem.domain.stored_automation import StoredAutomation as AutomationRow
 from tandem.domain.workspace_root import declared_workspace
@@ -75,6 +77,10 @@ class Run:
     def detail(self) -> str:
         """What it is doing, or why it stopped, in one sentence."""
         return self.row.detail
+
+    def why(self) -> Reason:
+        """Return what the run waits for, since when, who has it, and what would free it."""
+        return self._parts.engine.why(self.run_id)
 
     async def wait(self) -> RunState:
         """Wait for the end of the run and of everything it started."""
@@ -145,6 +151,30 @@ class Run:
                 decided_by=decided_by,
             )
         )
+
+    async def waits(self) -> list[Wait]:
+        """Return the waits of the run that can still be woken."""
+        view = await self._parts.store.load(self.run_id, tenant=LOCAL_TENANT)
+        return list(view.waits.values())
+
+    async def resolve_wait(
+        self, node_id: str, payload: JsonValue = None, *, idempotency_key: str, source: str = ""
+    ) -> Wait | None:
+        """Resolve the wait of a node; `payload` goes to its output.
+
+        The same key again returns the same record, another key for a wait that is over None.
+
+        Raises:
+            Refused: the payload misses the schema, or the run has not reached the wait.
+            InvalidSignal: the key has not 1 to 512 bytes, or the payload over 16,384.
+        """
+        command = ResolveWait(
+            idempotency_key=idempotency_key,
+            node_id=NodeId(node_id),
+            payload=encode(payload),
+            source=source,
+        )
+        return await self._parts.engine.resolve_wait(self.run_id, command)
 
     async def _execute(self, command: Command) -> None:
         await self._parts.engine.execute(self.run_id, command)
@@ -318,8 +348,9 @@ class Engine:
         workspace: str | PathLike[str] | None = None,
         profile: str | None = None,
         runtime_context: JsonObject | None = None,
+        started_by: str = "",
     ) -> Run:
-        """Start a run; it is on disk when this returns.
+        """Start a run; it is on disk when this returns. `started_by` is shown at its gates.
 
         `profile` is `strict`, `guided` or `yolo`; else the definition or the settings say it.
         `runtime_context` is for definitions that refer to shared context packs.
@@ -335,6 +366,7 @@ class Engine:
             workspace=_absolute(root) if root else "",
             profile=ExecutionProfile(profile) if profile else None,
             runtime_context=runtime_context,
+            started_by=started_by,
         )
         return Run(self.parts, row.run_id)
 
@@ -388,6 +420,27 @@ class Engine:
     def automations(self, *, after: str = "", limit: int = 100) -> list[AutomationRow]:
         """Return the rows of stored automations by id, those after `after`."""
         return list(self.parts.automations.list(after_id=after, limit=limit))
+
+    async def signal(
+        self, condition: str, payload: JsonValue = None, *, idempotency_key: str, source: str = ""
+    ) -> list[str]:
+        """Report an external condition to every run that waits for it now or is about to.
+
+        Returns the ids of the runs that it woke. The same key again wakes nobody.
+
+        Raises:
+            InvalidSignal: the key has not 1 to 512 bytes, or the payload over 16,384.
+        """
+        found = await self.parts.engine.signal(
+            Signal(
+                kind=SignalKind.EXTERNAL_CONDITION,
+                subject=condition,
+                idempotency_key=idempotency_key,
+                payload=encode(payload),
+                source=source,
+            )
+        )
+        return [change.run.run_id for _, change in found.woken]
 
     def get_run(self, run_id: str) -> Run:
         """Return a run of the store.

@@ -15,9 +15,13 @@ The process drives the run that is in the store, or starts one, decides its gate
     {"says": "word", "supervisors": true}          the same, together with all supervisors
     {"body": "name"}                               in the middle of the function of node `name`
     {"after_s": 0.02}                              from outside, after so many seconds
+
+`environment` sets variables. `hung` names the lock of an engine that was killed: this process holds
+it, as if that engine stood still, until the run was stopped because it shows no life.
 """
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -30,17 +34,21 @@ from typing import Any
 
 import apsw
 
+import tandem.engine.engine
 import tandem.wiring
 from tandem import Automation, Engine
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.errors import Refused
 from tandem.domain.ids import LOCAL_TENANT
-from tandem.domain.lifecycle import RunState
+from tandem.domain.lifecycle import RunState, StopKind
 from tandem.embedded import Run
+from tandem.engine.leases import QuietWatch
 from tandem.ports.store import RunFilter
 from tandem.settings import Settings
 
 FLAKY_FAILURES = 2
+SWEEP_MS = 50
+"""How often an engine sweeps here, so that no test waits for it."""
 
 
 def kill_now() -> None:
@@ -134,7 +142,30 @@ def functions(folder: Path, kill: dict[str, Any]) -> dict[str, Callable[..., obj
     return {"host:work": work, "host:flaky": flaky}
 
 
-async def drive(folder: Path, document: dict[str, Any], kill: dict[str, Any]) -> None:
+class Hung:
+    """An engine that seems to live: its lock is held, and its silence needs no long look."""
+
+    def __init__(self, lock: Path) -> None:
+        self._fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        look = QuietWatch.list_stale
+        tandem.engine.engine.SWEEP_MS = SWEEP_MS
+        QuietWatch.list_stale = lambda self, quiet, for_ms: look(self, quiet, for_ms=0)  # type: ignore[method-assign] # no test waits for a lease
+
+    def close(self) -> None:
+        """Let it die."""
+        os.close(self._fd)
+
+
+async def until_reaped(run: Run) -> None:
+    """Wait until the run was stopped because it shows no life; in an earlier process, maybe."""
+    while run.row.reaped_at_ms is None:
+        await asyncio.sleep(0.01)
+
+
+async def drive(
+    folder: Path, document: dict[str, Any], kill: dict[str, Any], hung: Hung | None = None
+) -> None:
     """Drive the run of this folder to its end."""
     commit = Commit(kill.get("commit", 0), kill.get("moment", ""))
 
@@ -153,7 +184,10 @@ async def drive(folder: Path, document: dict[str, Any], kill: dict[str, Any]) ->
 
         engine.parts.engine.listen_to_output(listen)
         run = await find_or_start(engine, document, folder)
-        while await run.wait_at_rest() is RunState.AWAITING_APPROVAL:
+        if hung is not None:
+            await until_reaped(run)
+            hung.close()
+        while await rest_of(run) is RunState.AWAITING_APPROVAL:
             if kill.get("gate"):
                 kill_now()
             try:
@@ -163,6 +197,15 @@ async def drive(folder: Path, document: dict[str, Any], kill: dict[str, Any]) ->
         outputs = await run.outputs()
         (folder / "outputs.json").write_text(json.dumps({"end": run.status, **outputs}))
     (folder / "commits.txt").write_text(str(commit.count))
+
+
+async def rest_of(run: Run) -> RunState:
+    """Wait until the run needs a person or has ended; one that was reaped goes on by itself."""
+    while True:
+        status = await run.wait_at_rest()
+        if run.row.stop_kind is not StopKind.STALE_REAPED:
+            return status
+        await asyncio.sleep(0.01)
 
 
 async def find_or_start(engine: Engine, document: dict[str, Any], folder: Path) -> Run:
@@ -184,7 +227,9 @@ def child(job: dict[str, Any]) -> None:
         err = os.open(folder / "stderr.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.dup2(err, 2)
         os.environ["TANDEM_PROCESS_ISOLATION"] = job.get("isolation", "subreaper")
-        asyncio.run(drive(folder, job["automation"], job["kill"] or {}))
+        os.environ.update(job.get("environment", {}))
+        hung = Hung(Path(job["hung"])) if "hung" in job else None
+        asyncio.run(drive(folder, job["automation"], job["kill"] or {}, hung))
         code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())

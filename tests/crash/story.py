@@ -34,6 +34,7 @@ class Nursery:
         kill: dict[str, Any] | None,
         *,
         isolation: str = "subreaper",
+        **more: Any,
     ) -> int:
         """Run one engine to its end and return its exit code; minus 9 when it was killed."""
         assert self._process.stdin is not None
@@ -43,6 +44,7 @@ class Nursery:
             "automation": automation,
             "kill": kill,
             "isolation": isolation,
+            **more,
         }
         print(json.dumps(job), file=self._process.stdin, flush=True)
         answer = json.loads(self._process.stdout.readline())

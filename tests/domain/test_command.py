@@ -19,17 +19,18 @@ from tandem.domain.command import (
     Pause,
     ProcessesEnded,
     Recover,
+    ResolveWait,
     Resume,
     Wake,
 )
 from tandem.domain.errors import NotFound, Refused
 from tandem.domain.gates import GATE_ALIASES
-from tandem.domain.ids import EngineId, GateId, NodeId
+from tandem.domain.ids import EngineId, NodeId
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import DRIVEN, LIVE, TERMINAL, NodeState, RunState, StopKind
 from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Stopped, Succeeded
 from tandem.domain.settling import Settled
-from tandem.testing.builders import gate_node, python_node, timer_node
+from tandem.testing.builders import condition_node, gate_node, python_node, timer_node
 from tandem.testing.tale import ENGINE, Tale
 
 N, S = NodeState, RunState
@@ -204,12 +205,17 @@ def test_approval_completes_the_gate_and_queues_the_run() -> None:
 
     assert (tale.status, tale.run.due_at_ms) == (S.QUEUED, tale.now_ms)
     output = decode(tale.node("g").output or b"")
-    assert output == {
-        "contract_kind": "approval_gate",
+    content = {
         "decision": "approve",
         "reason": "fine",
         "decided_by": "eve",
         "decided_at_ms": tale.now_ms,
+    }
+    assert output == {
+        "contract_kind": "approval_gate",
+        "status": "completed",
+        **content,
+        "content": {**content, "reviewed_artifact": None},
     }
 
 
@@ -242,16 +248,16 @@ def test_oldest_gate_is_decided_unless_one_is_named() -> None:
 def test_gate_that_is_not_open_is_refused_with_a_hint() -> None:
     tale = Tale(gate_node("g"), python_node("a", "g")).claim()
 
-    with pytest.raises(Refused, match="no open gate other; open: g") as refused:
-        tale.command(DecideGate(decision="approve", gate_id=GateId("other")))
-    assert refused.value.code == "gate_not_open"
-    with pytest.raises(Refused, match="no open gate node `a`; open: g"):
+    with pytest.raises(Refused, match="no open gate node `a`; open: g") as refused:
         tale.command(DecideGate(decision="approve", node_id=NodeId("a")))
+    assert refused.value.code == "AUTOMATION_V2_RUN_NOT_AWAITING_APPROVAL"
     with pytest.raises(NotFound, match="has no node `z`"):
         tale.command(DecideGate(decision="approve", node_id=NodeId("z")))
     tale.command(DecideGate(decision="approve"))
-    with pytest.raises(Refused, match="it was decided already, or the run has not reached it"):
+    with pytest.raises(Refused, match="has no open gate; gate `g` was decided already: approve"):
         tale.command(DecideGate(decision="approve"))
+    with pytest.raises(Refused, match="has no open gate; the run has not reached one"):
+        Tale(python_node("a")).claim().command(DecideGate(decision="approve"))
 
 
 @pytest.mark.parametrize("alias", [*GATE_ALIASES, " APPROVE "])
@@ -272,7 +278,7 @@ def offering(*decisions: str) -> Tale:
 def test_decisions_that_a_gate_does_not_offer_are_refused() -> None:
     with pytest.raises(Refused, match="does not offer `rework`; it offers approve, cancel") as no:
         offering("approve", "cancel").command(DecideGate(decision="rework"))
-    assert no.value.code == "gate_invalid_decision"
+    assert no.value.code == "AUTOMATION_V2_GATE_INVALID_DECISION"
     with pytest.raises(Refused, match="does not offer `cancel`"):
         offering("approve", "rework").command(DecideGate(decision="cancel"))
 
@@ -316,6 +322,18 @@ def test_rework_resets_what_the_gate_looked_at_and_asks_again() -> None:
     assert tale.node("b").attempts == 2
 
 
+def test_rework_leaves_what_is_asked_elsewhere_open() -> None:
+    tale = Tale(
+        python_node("a"), gate_node("g", "a"), gate_node("h"), timer_node("t", delay_ms=50)
+    ).claim()
+    tale.succeed("a")
+
+    tale.command(DecideGate(decision="rework", node_id=NodeId("g")))
+
+    assert [gate.node_id for gate in tale.open_gates()] == ["h"]
+    assert [wait.node_id for wait in tale.waits_left()] == ["t"]
+
+
 def test_rework_goes_back_to_the_declared_nodes() -> None:
     gate = {"required": True, "rework_targets": ["a", "gone"]}
     tale = Tale(
@@ -329,15 +347,6 @@ def test_rework_goes_back_to_the_declared_nodes() -> None:
 
     assert set(tale.states().values()) == {"pending"}
     assert sorted(gate.status.value for gate in tale.gates.values()) == ["decided", "withdrawn"]
-
-
-def test_rework_while_a_node_after_it_runs_is_refused() -> None:
-    gate = {"required": True, "rework_targets": ["a"]}
-    tale = Tale(python_node("a"), python_node("b", "a"), gate_node("g", "a", gate=gate)).claim()
-    tale.succeed("a")
-
-    with pytest.raises(Refused):
-        tale.command(DecideGate(decision="rework"))
 
 
 def test_node_that_completes_after_a_rework_is_no_longer_the_last_failure() -> None:
@@ -487,6 +496,8 @@ NODES: tuple[dict[str, Any], ...] = (
         gate={"required": True, "expiry_policy": {"expires_after_ms": 900, "on_expiry": "resume"}},
     ),
     timer_node("t", delay_ms=200),
+    condition_node("w", expires_after_ms=300, on_timeout="escalate", remind_every_ms=90),
+    condition_node("v", "a", key="other", expires_after_ms=600, on_timeout="resume"),
     python_node(
         "c",
         "b",
@@ -496,7 +507,16 @@ NODES: tuple[dict[str, Any], ...] = (
             "backoff": {"strategy": "fixed", "initial_delay_ms": 100},
         },
     ),
-    gate_node("h", "c", "g", gate={"required": True, "rework_targets": ["a"]}),
+    gate_node(
+        "h",
+        "c",
+        "g",
+        gate={
+            "required": True,
+            "rework_targets": ["a"],
+            "expiry_policy": {"expires_after_ms": 400, "on_expiry": "remind"},
+        },
+    ),
     python_node("d", "h"),
 )
 OUTCOMES: tuple[Outcome, ...] = (
@@ -525,6 +545,9 @@ COMMANDS: tuple[Command, ...] = (
         for word in ("approve", "rework", "cancel", "done", "retry", "maybe")
     ),
     DecideGate(decision="approve", node_id=NodeId("h")),
+    DecideGate(decision="approve", transition_id="another"),
+    ResolveWait(idempotency_key="k", node_id=NodeId("w")),
+    ResolveWait(idempotency_key="k"),
 )
 
 
@@ -585,8 +608,9 @@ class RunMachine(RuleBasedStateMachine):
             case S.AWAITING_APPROVAL:
                 assert view.gates
             case S.PAUSED if run.parked:
-                assert run.due_at_ms is not None
                 assert view.waits
+                signals = all(wait.signal_key for wait in view.waits.values())
+                assert run.due_at_ms is not None or signals
         if run.status not in DRIVEN:
             assert not view.running
 

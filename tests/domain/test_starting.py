@@ -10,8 +10,8 @@ from tandem.domain.claim_basis import ClaimBasis
 from tandem.domain.command import Cancel, Claim
 from tandem.domain.decision import decide
 from tandem.domain.errors import Refused
-from tandem.domain.hold import Hold
-from tandem.domain.ids import ChangeId, EngineId, NodeId, RunId
+from tandem.domain.hold import AUTOMATION_KEYS_END, Hold, automation_key, is_automation_key
+from tandem.domain.ids import AutomationId, ChangeId, EngineId, NodeId, RunId
 from tandem.domain.lifecycle import RunEvent, RunState, StopKind
 from tandem.domain.run import Failure, NodeRun, QueueReason
 from tandem.domain.start_check import (
@@ -24,7 +24,7 @@ from tandem.domain.start_check import (
     is_first_start,
     own_leftovers,
 )
-from tandem.domain.starting import fail_start
+from tandem.domain.starting import can_be_claimed, fail_start
 from tandem.domain.view import RunView
 from tandem.testing.builders import fresh_view, python_node
 
@@ -83,7 +83,32 @@ def test_a_held_run_that_is_cancelled_is_held_no_more() -> None:
     assert (run.status, run.resource_key, run.queue_reason) == (RunState.CANCELLED, "", None)
 
 
+def test_keys_of_automations_lie_together() -> None:
+    key = automation_key(AutomationId("job"))
+    assert is_automation_key(key)
+    assert key < AUTOMATION_KEYS_END < "concurrency://local/k"
+    assert not is_automation_key("/r")
+    assert not is_automation_key("concurrency://local/automation:job")
+
+
 # Ends at the claim
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, True),
+        ({"hold": HOLD}, False),
+        ({"basis": ClaimBasis(unreadable="bad json")}, False),
+        ({"basis": ClaimBasis(lacks_context=True)}, False),
+    ],
+)
+def test_a_run_that_will_not_be_claimed_waits_for_nothing_else(
+    more: dict[str, Any], *, expected: bool
+) -> None:
+    view = fresh_view(python_node("a"))
+    assert can_be_claimed(view.run, Claim(engine_id=ENGINE, **more)) is expected
+    assert (decided(view, **more).run.status is RunState.RUNNING) is expected
 
 
 def test_an_unreadable_definition_blocks_the_run() -> None:

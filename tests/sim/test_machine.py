@@ -31,7 +31,7 @@ from tandem.testing.simulation import World, commands_of, open_world
 from tests.sim.test_mutants import everybody_else_is_dead
 
 STEPS = 50
-EXAMPLES = 220
+EXAMPLES = 250
 STEPS_MIN = 10_000
 CHUNKS = 2
 SOAK_STEPS = 1_000_000
@@ -80,6 +80,13 @@ class Engines(RuleBasedStateMachine):
             self._do(self.world.command(process, run_id, commands[kind % len(commands)]))
         self._let(span_ms)
 
+    @rule(which=numbers, choice=st.floats(0, 1, exclude_max=True))
+    def signal(self, which: int, choice: float) -> None:
+        """Something comes that a run waits for, or will wait for."""
+        living = self.world.living()
+        if living:
+            self._do(self.world.signal(living[which % len(living)], choice))
+
     @rule(which=numbers)
     def kill(self, which: int) -> None:
         """An engine dies."""
@@ -95,6 +102,14 @@ class Engines(RuleBasedStateMachine):
         if living:
             living[which % len(living)].stop.set()
         self._let(20)
+
+    @rule(which=numbers, freezes=st.booleans())
+    def disturb(self, which: int, freezes: bool) -> None:
+        """An engine stands still, or cannot reach its store, for a while."""
+        living = self.world.living()
+        if living:
+            self.world.disturb(living[which % len(living)], freezes=freezes)
+        self._let(1)
 
     @rule(fault=st.sampled_from(Fault), after=st.integers(0, 3))
     def break_commit(self, fault: Fault, after: int) -> None:

@@ -8,16 +8,18 @@ import msgspec
 import pytest
 
 from tandem.adapters.sql.statements import load_statements
+from tandem.adapters.sqlite import admitting, keys, writes
 from tandem.adapters.sqlite import store as store_module
-from tandem.adapters.sqlite import writes
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.store import SqliteStore
-from tandem.domain import claiming, driving
+from tandem.domain import admission, claiming, driving, staleness, waits
 from tandem.domain.change import Change
 from tandem.domain.command import Claim
 from tandem.domain.decision import decide
 from tandem.domain.draft import Draft
 from tandem.domain.ids import ChangeId, RunId, TenantId
+from tandem.domain.lifecycle import DRIVEN
+from tandem.domain.run import Wait
 from tandem.engine.driver import Driver
 from tandem.engine.engine import Engine
 from tandem.testing.executor import ScriptedExecutor
@@ -222,12 +224,77 @@ def failed_commits_are_never_looked_up(patch: pytest.MonkeyPatch) -> None:
 
 def runs_of_a_paused_automation_are_claimed(patch: pytest.MonkeyPatch) -> None:
     """A claim does not look at the automation."""
-    for module in (store_module, writes):
-        patch.setattr(module, "hold_of", lambda _row: None)
+    patch.setattr(admitting, "hold_of", lambda _row: None)
+
+
+def waits_do_not_look_for_signals_that_came_before(patch: pytest.MonkeyPatch) -> None:
+    """Only a signal looks for waits; one that came first is never found."""
+    patch.setattr(writes, "catch_up", lambda *_what: None)
+
+
+def woken_waits_leave_their_run_parked(patch: pytest.MonkeyPatch) -> None:
+    """A wait that is over completes its node, and nobody queues the run."""
+    original = waits.wake
+
+    def wake(draft: Draft, wait: Wait, **how: Any) -> None:
+        parked, draft.run.parked = draft.run.parked, ""
+        original(draft, wait, **how)
+        draft.run.parked = parked
+
+    patch.setattr(waits, "wake", wake)
+
+
+def freed_keys_wake_nobody(patch: pytest.MonkeyPatch) -> None:
+    """Whoever frees a workspace or a place leaves those who wait for it to the net."""
+    patch.setattr(keys, "wake", lambda *_args, **_how: 0)
+
+
+def cancelled_runs_let_go_of_their_workspace(patch: pytest.MonkeyPatch) -> None:
+    """A run that is being ended holds nothing, though its processes live."""
+    patch.setattr(keys, "holds_keys", lambda run: run.status in DRIVEN)
+
+
+def nested_workspaces_do_not_meet(patch: pytest.MonkeyPatch) -> None:
+    """Only the very same path is in the way."""
+    patch.setattr(keys, "paths_around", lambda path: (path,))
+    patch.setattr(keys, "range_inside", lambda _path: ("", ""))
+
+
+def claims_do_not_count_each_other(patch: pytest.MonkeyPatch) -> None:
+    """Every run believes to be the only one under its concurrency key."""
+    patch.setattr(keys, "count_claims", lambda *_args: 0)
+
+
+def places_are_those_of_the_engine_alone(patch: pytest.MonkeyPatch) -> None:
+    """What other engines drive is not counted."""
+    patch.setattr(admission, "free_places", lambda limit, **_facts: limit)
+
+
+def silent_bodies_show_no_life(patch: pytest.MonkeyPatch) -> None:
+    """Nobody says that a body is alive, so a healthy silent one counts as stale."""
+    patch.setattr(Driver, "is_active", property(lambda _driver: False))
+
+
+def attempts_outlive_the_lease(patch: pytest.MonkeyPatch) -> None:
+    """An engine that cannot renew its lease lets its attempts go on."""
+    patch.setattr(Engine, "_abandon_runs", lambda _engine: None)
+
+
+def reaped_runs_go_on_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A stale run does not wait for the end of its processes."""
+    original = staleness.reap
+
+    def reap(draft: Draft, command: Any) -> None:
+        original(draft, command)
+        draft.run.cleanup = None
+
+    patch.setattr(staleness, "reap", reap)
 
 
 MUTANTS: tuple[Patch, ...] = (
     runs_of_a_paused_automation_are_claimed,
+    waits_do_not_look_for_signals_that_came_before,
+    woken_waits_leave_their_run_parked,
     no_compare_and_set,
     driver_never_reloads,
     leftovers_live_on,
@@ -242,6 +309,14 @@ MUTANTS: tuple[Patch, ...] = (
     outcomes_are_dropped_on_refusal,
     claims_are_cut_off_at_the_stop,
     failed_commits_are_never_looked_up,
+    freed_keys_wake_nobody,
+    cancelled_runs_let_go_of_their_workspace,
+    nested_workspaces_do_not_meet,
+    claims_do_not_count_each_other,
+    places_are_those_of_the_engine_alone,
+    silent_bodies_show_no_life,
+    attempts_outlive_the_lease,
+    reaped_runs_go_on_at_once,
 )
 
 

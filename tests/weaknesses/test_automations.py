@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from tandem import Automation, Engine, Run
-from tandem.adapters.sqlite import store, writes
+from tandem.adapters.sqlite import admitting
 from tandem.domain import claiming, start_check
 from tandem.domain.command import Claim
 from tandem.domain.draft import Draft
@@ -126,8 +126,7 @@ async def test_w27_a_paused_automation_holds_all_its_queued_runs(tmp_path: Path)
 async def test_w27_a_paused_automation_holds_all_its_queued_runs_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writes, "hold_of", lambda _row: None)
-    monkeypatch.setattr(store, "hold_of", lambda _row: None)
+    monkeypatch.setattr(admitting, "hold_of", lambda _row: None)
     with pytest.raises(AssertionError):
         await paused_with_many_queued(tmp_path)
 

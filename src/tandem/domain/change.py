@@ -1,5 +1,7 @@
 """What one step of a run writes. Built by the decisions, written by the store, never edited."""
 
+from typing import Any
+
 import msgspec
 
 from tandem.domain.artifact import ArtifactRef
@@ -14,6 +16,21 @@ class NodeArtifact(msgspec.Struct, frozen=True, kw_only=True):
     node_no: int
     attempt: int
     ref: ArtifactRef
+
+
+class Denial(msgspec.Struct, frozen=True, kw_only=True):
+    """A refusal that is itself recorded: the change is written, then whoever asked is refused."""
+
+    code: str
+    message: str
+    details: dict[str, Any] = {}
+
+
+class Throttle(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider asked to be left alone until `until_ms`."""
+
+    provider: str
+    until_ms: int
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,4 +52,6 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     gates: tuple[Gate, ...] = ()
     waits: tuple[Wait, ...] = ()
     artifacts: tuple[NodeArtifact, ...] = ()
+    throttles: tuple[Throttle, ...] = ()
     events: tuple[LifecycleEvent, ...] = ()
+    denial: Denial | None = None

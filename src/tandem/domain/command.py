@@ -4,11 +4,14 @@
 one transaction; so no command ever acts on a state that has moved on.
 """
 
+from enum import StrEnum
+
 import msgspec
 
 from tandem.domain.claim_basis import ClaimBasis
 from tandem.domain.hold import Hold
-from tandem.domain.ids import EngineId, GateId, NodeId
+from tandem.domain.ids import ChangeId, EngineId, GateId, NodeId, WaitId
+from tandem.domain.signal import Signal
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -49,11 +52,16 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class DecideGate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A person decides a gate: the one named by `gate_id`, else by `node_id`, else the oldest."""
+    """A person decides a gate: the one named by `gate_id`, else by `node_id`, else the oldest.
+
+    `gate_id` is the approval request, `transition_id` the transition that the decision is meant
+    for; an id that belongs to another asking is refused and recorded.
+    """
 
     decision: str
     gate_id: GateId | None = None
     node_id: NodeId | None = None
+    transition_id: str | None = None
     reason: str = ""
     decided_by: str = ""
     output: bytes | None = None
@@ -61,7 +69,37 @@ class DecideGate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Wake(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Time has come for a parked run."""
+    """Time has come for a parked run: what is due is done, and the run goes on if it can."""
+
+
+class ResolveWait(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Something came for a wait: the one of `wait_id`, else of `node_id`, else the oldest.
+
+    `payload` is JSON text. `signal` is the kept signal that matched; None when somebody resolves
+    this very wait.
+    """
+
+    idempotency_key: str
+    wait_id: WaitId | None = None
+    node_id: NodeId | None = None
+    payload: bytes = b"null"
+    source: str = ""
+    signal: Signal | None = None
+
+
+class LossPolicy(StrEnum):
+    """What becomes of a running run whose engine dies or leaves."""
+
+    RESUME = "resume"
+    FAIL = "fail"
+
+
+class Probed(msgspec.Struct, frozen=True, kw_only=True):
+    """What the `effects_probe` of an interrupted node answered; `output` is JSON text."""
+
+    node_no: int
+    is_done: bool
+    output: bytes | None = None
 
 
 class Adopt(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -69,6 +107,8 @@ class Adopt(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     dead: EngineId
     owner: EngineId | None = None
+    policy: LossPolicy = LossPolicy.RESUME
+    probed: tuple[Probed, ...] = ()
 
 
 class Own(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -83,6 +123,7 @@ class HandBack(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     engine_id: EngineId
     reason: str = "automation run interrupted by server shutdown"
+    policy: LossPolicy = LossPolicy.RESUME
 
 
 class ProcessesEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -98,6 +139,25 @@ class Panic(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     reason: str
 
 
+class Reap(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Stop a run that shows no life.
+
+    It counts only when the run is still as it was seen: at the change `seen_change_id`, with its
+    last sign of life at `seen_activity_at_ms`, and that for `stale_after_ms` or longer.
+    """
+
+    stale_after_ms: int
+    seen_change_id: ChangeId
+    seen_activity_at_ms: int | None
+
+
+class AutoResume(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Let a run that was found stale lately go on without a person (run-lifecycle 2.3)."""
+
+    window_ms: int
+    attempts_max: int
+
+
 Command = (
     Claim
     | Pause
@@ -106,9 +166,12 @@ Command = (
     | Cancel
     | DecideGate
     | Wake
+    | ResolveWait
     | Adopt
     | Own
     | HandBack
     | ProcessesEnded
     | Panic
+    | Reap
+    | AutoResume
 )

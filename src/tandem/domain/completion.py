@@ -34,6 +34,10 @@ def complete(
     )
     draft.move(plan_node, E.NODE_COMPLETED, done, attempt=node.attempts or None, reason=reason)
     draft.run.detail = f"completed node `{plan_node.node_id}`; continuing"
+    if draft.run.interruptions:
+        # The run gets on in spite of the engines that died with it.
+        draft.run.interruptions = 0
+        draft.moved = True
     failure = draft.run.last_failure
     if failure is not None and failure.node_id == plan_node.node_id:
         draft.run.last_failure = None

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from tandem.domain.admission import Needs
 from tandem.domain.definition_version import definition_version
 from tandem.domain.execution import ExecutionProfile
 from tandem.domain.graph import Plan
@@ -36,6 +37,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     automation_version: int | None = None
     """The stored version that it executes; the store refuses it if that may not run."""
     is_dry: bool = False
+    started_by: str = ""
+    needs: Needs = Needs()
 
 
 def effective_profile(
@@ -63,11 +66,17 @@ def create(new: NewRun, *, now_ms: int) -> tuple[Run, tuple[LifecycleEvent, ...]
         effective_execution_profile=new.effective_profile,
         last_change_id=new.change_id,
         owner=None if new.is_dry else new.owner,
+        started_by=new.started_by,
         created_at_ms=now_ms,
         updated_at_ms=now_ms,
         due_at_ms=now_ms,
+        queued_at_ms=now_ms,
         inputs=dict(new.inputs),
         workspace=new.workspace,
+        lock_path=new.needs.lock_path,
+        concurrency_key=new.needs.concurrency_key,
+        concurrency_limit=new.needs.concurrency_limit,
+        labels=new.needs.labels,
         runtime_context=None if new.runtime_context is None else dict(new.runtime_context),
         nodes_total=len(new.plan),
     )
@@ -75,7 +84,7 @@ def create(new: NewRun, *, now_ms: int) -> tuple[Run, tuple[LifecycleEvent, ...]
     if new.is_dry:
         happened.append(E.RUN_COMPLETED_DRY)
         run.started_at_ms = run.finished_at_ms = now_ms
-        run.due_at_ms = None
+        run.due_at_ms = run.queued_at_ms = None
         run.detail = DRY_RUN
         run.nodes_total = 0
     for event in happened:

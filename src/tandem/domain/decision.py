@@ -2,10 +2,19 @@
 
 from typing import assert_never
 
-from tandem.domain import claiming, gates, operating, waits
+from tandem.domain import (
+    attention,
+    claiming,
+    gates,
+    operating,
+    reception,
+    restart,
+    staleness,
+)
 from tandem.domain.change import Change
 from tandem.domain.command import (
     Adopt,
+    AutoResume,
     Cancel,
     Claim,
     Command,
@@ -15,7 +24,9 @@ from tandem.domain.command import (
     Panic,
     Pause,
     ProcessesEnded,
+    Reap,
     Recover,
+    ResolveWait,
     Resume,
     Wake,
 )
@@ -46,9 +57,11 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
         case DecideGate():
             gates.decide(draft, command)
         case Wake():
-            waits.wake_run(draft)
+            attention.attend(draft)
+        case ResolveWait():
+            reception.resolve(draft, command)
         case Adopt():
-            claiming.adopt(draft, command)
+            restart.adopt(draft, command)
         case Own():
             claiming.own(draft, command)
         case HandBack():
@@ -57,6 +70,10 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
             claiming.confirm_processes_ended(draft, command)
         case Panic():
             claiming.fail_panicked(draft, command)
+        case Reap():
+            staleness.reap(draft, command)
+        case AutoResume():
+            staleness.auto_resume(draft, command)
         case _:
             assert_never(command)
     draft.moved = True

@@ -21,6 +21,9 @@ _FAILURES = frozenset(
         RunEvent.RUN_BLOCKED_CORRUPT,
         RunEvent.RUN_FAILED_STARTUP,
         RunEvent.RUN_FAILED_ACTIVATION,
+        RunEvent.RUN_FAILED_SERVER_RESTART,
+        RunEvent.RUN_FAILED_SHUTDOWN,
+        RunEvent.RUN_FAILED_STALE,
     }
 )
 

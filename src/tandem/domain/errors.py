@@ -14,9 +14,13 @@
 A failure of user code is an `Outcome`, never one of these.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
+
+DEFINITION_UNREADABLE = "definition_unreadable"
+"""The code of errors that say that a stored definition is gone or damaged."""
 
 
 class EngineError(Exception):
@@ -87,9 +91,22 @@ class NotFound(EngineError):
 
 
 class Refused(EngineError):
-    """The request was understood, but the current state does not allow it."""
+    """The request was understood, but the current state does not allow it.
+
+    `details` are facts for programs, such as the decision that won; they are JSON.
+    """
 
     code = "refused"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.details: Mapping[str, Any] = details or {}
 
 
 class IllegalTransition(Refused):

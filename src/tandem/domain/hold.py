@@ -4,12 +4,18 @@ The run has no due moment meanwhile, which takes it out of the index of claimabl
 many are held, they hide nobody. Releasing the key puts them all back.
 """
 
+from typing import Final
+
 import msgspec
 
 from tandem.domain.draft import Draft
 from tandem.domain.ids import AutomationId
 from tandem.domain.lifecycle import RunEvent
 from tandem.domain.run import QueueReason
+
+_AUTOMATION: Final = "automation:"
+AUTOMATION_KEYS_END: Final = "automation;"
+"""Comes after every key of an automation and before any other key."""
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +30,12 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
 
 def automation_key(automation_id: AutomationId) -> str:
     """Return the key that holds the queued runs of a paused automation."""
-    return f"automation:{automation_id}"
+    return f"{_AUTOMATION}{automation_id}"
+
+
+def is_automation_key(key: str) -> bool:
+    """Say whether this key is that of a paused automation."""
+    return key.startswith(_AUTOMATION)
 
 
 def hold(draft: Draft, why: Hold) -> None:
@@ -33,6 +44,7 @@ def hold(draft: Draft, why: Hold) -> None:
     run.due_at_ms = None
     run.queue_reason = why.reason
     run.resource_key = why.resource_key
+    run.rate_limited_provider = ""
     draft.happen(
         RunEvent.RUN_HELD,
         reason=why.words,

@@ -37,7 +37,7 @@ class NodeState(StrEnum):
     GATED = "gated"
     """Waits for a person."""
     WAITING = "waiting"
-    """Waits for time."""
+    """Waits for time or for a signal."""
     COMPLETED = "completed"
     BLOCKED = "blocked"
     FAILED = "failed"
@@ -75,8 +75,15 @@ class RunEvent(StrEnum):
     RUN_RESUMED = "run_resumed"
     RUN_RECOVERED = "run_recovered"
     RUN_REQUEUED_AFTER_RESTART = "run_queued_for_resume_after_restart"
+    RUN_CLAIM_EXPIRED = "run_execution_claim_expired_requeued"
+    RUN_FAILED_SERVER_RESTART = "run_failed_server_restart"
+    RUN_QUARANTINED = "run_quarantined"
     RUN_PAUSING_SETTLED = "run_pausing_settled_on_restart"
     RUN_HANDED_BACK = "run_interrupted_shutdown"
+    RUN_FAILED_SHUTDOWN = "run_failed_shutdown"
+    RUN_PAUSED_STALE = "run_paused_stale_no_provider_activity"
+    RUN_FAILED_STALE = "run_failed_stale_no_provider_activity"
+    RUN_AUTO_RESUMED = "run_auto_resumed"
     RUN_STOPPED = "run_stopped"
     RUN_CANCELLED = "run_cancelled"
     RUN_PROCESSES_ENDED = "run_processes_ended"
@@ -97,9 +104,19 @@ class RunEvent(StrEnum):
     NODE_RESET = "node_reset"
     GATE_OPENED = "gate_opened"
     GATE_DECIDED = "gate_decided"
+    GATE_GUARD_DENIED = "approval_gate_transition_guard_denied"
     GATE_EXPIRED = "approval_gate_expired"
+    GATE_TIMEOUT_RESUMED = "approval_gate_timeout_resumed"
+    GATE_ESCALATED = "approval_gate_escalated"
+    GATE_REMINDER_DUE = "approval_gate_reminder_due"
+    GATE_MARKED_STALE = "approval_gate_marked_stale"
+    WAIT_REGISTRATION_STARTED = "wait_node_registration_started"
     WAIT_REGISTERED = "wait_node_registered"
+    WAIT_REGISTRATION_FAILED = "wait_node_registration_failed"
     WAIT_WOKEN = "wait_woken"
+    WAIT_WOKEN_REQUEUED = "stateful_wait_woken_requeued"
+    WAIT_TIMEOUT_NOTED = "stateful_wait_timeout_paused_run"
+    WAIT_TIMEOUT_CANCELLED = "stateful_wait_timeout_cancelled_run"
 
 
 S, E, N = RunState, RunEvent, NodeState
@@ -120,6 +137,16 @@ _ATTEMPT_ENDS: Final = (
     E.NODE_OUTCOME_UNKNOWN,
 )
 
+_NOTED: Final = (
+    E.GATE_GUARD_DENIED,
+    E.GATE_EXPIRED,
+    E.GATE_ESCALATED,
+    E.GATE_REMINDER_DUE,
+    E.GATE_MARKED_STALE,
+    E.WAIT_WOKEN,
+    E.WAIT_TIMEOUT_NOTED,
+)
+
 RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (S.QUEUED, E.RUN_CREATED): S.QUEUED,
     (S.QUEUED, E.RUN_COMPLETED_DRY): S.COMPLETED,
@@ -135,7 +162,9 @@ RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     # A driven run: nodes come and go.
     (S.RUNNING, E.NODE_STARTED): S.RUNNING,
     (S.RUNNING, E.GATE_OPENED): S.RUNNING,
+    (S.RUNNING, E.WAIT_REGISTRATION_STARTED): S.RUNNING,
     (S.RUNNING, E.WAIT_REGISTERED): S.RUNNING,
+    (S.RUNNING, E.WAIT_REGISTRATION_FAILED): S.RUNNING,
     **{(state, event): state for state in DRIVEN for event in _ATTEMPT_ENDS},
     # Parking: nothing runs and nothing can start.
     (S.RUNNING, E.RUN_PARKED_AT_GATE): S.AWAITING_APPROVAL,
@@ -145,12 +174,17 @@ RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (S.AWAITING_APPROVAL, E.RUN_WOKEN): S.QUEUED,
     # Gates may be decided in every live state; a decision wakes a run that waits for one.
     **{(state, E.GATE_DECIDED): state for state in LIVE - {S.AWAITING_APPROVAL}},
-    **{(state, E.GATE_EXPIRED): state for state in LIVE - {S.AWAITING_APPROVAL}},
+    **{(state, E.GATE_TIMEOUT_RESUMED): state for state in LIVE - {S.AWAITING_APPROVAL}},
     (S.AWAITING_APPROVAL, E.GATE_DECIDED): S.QUEUED,
-    (S.AWAITING_APPROVAL, E.GATE_EXPIRED): S.QUEUED,
+    (S.AWAITING_APPROVAL, E.GATE_TIMEOUT_RESUMED): S.QUEUED,
+    # What happens to a gate or a wait without moving the run.
+    **{(state, event): state for state in LIVE for event in _NOTED},
+    # A wait that is over lets a parked run go on; one that a person holds stays held.
+    (S.PAUSED, E.WAIT_WOKEN_REQUEUED): S.QUEUED,
+    (S.AWAITING_APPROVAL, E.WAIT_WOKEN_REQUEUED): S.QUEUED,
+    **{(state, E.WAIT_TIMEOUT_CANCELLED): S.CANCELLED for state in LIVE},
     **{(state, E.NODE_COMPLETED): state for state in LIVE - DRIVEN},
     **{(state, E.NODE_RESET): state for state in LIVE},
-    **{(state, E.WAIT_WOKEN): state for state in LIVE},
     # People.
     (S.RUNNING, E.RUN_PAUSE_REQUESTED): S.PAUSING,
     (S.PAUSING, E.RUN_PAUSED): S.PAUSED,
@@ -162,11 +196,19 @@ RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (S.BLOCKED, E.RUN_RECOVERED): S.QUEUED,
     **{(state, E.RUN_STOPPED): S.CANCELLED for state in LIVE | {S.BLOCKED}},
     **{(state, E.RUN_CANCELLED): S.CANCELLED for state in LIVE},
-    **{(state, E.RUN_PROCESSES_ENDED): state for state in TERMINAL},
+    **{(state, E.RUN_PROCESSES_ENDED): state for state in TERMINAL | {S.PAUSED}},
     # Engines that die or leave.
     (S.RUNNING, E.RUN_REQUEUED_AFTER_RESTART): S.QUEUED,
+    (S.RUNNING, E.RUN_CLAIM_EXPIRED): S.QUEUED,
+    (S.RUNNING, E.RUN_FAILED_SERVER_RESTART): S.FAILED,
+    (S.RUNNING, E.RUN_QUARANTINED): S.PAUSED,
     (S.PAUSING, E.RUN_PAUSING_SETTLED): S.PAUSED,
     (S.RUNNING, E.RUN_HANDED_BACK): S.QUEUED,
+    (S.RUNNING, E.RUN_FAILED_SHUTDOWN): S.FAILED,
+    # Runs that show no life any more, and those of them that go on by themselves.
+    **{(state, E.RUN_PAUSED_STALE): S.PAUSED for state in DRIVEN},
+    (S.RUNNING, E.RUN_FAILED_STALE): S.FAILED,
+    (S.PAUSED, E.RUN_AUTO_RESUMED): S.QUEUED,
     # Ends.
     (S.RUNNING, E.RUN_COMPLETED): S.COMPLETED,
     (S.RUNNING, E.RUN_BLOCKED): S.BLOCKED,
@@ -189,6 +231,7 @@ NODE_TRANSITIONS: Final[Mapping[tuple[NodeState, RunEvent], NodeState]] = {
     (N.PENDING, E.GATE_OPENED): N.GATED,
     (N.GATED, E.NODE_COMPLETED): N.COMPLETED,
     (N.PENDING, E.WAIT_REGISTERED): N.WAITING,
+    (N.PENDING, E.WAIT_REGISTRATION_FAILED): N.FAILED,
     (N.WAITING, E.NODE_COMPLETED): N.COMPLETED,
     **{(state, E.NODE_RESET): N.PENDING for state in NodeState if state is not N.RUNNING},
 }

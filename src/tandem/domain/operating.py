@@ -2,8 +2,9 @@
 
 from tandem.domain.command import Cancel, Pause, Recover, Resume
 from tandem.domain.draft import Draft
-from tandem.domain.lifecycle import NodeState, RunEvent, RunState
+from tandem.domain.lifecycle import NodeState, RunEvent, RunState, StopKind
 from tandem.domain.reset import reset
+from tandem.domain.run import Run
 from tandem.domain.stopping import cancel_run
 
 E, N, S = RunEvent, NodeState, RunState
@@ -15,14 +16,22 @@ def pause(draft: Draft, command: Pause) -> None:
         draft.happen(E.RUN_PAUSE_REQUESTED, reason=command.reason)
         if not draft.in_state(N.RUNNING):
             draft.happen(E.RUN_PAUSED, reason=command.reason)
-    elif run.status in (S.QUEUED, S.AWAITING_APPROVAL) or (run.status is S.PAUSED and run.parked):
+    elif run.status in (S.QUEUED, S.AWAITING_APPROVAL) or _goes_on_by_itself(run):
         draft.happen(E.RUN_PAUSED, reason=command.reason)
         run.due_at_ms = None
         run.parked = ""
+        run.stop_kind = None
+        run.stop_reason = ""
     else:
         raise draft.refusal("pause", "only a queued, running or waiting run can be paused")
     run.pause_reason = command.reason
     run.detail = command.reason
+
+
+def _goes_on_by_itself(run: Run) -> bool:
+    """Say whether a paused run waits for time, or may be resumed without a person."""
+    by_itself = bool(run.parked) or run.stop_kind is StopKind.STALE_REAPED
+    return run.status is S.PAUSED and by_itself
 
 
 def resume(draft: Draft, command: Resume) -> None:
@@ -31,6 +40,8 @@ def resume(draft: Draft, command: Resume) -> None:
         raise draft.refusal("resume", "only a paused run can be resumed")
     if run.parked:
         raise draft.refusal("resume", f"it waits for the {run.parked} and goes on by itself")
+    if run.cleanup:
+        raise draft.refusal("resume", f"engine {run.cleanup} still ends its processes; try again")
     draft.happen(E.RUN_RESUMED, reason=command.reason)
     run.resume_reason = command.reason
     run.owner = command.owner
@@ -69,7 +80,9 @@ _CANCELLABLE = frozenset((state, E.RUN_STOPPED) for state in RunState) - frozens
 
 
 def queue(draft: Draft) -> None:
+    """Make a run claimable from now on; what stopped it before is settled."""
     run = draft.run
+    run.interruptions = 0
     run.due_at_ms = draft.now_ms
     run.pause_reason = ""
     run.stop_kind = None

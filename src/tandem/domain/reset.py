@@ -9,15 +9,16 @@ from tandem.domain.run import NodeRun
 E, N = RunEvent, NodeState
 
 
-def reset(draft: Draft, roots: Iterable[int], *, reason: str) -> None:
+def reset(draft: Draft, roots: Iterable[int], *, reason: str, repair: tuple[str, ...] = ()) -> None:
     """Make these nodes and everything after them pending again, as if they had never run.
 
-    Attempt numbers go on; the attempts that the retry policy charges start again at zero.
+    Attempt numbers go on; the attempts that the retry policy charges start again at zero. `repair`
+    is what the next attempts of these nodes are told.
     """
     numbers = draft.plan.with_descendants(roots)
     draft.withdraw(numbers)
     for number in numbers:
-        node = draft.node(number)
+        node, plan_node = draft.node(number), draft.plan.nodes[number]
         if node.state is N.PENDING and number not in draft.view.nodes:
             continue
         fresh = NodeRun(
@@ -25,5 +26,6 @@ def reset(draft: Draft, roots: Iterable[int], *, reason: str) -> None:
             attempts=node.attempts,
             gates=node.gates,
             interruptions=0,
+            repair=() if plan_node.is_parked else repair,
         )
-        draft.move(draft.plan.nodes[number], E.NODE_RESET, fresh, reason=reason)
+        draft.move(plan_node, E.NODE_RESET, fresh, reason=reason)

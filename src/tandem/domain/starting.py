@@ -1,11 +1,12 @@
 """Runs that cannot start: at their claim, or before their first node. Every end has its event."""
 
 from tandem.domain.change import Change
+from tandem.domain.claim_basis import ClaimBasis
 from tandem.domain.command import Claim
 from tandem.domain.draft import Draft
 from tandem.domain.ids import ChangeId, NodeId
 from tandem.domain.lifecycle import RunEvent, StopKind
-from tandem.domain.run import Failure
+from tandem.domain.run import Failure, Run
 from tandem.domain.start_check import FailedCheck, Obstacle
 from tandem.domain.view import RunView
 
@@ -22,17 +23,30 @@ _REASON_CHARS_MAX = 500
 def refuse_claim(draft: Draft, command: Claim) -> bool:
     """End a queued run that can never start (T05, T11, T20); False when it can be claimed."""
     basis = command.basis
+    if can_start(draft.run, basis):
+        return False
     if basis.unreadable:
         detail = f"{DEFINITION_UNREADABLE}{basis.unreadable}"[:_REASON_CHARS_MAX]
         _end(draft, E.RUN_BLOCKED_CORRUPT, detail, CHECKPOINT_NODE, "checkpoint_recovery_failed")
     elif basis.is_missing:
         _end(draft, E.RUN_FAILED_STARTUP, DEFINITION_MISSING, None, "")
-    elif basis.lacks_context and draft.run.runtime_context is None:
+    else:
         kind = "startup_runtime_context_missing"
         _end(draft, E.RUN_FAILED_STARTUP, CONTEXT_MISSING, CONTEXT_NODE, kind)
-    else:
-        return False
     return True
+
+
+def can_start(run: Run, basis: ClaimBasis) -> bool:
+    """Say whether what a run needs of its definition is there."""
+    return basis.can_start and not (basis.lacks_context and run.runtime_context is None)
+
+
+def can_be_claimed(run: Run, command: Claim) -> bool:
+    """Say whether this claim takes the run; if not it puts it aside or ends it.
+
+    What else a run has to wait for, a workspace or a place, is then of no interest.
+    """
+    return command.hold is None and can_start(run, command.basis)
 
 
 def _end(

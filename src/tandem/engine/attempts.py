@@ -9,11 +9,11 @@ from pydantic import TypeAdapter
 
 from tandem.domain.action import Action, CommandAction
 from tandem.domain.artifact import ArtifactRef
+from tandem.domain.command import Probed
 from tandem.domain.errors import EngineError, Refused, StoreUnavailable
 from tandem.domain.graph import PlanNode
-from tandem.domain.ids import EngineId, NodeId, attempt_id, idempotency_key
+from tandem.domain.ids import AttemptId, EngineId, NodeId, attempt_id, idempotency_key
 from tandem.domain.json import JsonValue, decode, encode
-from tandem.domain.node import NodeKind
 from tandem.domain.outcome import (
     Failed,
     FailureClass,
@@ -27,6 +27,7 @@ from tandem.domain.run import NodeRun
 from tandem.domain.settling import Settled
 from tandem.domain.start_check import Obstacle
 from tandem.domain.template import find_references, resolve
+from tandem.domain.time_limits import limits_of
 from tandem.domain.view import RunView
 from tandem.engine.contract import judge
 from tandem.engine.start import find_obstacle
@@ -39,8 +40,10 @@ _ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 _ANY_JSON: Final = frozenset({"arguments", "json_body"})
 """The fields of actions that hold any JSON; a reference keeps its type there."""
 KEEP_RETRY_MS = 1_000
-
-Limits = tuple[int | None, int | None]
+PROBE_MAX_MS = 20_000
+"""How long an effects probe may take before a person is asked instead."""
+NOT_DONE = 1
+"""The exit code with which an effects probe says that the effects did not take place."""
 
 
 class AttemptRunner:
@@ -95,6 +98,37 @@ class AttemptRunner:
             outcome = Failed(failure_class=FailureClass.MISSING_CONFIG, message=str(error))
         return await self._settled(view, plan_node, number, outcome, report)
 
+    async def probe(self, view: RunView, plan_node: PlanNode) -> Probed | None:
+        """Ask the `effects_probe` of a node whether its interrupted attempt took place.
+
+        The command gets the environment of the attempt; exit code 0 says done, and its output is
+        that of the node; exit code 1 says not done. None when it says neither, or cannot be asked.
+        """
+        argv = plan_node.node.effects_probe
+        if argv is None:
+            return None
+        node = view.node(plan_node.node_no)
+        try:
+            spec = self._spec(view, plan_node, node.attempts)
+            asked = msgspec.structs.replace(
+                spec,
+                action=CommandAction(argv=list(argv)),
+                attempt_id=AttemptId(f"{spec.attempt_id}/probe"),
+                scratch=f"{spec.scratch}/probe",
+            )
+            async with self._clock.deadline(PROBE_MAX_MS):
+                outcome = await self._executor.run(asked, _hear_nothing)
+        except (EngineError, TimeoutError):
+            return None
+        if isinstance(outcome, Succeeded):
+            output = encode(outcome.output)
+            if len(output) > self._inline_bytes_max:
+                output = b"null"
+            return Probed(node_no=node.node_no, is_done=True, output=output)
+        if isinstance(outcome, Failed) and outcome.exit_code == NOT_DONE:
+            return Probed(node_no=node.node_no, is_done=False)
+        return None
+
     async def _settled(
         self,
         view: RunView,
@@ -144,8 +178,16 @@ class AttemptRunner:
         if node.output is not None:
             return decode(node.output)
         if node.output_ref is not None:
-            return decode(self._artifacts.get(view.run.tenant, node.output_ref))
+            return self.read_large(view, node.output_ref)
         return None
+
+    def read_large(self, view: RunView, ref: ArtifactRef) -> JsonValue:
+        """Return an output that was put aside.
+
+        Raises:
+            NotFound: the artifact is gone.
+        """
+        return decode(self._artifacts.get(view.run.tenant, ref))
 
     def _spec(self, view: RunView, plan_node: PlanNode, number: int) -> AttemptSpec:
         run = view.run
@@ -224,6 +266,10 @@ class AttemptRunner:
             )
 
 
+def _hear_nothing(kind: str, text: str = "") -> None:  # the names are the port's
+    """What a probe says on its way is of no interest."""
+
+
 class _Outputs(Mapping[str, JsonValue]):
     """The outputs of completed nodes by name, read when somebody asks."""
 
@@ -267,12 +313,3 @@ def _inputs(plan_node: PlanNode, outputs: Mapping[str, JsonValue]) -> dict[str, 
     if node.input_refs:
         return {ref.alias: outputs[ref.from_step_id] for ref in node.input_refs}
     return {name: outputs[name] for name in node.depends_on}
-
-
-def limits_of(plan_node: PlanNode) -> Limits:
-    """Return the idle and the absolute limit of an attempt, in milliseconds (design 6.1)."""
-    node = plan_node.node
-    if plan_node.kind is NodeKind.AGENT:
-        idle = node.timeout_ms or 600_000
-        return idle, max(3 * idle, idle + 60_000)
-    return node.idle_timeout_ms, node.timeout_ms

@@ -1,22 +1,21 @@
 """The port of the store: the one place where the state of runs lives."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
 
+from tandem.domain.admission import Lock
 from tandem.domain.automation_keeping import AutomationCommand
 from tandem.domain.change import Change
 from tandem.domain.command import Command
 from tandem.domain.creation import NewRun
-from tandem.domain.ids import AutomationId, ChangeId, EngineId, RunId, TenantId
+from tandem.domain.ids import AutomationId, ChangeId, EngineId, RunId, TenantId, WaitId
 from tandem.domain.lifecycle import RunState
-from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run
-from tandem.domain.stored_automation import (
-    AutomationChange,
-    AutomationRecord,
-    StoredAutomation,
-)
+from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
+from tandem.domain.signal import Signal
+from tandem.domain.standing import Holder
+from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
 
 
@@ -38,7 +37,11 @@ class Claimed(NamedTuple):
 
 
 class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine as the store knows it. `lock_path` is the file whose lock dies with it."""
+    """One engine as the store knows it. `lock_path` is the file whose lock dies with it.
+
+    `labels` are what it has, `runs_max` is how many runs it drives at once, `runs_total_max` how
+    many all engines may drive for it to take another. With `own_only` it takes runs of its own.
+    """
 
     engine_id: EngineId
     host: str
@@ -47,6 +50,12 @@ class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     lock_path: str
     started_at_ms: int
     lease_until_ms: int
+    lease_ms: int = 30_000
+    """How long the lease lasts: an engine that lives renews it several times in this span."""
+    labels: tuple[str, ...] = ()
+    runs_max: int = 0
+    runs_total_max: int | None = None
+    own_only: bool = False
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +69,16 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     owner: EngineId | None
     cleanup: EngineId | None
     last_change_id: ChangeId
+
+
+class Quiet(msgspec.Struct, frozen=True, kw_only=True):
+    """A driven run that shows no life, as it was seen."""
+
+    run_id: RunId
+    tenant: TenantId
+    engine_id: EngineId
+    last_change_id: ChangeId
+    activity_at_ms: int | None
 
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +98,72 @@ class OpenGate(msgspec.Struct, frozen=True, kw_only=True):
     automation_id: AutomationId
     name: str
     run_status: RunState
+    started_by: str
     gate: Gate
+
+
+class OpenWait(msgspec.Struct, frozen=True, kw_only=True):
+    """A wait that can still be woken, together with the run that waits."""
+
+    run_id: RunId
+    automation_id: AutomationId
+    name: str
+    run_status: RunState
+    wait: Wait
+
+
+class Delivered(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a signal: whom it woke by which change, and who did not want it and why.
+
+    `is_new` is false when it had been accepted before. `is_open` says that more waits are to be
+    looked at.
+    """
+
+    signal_no: int
+    received_at_ms: int
+    is_new: bool
+    is_open: bool = False
+    woken: tuple[tuple[WaitId, Change], ...] = ()
+    refused: tuple[tuple[WaitId, str], ...] = ()
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """One run and what may hold it, read as one picture.
+
+    `throttles` are those of providers that the run still needs. `holders` are some of the runs
+    that have its concurrency key, `claims` is how many there are without itself. `events` are the
+    newest ones, newest first.
+    """
+
+    run: Run
+    gates: Sequence[Gate]
+    waits: Sequence[Wait]
+    events: Sequence[LifecycleEvent]
+    throttles: Mapping[str, int]
+    lock: Lock | None
+    automation: StoredAutomation | None
+    holders: Sequence[Holder]
+    claims: int
+
+
+class LaneCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many queued runs are alike; `reason` is what is stored of them, empty for none."""
+
+    labels: tuple[str, ...]
+    owner: EngineId | None
+    reason: str
+    is_due: bool
+    runs: int
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """The queue of all tenants and what was counted; `waits_ms` are those of the newest claims."""
+
+    active_runs: int
+    lanes: Sequence[LaneCount]
+    admitted_total: int
+    completed_total: int
+    waits_ms: Sequence[int]
 
 
 class Store(Protocol):
@@ -181,16 +265,32 @@ class Store(Protocol):
         engine_id: EngineId,
         *,
         limit: int,
-        own_only: bool,
         now_ms: int,
         new_change_id: Callable[[], ChangeId],
+        own_only: bool = False,
+        labels: Sequence[str] = (),
+        runs_total_max: int | None = None,
     ) -> Sequence[Claimed]:
-        """Claim up to `limit` due runs, oldest first, and return them ready to be driven.
+        """Claim up to `limit` due runs and return them ready to be driven.
 
-        Runs that another living engine owns are left alone, with `own_only` all but its own. No
-        run is ever claimed by two engines; each claim raises the run's epoch. Runs of a paused
-        automation are put aside and runs that can never start are ended, in the same transaction;
-        they are returned too, so that somebody tells of them.
+        Tenants take turns, within one the oldest comes first. Runs that another living engine owns
+        are left alone, with `own_only` all but its own; so are runs that need a label which is not
+        among `labels`. With `runs_total_max` all engines together never hold more. No run is ever
+        claimed by two engines; each claim raises the run's epoch and takes its workspace.
+
+        A run that cannot be claimed now is passed over, however many there are: its row says what
+        stands in the way (`domain.admission`), and it is looked at again when that is gone. Runs of
+        a paused automation are put aside and runs that can never start are ended, in the same
+        transaction; they take no place and no workspace, and they are returned too, so that
+        somebody tells of them.
+        """
+        ...
+
+    async def wake_freed(self, *, now_ms: int, limit: int) -> int:
+        """Put runs back into the queue that wait for a key which is free; return how many.
+
+        A net: whoever frees a key wakes the first of those who wait for it with the same change.
+        Each call looks at the next `limit` keys.
         """
         ...
 
@@ -229,6 +329,59 @@ class Store(Protocol):
         """Return gates, oldest first."""
         ...
 
+    def list_gates_of_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Gate]:
+        """Return every asking of a run, open or over, oldest first.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        ...
+
+    def list_waits(self, *, tenant: TenantId, limit: int) -> Sequence[OpenWait]:
+        """Return the waits of runs that go on, oldest first."""
+        ...
+
+    def find_woken_wait(
+        self, run_id: RunId, idempotency_key: str, *, tenant: TenantId
+    ) -> Wait | None:
+        """Return the wait of a run that this key has woken, or None."""
+        ...
+
+    async def deliver(
+        self, signal: Signal, *, tenant: TenantId, change_id: ChangeId, now_ms: int
+    ) -> Delivered:
+        """Keep a signal and wake the open waits that it is for, in one transaction.
+
+        A wait that is registered later finds it too. The same subject and idempotency key again
+        change nothing. At most 100 waits are woken; `continue_delivery` goes on.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
+    async def continue_delivery(
+        self, signal_no: int, *, change_id: ChangeId, now_ms: int
+    ) -> Delivered:
+        """Wake more of the waits that a kept signal is for.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
+    def list_open_signals(self, *, limit: int) -> Sequence[int]:
+        """Return the numbers of kept signals whose waits were not all looked at."""
+        ...
+
+    async def forget_signals(self, *, before_ms: int, limit: int) -> int:
+        """Forget signals that were accepted before a moment; return how many.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
     def list_due(self, *, now_ms: int, limit: int) -> Sequence[tuple[TenantId, RunId]]:
         """Return parked runs whose moment has come, earliest first."""
         ...
@@ -237,8 +390,57 @@ class Store(Protocol):
         """Return when the next run is due, queued or parked; None when none is."""
         ...
 
-    async def put_engine(self, engine: EngineRow) -> None:
+    def read_standing(self, run_id: RunId, *, tenant: TenantId, now_ms: int) -> Standing:
+        """Return a run and what may hold it.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        ...
+
+    def read_queue(self, *, now_ms: int) -> Queue:
+        """Return the queue of all tenants, counted, and what was counted of admissions."""
+        ...
+
+    def count_driven(self) -> Mapping[EngineId, int]:
+        """Return how many runs each engine drives; engines that drive none are left out."""
+        ...
+
+    async def fail_unreadable(
+        self,
+        run_id: RunId,
+        *,
+        tenant: TenantId,
+        dead: EngineId,
+        why: str,
+        change_id: ChangeId,
+        now_ms: int,
+    ) -> Change:
+        """End a run whose engine died and whose definition cannot be read (T72).
+
+        Raises:
+            NotFound: no such run for this tenant.
+            Refused: that engine does not drive it any more.
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
+    def list_quiet(self, *, quiet_since_ms: int, limit: int) -> Sequence[Quiet]:
+        """Return driven runs that showed no life since that moment."""
+        ...
+
+    def list_reaped(
+        self, *, reaped_since_ms: int, attempts_max: int, limit: int
+    ) -> Sequence[tuple[TenantId, RunId]]:
+        """Return runs paused as stale since that moment that may go on, longest paused first."""
+        ...
+
+    async def put_engine(
+        self, engine: EngineRow, *, active: Sequence[int] = (), now_ms: int = 0
+    ) -> None:
         """Write the row of a live engine, or renew its lease.
+
+        `active` are the numbers of its runs that show life at `now_ms`.
 
         Raises:
             StoreUnavailable: nothing was written.

@@ -19,6 +19,9 @@ class WorkspaceFiles(Protocol):
         Raises:
             Refused: the path leads out of the workspace, or the file cannot be removed.
         """
+
+    def real_path(self, workspace: str) -> str:
+        """Return the absolute path of a workspace with all links followed; it need not exist."""
         ...
 
     def find_file(self, workspace: str, relative: str) -> ArtifactRef | None:

@@ -39,6 +39,10 @@ class NoFiles:
     def remove_file(self, workspace: str, relative: str) -> None:
         """See `WorkspaceFiles.remove_file`; there is nothing to remove."""
 
+    def real_path(self, workspace: str) -> str:
+        """See `WorkspaceFiles.real_path`; there are no links."""
+        return workspace
+
     def find_file(self, workspace: str, relative: str) -> ArtifactRef | None:
         """See `WorkspaceFiles.find_file`."""
         return None

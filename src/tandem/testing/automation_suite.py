@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from tandem.domain.admission import Needs
 from tandem.domain.automation import Automation, AutomationStatus, canonical_document
 from tandem.domain.automation_keeping import (
     AutomationCommand,
@@ -26,13 +27,14 @@ from tandem.domain.ids import (
     RunId,
     TenantId,
 )
-from tandem.domain.json import digest
+from tandem.domain.json import JsonObject, digest
 from tandem.domain.lifecycle import RunEvent, RunState
 from tandem.domain.run import QueueReason, Run
 from tandem.domain.stored_automation import AutomationChange, AutomationEvent
 from tandem.ports.store import RunFilter
 from tandem.testing.store_suite import (
     ENGINE_B,
+    NO_NEEDS,
     NOW_MS,
     OTHER_TENANT,
     CommitFault,
@@ -100,6 +102,34 @@ class Keeper:
         while found := await self.scene.attempt_claim():
             taken += [one.view.run.run_id for one in found if one.is_taken]
         return taken
+
+
+async def create_lacking(
+    scene: Scene, run_id: str, *, context: JsonObject | None = None, needs: Needs = NO_NEEDS
+) -> None:
+    """Create a run whose definition needs a context that it does not give."""
+    lacking = Automation.model_validate(
+        {
+            "automation_id": "lacking",
+            "flow": {"nodes": chain(1)},
+            "metadata": {"shared_context_pack_ids": ["pack"]},
+        }
+    )
+    document = canonical_document(lacking)
+    await scene.store.create_run(
+        NewRun(
+            run_id=RunId(run_id),
+            tenant=LOCAL_TENANT,
+            change_id=scene.change_id(),
+            plan=Plan(lacking, DefinitionDigest(digest(document))),
+            document=document,
+            inputs={},
+            workspace="",
+            runtime_context=context,
+            needs=needs,
+        ),
+        now_ms=NOW_MS,
+    )
 
 
 class AutomationSuite:
@@ -302,29 +332,8 @@ class AutomationSuite:
     ) -> None:
         """The end is a change like every other; the run behind it is claimed."""
         keeper = Keeper(open_store)
-        lacking = Automation.model_validate(
-            {
-                "automation_id": "lacking",
-                "flow": {"nodes": chain(1)},
-                "metadata": {"shared_context_pack_ids": ["pack"]},
-            }
-        )
-        document = canonical_document(lacking)
-        plan = Plan(lacking, DefinitionDigest(digest(document)))
-        for name, context in (("without", None), ("with", {"routines": []})):
-            await keeper.store.create_run(
-                NewRun(
-                    run_id=RunId(name),
-                    tenant=LOCAL_TENANT,
-                    change_id=keeper.scene.change_id(),
-                    plan=plan,
-                    document=document,
-                    inputs={},
-                    workspace="",
-                    runtime_context=context,
-                ),
-                now_ms=NOW_MS,
-            )
+        await create_lacking(keeper.scene, "without")
+        await create_lacking(keeper.scene, "with", context={"routines": []})
         found = await keeper.scene.attempt_claim(limit=1)
         assert [(one.view.run.run_id, one.is_taken) for one in found] == [
             ("without", False),
@@ -335,3 +344,84 @@ class AutomationSuite:
         assert failed == found[0].view.run
         assert failed.status is RunState.FAILED
         assert failed.detail == "runtime context partition missing for automation run"
+
+    async def test_held_runs_are_left_alone_by_whoever_wakes_runs(
+        self, open_store: OpenStore
+    ) -> None:
+        """The net wakes those behind them, and no held one; the resume wakes all."""
+        keeper = Keeper(open_store)
+        scene, store = keeper.scene, keeper.store
+        await keeper.save()
+        await keeper.pause()
+        for number in range(3):
+            await scene.create(f"held{number}", needs=Needs(lock_path="/r"))
+        assert await keeper.claim_all() == []
+        before = [scene.get(f"held{number}") for number in range(3)]
+
+        assert await store.wake_freed(now_ms=NOW_MS, limit=1) == 0
+        assert await store.wake_freed(now_ms=NOW_MS, limit=10) == 0
+        assert [scene.get(f"held{number}") for number in range(3)] == before
+        found = store.read_standing(RunId("held0"), tenant=LOCAL_TENANT, now_ms=NOW_MS)
+        assert found.automation is not None
+        assert (found.automation.paused_by, found.lock) == ("eve", None)
+
+        await keeper.resume()
+        assert await scene.claimed_ids() == ["held0"]
+        assert scene.get("held1").queue_reason is QueueReason.WORKSPACE_LOCK
+        assert scene.get("held1").queued_at_ms == before[1].queued_at_ms
+
+    async def test_held_run_takes_neither_workspace_nor_place(self, open_store: OpenStore) -> None:
+        """A run of another automation has them at once, and the held one is told first."""
+        keeper = Keeper(open_store)
+        scene = keeper.scene
+        await keeper.save()
+        await keeper.pause()
+        needs = Needs(lock_path="/r", concurrency_key="concurrency://local/k", concurrency_limit=1)
+        await scene.create("held", needs=needs)
+        await scene.create("other", needs=needs, automation="other", now_ms=NOW_MS + 1)
+
+        found = await scene.attempt_claim(limit=1, now_ms=NOW_MS + 1)
+        assert [(one.view.run.run_id, one.is_taken) for one in found] == [
+            ("held", False),
+            ("other", True),
+        ]
+        queue = scene.store.read_queue(now_ms=NOW_MS + 1)
+        assert (queue.admitted_total, queue.active_runs) == (1, 1)
+
+    async def test_run_that_ends_at_its_claim_takes_nothing_and_counts_once(
+        self, open_store: OpenStore
+    ) -> None:
+        """It waits for nothing that it needs no more, and frees nothing that others have."""
+        scene = Scene(open_store())
+        needs = Needs(lock_path="/r", concurrency_key="concurrency://local/k", concurrency_limit=1)
+        await scene.create("holder", needs=needs)
+        await scene.claim()
+        await scene.create("waits", needs=needs)
+        assert await scene.claim() == []
+        waits = scene.get("waits")
+        assert waits.queue_reason is QueueReason.WORKSPACE_LOCK
+
+        await create_lacking(scene, "without", needs=needs)
+        (ended,) = await scene.attempt_claim()
+        assert ended.view.run.status is RunState.FAILED
+        assert scene.get("waits") == waits
+        assert await scene.store.wake_freed(now_ms=NOW_MS, limit=10) == 0
+        found = scene.store.read_standing(RunId("waits"), tenant=LOCAL_TENANT, now_ms=NOW_MS)
+        assert found.lock is not None
+        assert found.lock.run_id == "holder"
+        queue = scene.store.read_queue(now_ms=NOW_MS)
+        assert (queue.admitted_total, queue.completed_total) == (1, 1)
+
+    async def test_run_behind_many_refused_ones_is_claimed_with_a_definition_of_its_own(
+        self, open_store: OpenStore
+    ) -> None:
+        """Definitions are read before the claim, and those that it comes to in spite of that."""
+        scene = Scene(open_store())
+        needs = Needs(lock_path="/r")
+        for number in range(5):
+            await scene.create(f"r{number}", needs=needs, automation=f"job{number}")
+        await scene.create("free", automation="another")
+
+        found = await Scene(open_store()).attempt_claim(limit=2)
+        assert [one.view.run.run_id for one in found] == ["r0", "free"]
+        assert len({one.change.change_id for one in found}) == 2

@@ -1,5 +1,7 @@
 """What must hold after every commit of every engine, read from the store's own rows."""
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,8 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql.rows import ATTEMPT_BITS, NODE_BITS
-from tandem.domain.graph import Plan
+from tandem.domain.admission import overlap
+from tandem.domain.graph import Plan, PlanNode
 from tandem.domain.lifecycle import (
     DRIVEN,
     NODE_EVENTS,
@@ -22,7 +25,8 @@ from tandem.testing.executor import Bodies, Body
 
 E, N, S = RunEvent, NodeState, RunState
 _RESETTING = frozenset({E.RUN_RECOVERED, E.GATE_DECIDED})
-_GATE_ENDS = frozenset({E.GATE_DECIDED, E.GATE_EXPIRED})
+_GATE_ENDS = frozenset({E.GATE_DECIDED, E.GATE_TIMEOUT_RESUMED})
+_PARKINGS = frozenset({E.RUN_PARKED_AT_GATE, E.RUN_PARKED_ON_WAIT, E.RUN_PARKED_ON_BACKOFF})
 
 
 class Violation(AssertionError):
@@ -53,6 +57,8 @@ class _Replay:
         self.nodes = [N.PENDING] * len(plan)
         self.change_id = ""
         self.in_change: set[tuple[RunEvent, str | None]] = set()
+        self.auto_resumes = 0
+        self.is_reaped = False
 
 
 class Invariants:
@@ -66,6 +72,18 @@ class Invariants:
         self._replays: dict[int, _Replay] = {}
         self._plans: dict[str, Plan] = {}
         self._cursor = 0
+        self._ends = 0
+        self._runs_max = 0
+        self._runs_total_max: int | None = None
+
+    def limit(self, runs_max: int, runs_total_max: int | None) -> None:
+        """Say how many runs one engine, and all engines, may drive at once."""
+        self._runs_max, self._runs_total_max = runs_max, runs_total_max
+        self.auto_resumes_max = 2
+        self.is_apart = False
+        """Whether engines have machines of their own and know only the leases of others."""
+        self.trusted: Callable[[Body], bool] = lambda _body: True
+        """Whether the engine of a body could do its work for as long as its lease lasts."""
 
     def expect(self, run_id: str, plan: Plan) -> None:
         """Say which plan the run of this id executes."""
@@ -97,6 +115,67 @@ class Invariants:
             self._follow(row)
         for run_no in dict.fromkeys(row["run_no"] for row in found):
             self.compare(run_no)
+        self.check_admission()
+
+    def check_admission(self) -> None:
+        """Compare what runs hold with what is locked and counted.
+
+        Raises:
+            Violation: they do not agree.
+        """
+        runs = {run["run_no"]: run for run in self.runs()}
+        holding = [run for run in runs.values() if run["engine_id"] or run["cleanup"]]
+        locks = self._find("SELECT * FROM workspace_lock")
+        self._check_locks(runs, holding, locks)
+        self._check_counts(holding)
+        self._check_blocked(runs, holding, locks)
+        (totals,) = self._find("SELECT * FROM admission")
+        epochs = sum(run["epoch"] for run in runs.values())
+        _must(totals["admitted_total"] == epochs, f"{epochs} claims, but {totals}")
+        _must(totals["completed_total"] == self._ends, f"{self._ends} ends, but {totals}")
+
+    def _check_locks(
+        self,
+        runs: dict[int, dict[str, Any]],
+        holding: list[dict[str, Any]],
+        locks: list[dict[str, Any]],
+    ) -> None:
+        for number, lock in enumerate(locks):
+            run = runs[lock["run_no"]]
+            _must(run in holding, f"{lock}: its run {run['run_id']} rests ({run['status']})")
+            same = (run["lock_path"], run["epoch"], run["engine_id"] or run["cleanup"])
+            _must(same == (lock["path"], lock["epoch"], lock["engine_id"]), f"{lock}: not {same}")
+            for other in locks[:number]:
+                _must(not overlap(lock["path"], other["path"]), f"{lock} overlaps {other}")
+        held = {lock["run_no"] for lock in locks}
+        for run in holding:
+            locked = run["run_no"] in held or not run["lock_path"]
+            _must(locked, f"run {run['run_id']} works in {run['lock_path']} without its lock")
+
+    def _check_counts(self, holding: list[dict[str, Any]]) -> None:
+        driven = Counter(run["engine_id"] for run in holding if run["engine_id"])
+        for engine_id, count in driven.items():
+            _must(count <= self._runs_max, f"{engine_id} drives {count} runs")
+        if self._runs_total_max is not None:
+            _must(driven.total() <= self._runs_total_max, f"the engines drive {driven}")
+        for key in {run["concurrency_key"] for run in holding} - {""}:
+            limits = [run["concurrency_limit"] for run in holding if run["concurrency_key"] == key]
+            _must(len(limits) <= max(limits), f"{len(limits)} runs hold {key}")
+
+    def _check_blocked(
+        self,
+        runs: dict[int, dict[str, Any]],
+        holding: list[dict[str, Any]],
+        locks: list[dict[str, Any]],
+    ) -> None:
+        paths = {lock["path"] for lock in locks}
+        for run in runs.values():
+            if run["status"] != S.QUEUED.value or run["due_at_ms"] is not None:
+                continue
+            key = run["resource_key"]
+            claims = sum(other["concurrency_key"] == key for other in holding)
+            taken = key in paths if key.startswith("/") else claims >= run["concurrency_limit"]
+            _must(taken, f"run {run['run_id']} waits for {key}, which is free")
 
     def check_all(self) -> None:
         """Check everything there is."""
@@ -128,13 +207,31 @@ class Invariants:
                 event is E.RUN_RECOVERED or event is E.RUN_STOPPED,
                 f"{where}: left the terminal state {replay.status.value}",
             )
+        self._ends += after in TERMINAL and replay.status not in TERMINAL
+        if event in (E.RUN_PAUSED_STALE, E.RUN_FAILED_STALE):
+            self._follow_reap(replay, where)
+        if event is E.RUN_AUTO_RESUMED:
+            replay.auto_resumes += 1
+            _must(replay.is_reaped, f"{where}: it was not paused as stale")
+            _must(replay.auto_resumes <= self.auto_resumes_max, f"{where}: too often")
+        if after is not replay.status:
+            replay.is_reaped = event is E.RUN_PAUSED_STALE and replay.status is S.RUNNING
         replay.status = after
         if event is E.RUN_CLAIMED:
             epoch = msgspec.json.decode(row["metadata"])["lease_epoch"]
             _must(epoch == replay.epoch + 1, f"{where}: epoch {epoch} after {replay.epoch}")
             replay.epoch = epoch
+        if event in _PARKINGS:
+            ready = [n.node_id for n in replay.plan.nodes if _is_ready(replay, n)]
+            _must(not ready, f"{where}: parked, although {ready} could run")
         if event in NODE_EVENTS and node_id is not None:
             self._follow_node(replay, event, node_id, where)
+
+    def _follow_reap(self, replay: _Replay, where: str) -> None:
+        """A run may be stopped as stale only when nothing of it is alive as far as is known."""
+        for body in self._bodies.live:
+            healthy = body.spec.run_id == replay.run_id and self.trusted(body)
+            _must(not healthy, f"{where}: {body.spec.attempt_id} is alive")
 
     def _follow_node(self, replay: _Replay, event: RunEvent, node_id: str, where: str) -> None:
         number = replay.plan.by_id[node_id]  # type: ignore[index] # a NodeId
@@ -158,6 +255,9 @@ class Invariants:
         if event is E.NODE_COMPLETED and state is N.GATED:
             decided = any((end, node_id) in replay.in_change for end in _GATE_ENDS)
             _must(decided, f"{where}: past a gate that nobody decided")
+        if event is E.NODE_COMPLETED and state is N.WAITING:
+            woken = (E.WAIT_WOKEN, node_id) in replay.in_change
+            _must(woken, f"{where}: past a wait that nothing woke")
         if event is E.NODE_RESET:
             _must(bool(kinds & _RESETTING), f"{where}: nobody asked for the reset")
 
@@ -215,13 +315,16 @@ class Invariants:
             "SELECT node_no FROM gate WHERE run_no = ? AND status = 'open'", run["run_no"]
         )
         waits = self._find(
-            "SELECT node_no FROM wait WHERE run_no = ? AND status = 'waiting'", run["run_no"]
+            "SELECT * FROM wait WHERE run_no = ? AND status IN ('waiting', 'escalated')",
+            run["run_no"],
         )
         gated = sorted(n for n, state in enumerate(replay.nodes) if state is N.GATED)
         waiting = sorted(n for n, state in enumerate(replay.nodes) if state is N.WAITING)
         if status not in TERMINAL:
             _must(sorted(g["node_no"] for g in gates) == gated, f"{what}: gates {gates}")
             _must(sorted(w["node_no"] for w in waits) == waiting, f"{what}: waits {waits}")
+            for wait in waits:
+                self._compare_wait(wait, what)
         holder = run["engine_id"] is not None
         _must(holder == (status in DRIVEN), f"{what}: held by {run['engine_id']}")
         _must(
@@ -231,6 +334,7 @@ class Invariants:
             case S.QUEUED:
                 known = run["due_at_ms"] is not None or bool(run["resource_key"])
                 _must(known, f"{what}: queued without a due moment or a key")
+                _must(run["queued_at_ms"] is not None, f"{what}: queued since never")
             case S.RUNNING:
                 paused = self._find(
                     "SELECT 1 FROM automation WHERE tenant = ? AND automation_id = ?"
@@ -242,7 +346,7 @@ class Invariants:
             case S.AWAITING_APPROVAL:
                 _must(bool(gates), f"{what}: awaits a gate that is not open")
             case S.PAUSED if run["parked"]:
-                due = run["due_at_ms"] is not None
+                due = run["due_at_ms"] is not None or all(w["signal_key"] for w in waits)
                 _must(due and bool(waits), f"{what}: parked with nothing that wakes it")
             case S.COMPLETED | S.BLOCKED | S.FAILED | S.CANCELLED:
                 _must(run["due_at_ms"] is None, f"{what}: ended, but due")
@@ -251,8 +355,24 @@ class Invariants:
         if status not in DRIVEN:
             _must(N.RUNNING not in replay.nodes, f"{what}: a node runs without a driver")
         if status in TERMINAL and run["cleanup"] is None:
-            left = [b for b in self._bodies.live if b.spec.run_id == replay.run_id]
+            left = [
+                b
+                for b in self._bodies.live
+                if b.spec.run_id == replay.run_id and not (self.is_apart and _stood_still(b))
+            ]
             _must(not left, f"{what}: bodies live on after its end: {[b.key for b in left]}")
+
+    def _compare_wait(self, wait: dict[str, Any], what: str) -> None:
+        """Check that something can wake the wait, and that it has not come already."""
+        has_waker = wait["due_at_ms"] is not None or bool(wait["signal_key"])
+        _must(has_waker, f"{what}: nothing can wake {wait['wait_id']}")
+        came = self._find(
+            "SELECT s.signal_no FROM signal_key AS k JOIN signal AS s USING (signal_no)"
+            " WHERE k.signal_key = ? AND s.received_at_ms >= ? AND s.open_after IS NULL",
+            wait["signal_key"],
+            wait["accepts_since_ms"],
+        )
+        _must(not came, f"{what}: {wait['wait_id']} waits for what came already: {came}")
 
     # Bodies
 
@@ -264,11 +384,17 @@ class Invariants:
         """
         spec = body.spec
         what = f"body {spec.attempt_id} (epoch {spec.epoch})"
+        beyond = [other for other in self._bodies.live if self._is_beyond(other, body)]
         for other in self._bodies.live:
-            _must(other.key != body.key, f"{what}: overlaps {other.spec.attempt_id}")
+            _must(
+                other.key != body.key or other in beyond,
+                f"{what}: overlaps {other.spec.attempt_id}",
+            )
         run = self._find("SELECT * FROM run WHERE run_id = ?", spec.run_id)[0]
         plan = self._plans[spec.run_id]
-        count = sum(other.spec.run_id == spec.run_id for other in self._bodies.live)
+        count = sum(
+            other.spec.run_id == spec.run_id for other in self._bodies.live if other not in beyond
+        )
         _must(count < plan.parallel, f"{what}: {count} bodies run already")
         if run["status"] == S.CANCELLED.value and run["cleanup"] == spec.engine_id:
             return  # cancelled a moment ago; its driver is about to hear of it
@@ -281,6 +407,14 @@ class Invariants:
         )
         started = found == [{"state": N.RUNNING.value, "attempts": spec.number}]
         _must(started, f"{what}: started before it was recorded: {found}")
+
+    def _is_beyond(self, other: Body, body: Body) -> bool:
+        """Say whether nobody could have ended `other` before `body` starts.
+
+        Its engine stood still on another machine until a moment ago, so it could not see that its
+        lease was over. One that merely cannot reach the store has to end its bodies in time.
+        """
+        return other.process.machine != body.process.machine and _stood_still(other)
 
     def body_reaped(self, body: Body) -> None:
         """Check that what is killed as a leftover is one.
@@ -297,9 +431,23 @@ class Invariants:
         sql = "SELECT 1 FROM lifecycle_event WHERE change_id = ? LIMIT 1"
         return bool(self._find(sql, change_id))
 
+    def has_signal(self, signal_no: int) -> bool:
+        """Say whether a signal is on disk."""
+        return bool(self._find("SELECT 1 FROM signal WHERE signal_no = ?", signal_no))
+
     def runs(self) -> list[dict[str, Any]]:
         """Return the rows of all runs."""
         return self._find("SELECT * FROM run ORDER BY run_no")
+
+
+def _is_ready(replay: _Replay, plan_node: PlanNode) -> bool:
+    return replay.nodes[plan_node.node_no] is N.PENDING and all(
+        replay.nodes[number] is N.COMPLETED for number in plan_node.depends_on
+    )
+
+
+def _stood_still(body: Body) -> bool:
+    return body.process.is_frozen or body.process.was_frozen()
 
 
 def _must(holds: bool, message: str) -> None:

@@ -17,9 +17,21 @@ from typing import Any, Protocol
 
 import pytest
 
+from tandem.domain.admission import Needs
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
-from tandem.domain.command import Adopt, Cancel, DecideGate, Pause, Resume, Wake
+from tandem.domain.command import (
+    Adopt,
+    AutoResume,
+    Cancel,
+    DecideGate,
+    Pause,
+    ProcessesEnded,
+    Reap,
+    Recover,
+    Resume,
+    Wake,
+)
 from tandem.domain.creation import NewRun
 from tandem.domain.driving import advance
 from tandem.domain.errors import (
@@ -42,17 +54,19 @@ from tandem.domain.ids import (
 )
 from tandem.domain.json import digest
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState
-from tandem.domain.outcome import Succeeded
+from tandem.domain.outcome import Failed, FailureClass, Succeeded
 from tandem.domain.run import AttemptEnd, GateStatus, Run
 from tandem.domain.settling import Settled
+from tandem.domain.signal import Signal, SignalKind
 from tandem.domain.view import RunView
-from tandem.ports.store import Claimed, EngineRow, RunFilter, Store
+from tandem.ports.store import Claimed, Delivered, EngineRow, RunFilter, Store
 
 NOW_MS = 1_700_000_000_000
 ENGINE_A = EngineId("engine-a")
 ENGINE_B = EngineId("engine-b")
 OTHER_TENANT = TenantId("another")
 LIMIT_S = 20
+NO_NEEDS = Needs()
 
 
 class CommitFault:
@@ -104,6 +118,32 @@ def chain(length: int) -> list[dict[str, Any]]:
 GATE = [{"node_id": "ask", "gate": {"required": True}}]
 TIMER = [{"node_id": "later", "wait": {"kind": "timer", "delay_ms": 5_000}}]
 
+CONDITION: list[dict[str, Any]] = [
+    {
+        "node_id": "w",
+        "wait": {
+            "kind": "external_condition",
+            "condition_key": {"source": "literal", "value": "ready"},
+            "timeout": {"expires_after_ms": 5_000},
+        },
+    }
+]
+WEBHOOK: list[dict[str, Any]] = [
+    {
+        "node_id": "w",
+        "wait": {
+            "kind": "webhook",
+            "trigger_id": "hook",
+            "provider": "git",
+            "correlation": {
+                "field": "body_digest",
+                "value": {"source": "literal", "value": "d1"},
+            },
+            "timeout": {"expires_after_ms": 5_000},
+        },
+    }
+]
+
 
 class Scene:
     """One store with the little that most stories need."""
@@ -126,6 +166,7 @@ class Scene:
         owner: EngineId | None = None,
         now_ms: int = NOW_MS,
         automation: str = "job",
+        needs: Needs = NO_NEEDS,
     ) -> Run:
         """Create a run; a chain of two nodes unless told otherwise."""
         plan, document = plan_of(chain(2) if nodes is None else nodes, name=automation)
@@ -139,6 +180,7 @@ class Scene:
             workspace="",
             trigger_type="manual",
             owner=owner,
+            needs=needs,
         )
         return await self.store.create_run(new, now_ms=now_ms)
 
@@ -149,9 +191,18 @@ class Scene:
         limit: int = 10,
         own_only: bool = False,
         now_ms: int = NOW_MS,
+        labels: Sequence[str] = (),
+        runs_total_max: int | None = None,
     ) -> Sequence[RunView]:
         """Claim due runs and return those that are to be driven."""
-        found = await self.attempt_claim(engine_id, limit=limit, own_only=own_only, now_ms=now_ms)
+        found = await self.attempt_claim(
+            engine_id,
+            limit=limit,
+            own_only=own_only,
+            now_ms=now_ms,
+            labels=labels,
+            runs_total_max=runs_total_max,
+        )
         return [claimed.view for claimed in found if claimed.is_taken]
 
     async def attempt_claim(
@@ -161,6 +212,8 @@ class Scene:
         limit: int = 10,
         own_only: bool = False,
         now_ms: int = NOW_MS,
+        labels: Sequence[str] = (),
+        runs_total_max: int | None = None,
     ) -> Sequence[Claimed]:
         """Claim due runs and return what became of each that was looked at."""
         return await self.store.claim(
@@ -169,7 +222,13 @@ class Scene:
             own_only=own_only,
             now_ms=now_ms,
             new_change_id=self.change_id,
+            labels=labels,
+            runs_total_max=runs_total_max,
         )
+
+    async def claimed_ids(self, engine_id: EngineId = ENGINE_A, **how: Any) -> list[str]:
+        """Claim due runs and return their ids."""
+        return [view.run.run_id for view in await self.claim(engine_id, **how)]
 
     async def claimed(self, run_id: str, nodes: Sequence[dict[str, Any]] | None = None) -> RunView:
         """Create a run and claim it."""
@@ -196,6 +255,22 @@ class Scene:
         """Execute a command."""
         return await self.store.execute(
             RunId(run_id), command, tenant=tenant, change_id=self.change_id(), now_ms=now_ms
+        )
+
+    async def signal(
+        self,
+        subject: str,
+        key: str = "k1",
+        *,
+        tenant: TenantId = LOCAL_TENANT,
+        now_ms: int = NOW_MS,
+        kind: SignalKind = SignalKind.EXTERNAL_CONDITION,
+        **fields: Any,
+    ) -> Delivered:
+        """Deliver a signal."""
+        signal = Signal(kind=kind, subject=subject, idempotency_key=key, **fields)
+        return await self.store.deliver(
+            signal, tenant=tenant, change_id=self.change_id(), now_ms=now_ms
         )
 
     def get(self, run_id: str, *, tenant: TenantId = LOCAL_TENANT) -> Run:
@@ -457,6 +532,178 @@ class StoreSuite:
         )
         assert decided.gate.decision == "approve"
         assert scene.get("r1").status is RunState.QUEUED
+
+    async def test_decision_for_another_asking_is_written_and_refused(self, scene: Scene) -> None:
+        view = await scene.claimed("r1", GATE)
+        await scene.store.apply(scene.next(view))
+
+        wrong = DecideGate(decision="approve", transition_id="another")
+        change = await scene.execute("r1", wrong)
+
+        assert change.denial is not None
+        assert scene.events("r1")[-1] is RunEvent.GATE_GUARD_DENIED
+        (gate,) = scene.store.list_gates_of_run(RunId("r1"), tenant=LOCAL_TENANT)
+        assert (gate.status, gate.guard_denials) == (GateStatus.OPEN, 1)
+
+    async def test_gate_comes_back_as_it_was_written(
+        self, scene: Scene, open_store: OpenStore
+    ) -> None:
+        expiry = {"expires_after_ms": 5, "on_expiry": "escalate", "remind_every_ms": 2}
+        gate = {"required": True, "rework_targets": ["a"], "expiry_policy": expiry}
+        view = await scene.claimed("r1", [{"node_id": "ask", "gate": gate}])
+        await scene.store.apply(scene.next(view))
+
+        change = await scene.execute("r1", Wake(), now_ms=NOW_MS + 5)
+
+        kept = open_store().list_gates_of_run(RunId("r1"), tenant=LOCAL_TENANT)
+        assert list(kept) == list(change.gates)
+        assert kept[0].policy_state.escalated_at_ms == NOW_MS + 5
+        with pytest.raises(NotFound):
+            scene.store.list_gates_of_run(RunId("r1"), tenant=OTHER_TENANT)
+
+    async def test_late_decision_hears_who_won(self, scene: Scene) -> None:
+        view = await scene.claimed("r1", GATE)
+        await scene.store.apply(scene.next(view))
+        await scene.execute("r1", DecideGate(decision="approve", decided_by="eve"))
+
+        with pytest.raises(Refused) as late:
+            await scene.execute("r1", DecideGate(decision="cancel"))
+
+        assert late.value.details["winningDecision"]["decided_by"] == "eve"
+
+    # Signals
+
+    async def test_signal_wakes_the_wait_that_it_is_for(
+        self, scene: Scene, open_store: OpenStore
+    ) -> None:
+        view = await scene.claimed("r1", CONDITION)
+        await scene.store.apply(scene.next(view))
+        (waiting,) = scene.store.list_waits(tenant=LOCAL_TENANT, limit=10)
+        assert (waiting.run_id, waiting.wait.kind) == ("r1", "external_condition")
+
+        found = await scene.signal("ready")
+
+        assert found.is_new
+        assert [change.run.run_id for _, change in found.woken] == ["r1"]
+        assert scene.get("r1").status is RunState.QUEUED
+        assert scene.store.list_waits(tenant=LOCAL_TENANT, limit=10) == []
+        woken = open_store().find_woken_wait(RunId("r1"), "k1", tenant=LOCAL_TENANT)
+        assert woken is not None
+        assert woken.wait_id == waiting.wait.wait_id
+        nothing = scene.store.find_woken_wait(RunId("r1"), "k2", tenant=LOCAL_TENANT)
+        assert nothing is None
+
+    async def test_signal_that_came_first_wakes_the_wait_when_it_is_registered(
+        self, scene: Scene
+    ) -> None:
+        view = await scene.claimed("r1", CONDITION)
+        early = await scene.signal("ready")
+        assert (early.is_new, early.woken) == (True, ())
+
+        await scene.store.apply(scene.next(view))
+
+        assert scene.get("r1").status is RunState.QUEUED
+        assert RunEvent.WAIT_WOKEN_REQUEUED in scene.events("r1")
+
+    async def test_condition_said_before_the_run_was_created_is_not_its(self, scene: Scene) -> None:
+        await scene.signal("ready", now_ms=NOW_MS - 1)
+        view = await scene.claimed("r1", CONDITION)
+
+        await scene.store.apply(scene.next(view))
+
+        assert scene.get("r1").status is RunState.PAUSED
+
+    async def test_delivery_is_correlated_by_the_field_that_the_wait_names(
+        self, scene: Scene
+    ) -> None:
+        view = await scene.claimed("r1", WEBHOOK)
+        await scene.store.apply(scene.next(view))
+        delivery: dict[str, Any] = {"kind": SignalKind.WEBHOOK, "provider": "git"}
+
+        others: tuple[tuple[str, dict[str, Any]], ...] = (
+            ("k1", {"provider_event_id": "e1"}),
+            ("k2", {"body_digest": "d1", "provider": "hub"}),
+            ("k3", {"body_digest": "d2"}),
+        )
+        for key, fields in others:
+            found = await scene.signal("hook", key, **delivery | fields)
+            assert found.woken == ()
+        found = await scene.signal("hook", "k4", **delivery, body_digest="d1")
+
+        assert len(found.woken) == 1
+
+    async def test_same_signal_again_changes_nothing(self, scene: Scene) -> None:
+        first = await scene.signal("ready")
+        again = await scene.signal("ready", now_ms=NOW_MS + 9)
+
+        assert (again.is_new, again.signal_no) == (False, first.signal_no)
+        assert again.received_at_ms == NOW_MS
+        assert (await scene.signal("ready", "k2")).is_new
+
+    async def test_signal_of_another_tenant_wakes_nobody(self, scene: Scene) -> None:
+        view = await scene.claimed("r1", CONDITION)
+        await scene.store.apply(scene.next(view))
+
+        found = await scene.signal("ready", tenant=OTHER_TENANT)
+
+        assert found.woken == ()
+        assert scene.get("r1").status is RunState.PAUSED
+        assert scene.store.list_waits(tenant=OTHER_TENANT, limit=10) == []
+
+    async def test_signal_for_many_waits_goes_on_where_it_was_cut_off(self, scene: Scene) -> None:
+        for number in range(130):
+            view = await scene.claimed(f"r{number}", CONDITION)
+            await scene.store.apply(scene.next(view))
+
+        found = await scene.signal("ready")
+        assert (found.is_open, len(found.woken)) == (True, 100)
+        assert scene.store.list_open_signals(limit=10) == [found.signal_no]
+        rest = await scene.store.continue_delivery(
+            found.signal_no, change_id=scene.change_id(), now_ms=NOW_MS
+        )
+
+        assert (rest.is_open, len(rest.woken)) == (False, 30)
+        assert scene.store.list_open_signals(limit=10) == []
+        done = await scene.store.continue_delivery(
+            found.signal_no, change_id=scene.change_id(), now_ms=NOW_MS
+        )
+        assert done.woken == ()
+
+    async def test_wait_that_does_not_want_a_signal_holds_up_no_other(self, scene: Scene) -> None:
+        strict = [{**CONDITION[0], "wait": {**CONDITION[0]["wait"], "payload_schema": False}}]
+        for run_id, nodes in (("r1", strict), ("r2", CONDITION)):
+            view = await scene.claimed(run_id, nodes)
+            await scene.store.apply(scene.next(view))
+
+        found = await scene.signal("ready")
+
+        assert [change.run.run_id for _, change in found.woken] == ["r2"]
+        ((_, why),) = found.refused
+        assert "misses the schema" in why
+
+    async def test_signal_for_a_run_that_failed_counts_when_it_is_recovered(
+        self, scene: Scene
+    ) -> None:
+        view = await scene.claimed("r1", [*CONDITION, *chain(1)])
+        await scene.store.apply(scene.next(view))
+        failed = Failed(failure_class=FailureClass.OUTPUT_TOO_LARGE, message="too much")
+        await scene.store.apply(scene.next(view, Settled(node_no=1, number=1, outcome=failed)))
+        assert scene.get("r1").status is RunState.FAILED
+        found = await scene.signal("ready")
+        assert found.woken == ()
+
+        await scene.execute("r1", Recover())
+
+        loaded = await scene.store.load(RunId("r1"), tenant=LOCAL_TENANT)
+        assert loaded.node(0).state is NodeState.COMPLETED
+
+    async def test_old_signals_are_forgotten(self, scene: Scene) -> None:
+        await scene.signal("ready")
+        await scene.signal("ready", "k2", now_ms=NOW_MS + 10)
+
+        assert await scene.store.forget_signals(before_ms=NOW_MS, limit=10) == 0
+        assert await scene.store.forget_signals(before_ms=NOW_MS + 5, limit=10) == 1
+        assert (await scene.signal("ready")).is_new
 
     # Claims
 
@@ -749,6 +996,97 @@ class StoreSuite:
         due = scene.store.list_due(now_ms=NOW_MS + 60_000, limit=3)
         assert [run_id for _, run_id in due] == ["r3", "r2", "r1"]
         assert scene.store.next_due_at_ms() == NOW_MS
+
+    # Recovery
+
+    async def test_sign_of_life_is_written_beside_the_lease_and_refuses_no_change(
+        self, scene: Scene
+    ) -> None:
+        view = await scene.claimed("r1")
+        await scene.create("r2")
+        (other,) = await scene.claim(ENGINE_B)
+        runs = [view.run.run_no, other.run.run_no]
+        await scene.store.put_engine(engine_row(ENGINE_A), active=runs, now_ms=NOW_MS + 7)
+        assert scene.get("r1").activity_at_ms == NOW_MS + 7
+        assert scene.get("r2").activity_at_ms is None  # another engine drives it
+        await scene.store.apply(scene.next(view))
+        assert scene.get("r1").activity_at_ms == NOW_MS + 7
+
+    async def test_quiet_runs_are_driven_ones_without_a_sign_of_life(self, scene: Scene) -> None:
+        views = {name: await scene.claimed(name) for name in ("quiet", "alive")}
+        await scene.create("queued")
+        alive = [views["alive"].run.run_no]
+        await scene.store.put_engine(engine_row(ENGINE_A), active=alive, now_ms=NOW_MS + 50)
+        (found,) = scene.store.list_quiet(quiet_since_ms=NOW_MS + 49, limit=9)
+        assert (found.run_id, found.engine_id, found.activity_at_ms) == ("quiet", ENGINE_A, None)
+        assert found.last_change_id == scene.get("quiet").last_change_id
+        assert scene.store.list_quiet(quiet_since_ms=NOW_MS - 1, limit=9) == []
+        assert len(scene.store.list_quiet(quiet_since_ms=NOW_MS + 50, limit=9)) == 2
+        assert len(scene.store.list_quiet(quiet_since_ms=NOW_MS + 50, limit=1)) == 1
+
+    async def test_reaped_runs_come_when_their_processes_are_ended(self, scene: Scene) -> None:
+        view = await scene.claimed("r1")
+        await scene.store.apply(scene.next(view))
+        quiet = scene.get("r1")
+        reap = Reap(
+            stale_after_ms=1_000,
+            seen_change_id=quiet.last_change_id,
+            seen_activity_at_ms=None,
+        )
+        await scene.execute("r1", reap, now_ms=NOW_MS + 1_000)
+
+        def reaped(*, since_ms: int = NOW_MS, attempts_max: int = 1) -> list[str]:
+            found = scene.store.list_reaped(
+                reaped_since_ms=since_ms, attempts_max=attempts_max, limit=9
+            )
+            return [run_id for _, run_id in found]
+
+        assert reaped() == []
+        await scene.execute("r1", ProcessesEnded(engine_id=ENGINE_A))
+        assert reaped() == reaped(since_ms=NOW_MS + 1_000) == ["r1"]
+        assert reaped(since_ms=NOW_MS + 1_001) == []
+        go_on = AutoResume(window_ms=10_000, attempts_max=1)
+        await scene.execute("r1", go_on, now_ms=NOW_MS + 1_001)
+        run = scene.get("r1")
+        assert (run.auto_resumes, run.reaped_at_ms) == (1, NOW_MS + 1_000)
+        assert reaped() == []
+
+    async def test_run_that_nobody_can_read_is_ended_once(self, scene: Scene) -> None:
+        view = await scene.claimed("r1")
+        await scene.store.apply(scene.next(view))
+
+        async def fail(dead: EngineId) -> Change:
+            return await scene.store.fail_unreadable(
+                RunId("r1"),
+                tenant=LOCAL_TENANT,
+                dead=dead,
+                why="it is damaged",
+                change_id=scene.change_id(),
+                now_ms=NOW_MS + 1,
+            )
+
+        with pytest.raises(Refused):
+            await fail(ENGINE_B)
+        change = await fail(ENGINE_A)
+        run = scene.get("r1")
+        assert (run.status, run.last_change_id) == (RunState.FAILED, change.change_id)
+        assert scene.events("r1")[-2:] == [
+            RunEvent.NODE_INTERRUPTED,
+            RunEvent.RUN_FAILED_SERVER_RESTART,
+        ]
+        (attempt,) = scene.store.list_attempts(RunId("r1"), tenant=LOCAL_TENANT)
+        assert attempt.outcome is AttemptEnd.INTERRUPTED
+        with pytest.raises(Refused):
+            await fail(ENGINE_A)
+        with pytest.raises(NotFound):
+            await scene.store.fail_unreadable(
+                RunId("none"),
+                tenant=LOCAL_TENANT,
+                dead=ENGINE_A,
+                why="",
+                change_id=scene.change_id(),
+                now_ms=NOW_MS,
+            )
 
     # Engines
 

@@ -49,7 +49,7 @@ def test_every_command_has_help(call: Call) -> None:
         return found
 
     every = paths(cli, [])
-    assert len(every) == 26
+    assert len(every) == 33
     for names in every:
         answer = call(*names, "--help")
         assert answer.code == 0, names

@@ -30,6 +30,8 @@ _COMMANDS: Final = {
     "automations": ("stored", "automations"),
     "runs": ("runs", "runs"),
     "gates": ("gates", "gates"),
+    "waits": ("waits", "waits"),
+    "scheduler": ("scheduler", "scheduler"),
     "doctor": ("upkeep", "doctor"),
     "db": ("upkeep", "db"),
 }

@@ -15,7 +15,7 @@ from tandem.adapters.cli import exits, text
 from tandem.adapters.cli.display import Display, JsonLines, Lines, Quiet
 from tandem.adapters.cli.given import Decisions
 from tandem.adapters.cli.references import find_run_id, short_id
-from tandem.adapters.cli.session import Session
+from tandem.adapters.cli.session import Session, person
 from tandem.adapters.cli.story import document, holder_of, is_unfinished, read_story
 from tandem.adapters.cli.summary import print_dry_run, print_summary
 from tandem.adapters.cli.tools import LocalStore, OpenEngine, Tools
@@ -66,6 +66,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
             stored_version=self.stored_version,
             owned=owned,
             is_dry=is_dry,
+            started_by=person(),
         )
 
 

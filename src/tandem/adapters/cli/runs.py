@@ -1,4 +1,4 @@
-"""`tandem runs`: list, show, events, output, pause, cancel."""
+"""`tandem runs`: list, show, why, events, output, pause, cancel."""
 
 from __future__ import annotations
 
@@ -101,6 +101,7 @@ def show(tools: Tools, run: str, as_json: bool) -> None:
     """Explain a run: what happened, where, why, and what to do next."""
     from tandem.adapters.cli import story, summary, text
     from tandem.adapters.cli.references import find_run_id
+    from tandem.domain.standing import ReasonKind
 
     settings = tools.read_settings()
     store = tools.open_store(settings)
@@ -113,7 +114,10 @@ def show(tools: Tools, run: str, as_json: bool) -> None:
         row = told.run
         click.echo(f"{text.one_line(row.name or row.automation_id)}  {row.run_id}")
         summary.print_explanation(told)
+        if told.reason.kind not in (ReasonKind.RUNNING, ReasonKind.ENDED):
+            summary.print_reason(told.reason)
         summary.print_times(told)
+        summary.print_decisions(told)
         click.echo()
         summary.print_nodes(told, nodes_max=summary.NODES_SHOWN_MAX)
         click.echo()
@@ -122,6 +126,36 @@ def show(tools: Tools, run: str, as_json: bool) -> None:
         summary.print_status_file(told, settings)
     finally:
         store.close()
+
+
+@runs.command()
+@click.argument("run")
+@_json
+@click.pass_obj
+def why(tools: Tools, run: str, as_json: bool) -> None:
+    """Say what a run waits for, since when, who holds it, and what would free it."""
+    import time
+
+    from tandem.adapters.cli import text
+    from tandem.adapters.cli.references import find_run_id, short_id
+    from tandem.adapters.cli.summary import print_reason
+    from tandem.domain.ids import LOCAL_TENANT
+    from tandem.engine import reasons
+
+    settings = tools.read_settings()
+    store = tools.open_store(settings)
+    try:
+        run_id = find_run_id(store, run)
+        now_ms = time.time_ns() // 1_000_000
+        host = tools.open_host(settings)
+        reason = reasons.why(store, host, run_id, tenant=LOCAL_TENANT, now_ms=now_ms)
+    finally:
+        store.close()
+    if as_json:
+        text.print_json({"run_id": run_id, **text.plain(reason)})
+        return
+    click.echo(f"run {short_id(run_id)}: {text.clean(reason.sentence)}")
+    print_reason(reason)
 
 
 @runs.command()

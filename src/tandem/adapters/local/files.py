@@ -35,6 +35,10 @@ class LocalFiles:
                 code="leftover_not_removed",
             ) from error
 
+    def real_path(self, workspace: str) -> str:
+        """See `WorkspaceFiles.real_path`."""
+        return os.path.realpath(workspace)
+
     def find_file(self, workspace: str, relative: str) -> ArtifactRef | None:
         """See `WorkspaceFiles.find_file`."""
         try:

@@ -1,6 +1,7 @@
 """What an engine and its writer process say to each other: a length, then msgpack."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -56,12 +57,14 @@ class Trouble(msgspec.Struct, frozen=True, array_like=True):
     kind: str
     message: str
     code: str
+    details: dict[str, Any] = {}
 
     @classmethod
     def of(cls, error: BaseException) -> "Trouble":
         """Describe an error."""
         code = error.code if isinstance(error, EngineError) else ""
-        return cls(type(error).__name__, str(error), code)
+        details = dict(error.details) if isinstance(error, Refused) else {}
+        return cls(type(error).__name__, str(error), code, details)
 
     def error(self) -> Exception:
         """Return the error again."""
@@ -70,6 +73,8 @@ class Trouble(msgspec.Struct, frozen=True, array_like=True):
             return RuntimeError(f"the writer failed with {self.kind}: {self.message}")
         error = kind.__new__(kind)
         EngineError.__init__(error, self.message, code=self.code)
+        if isinstance(error, Refused):
+            error.details = self.details
         return error
 
 

@@ -13,30 +13,39 @@ import msgspec
 
 from tandem.adapters.sql import rows
 from tandem.adapters.sql.statements import load_statements
+from tandem.adapters.sqlite.admitting import (
+    ClaimedRun,
+    KnownDefinition,
+    list_free_keys,
+    read_definition,
+    read_known,
+)
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.connection import (
     migrate,
     open_connection,
     refuse_network_file_system,
 )
+from tandem.adapters.sqlite.signals import Deliver, ForgetSignals
+from tandem.adapters.sqlite.standing import read_queue, read_standing
 from tandem.adapters.sqlite.tables import Found, Tables, bare_view, fetch
 from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.adapters.sqlite.writer import CommitTimes, Writer
 from tandem.adapters.sqlite.writer_process import WRITER_PROGRAM, WriterProcess
 from tandem.adapters.sqlite.writes import (
     Apply,
-    ClaimedRun,
     ClaimRuns,
     Create,
     Execute,
     ExecuteOnAutomation,
-    KnownDefinition,
+    FailUnreadable,
     PutEngine,
     RemoveEngine,
+    WakeFreed,
     data_version,
-    due_runs,
 )
-from tandem.domain.automation_keeping import AutomationCommand, hold_of
+from tandem.domain.admission import Claimant
+from tandem.domain.automation_keeping import AutomationCommand
 from tandem.domain.change import Change, NodeArtifact
 from tandem.domain.command import Command
 from tandem.domain.creation import NewRun, create
@@ -46,24 +55,34 @@ from tandem.domain.errors import (
     StoreUnavailable,
 )
 from tandem.domain.ids import (
+    LOCAL_TENANT,
     AutomationId,
     ChangeId,
-    DefinitionDigest,
     EngineId,
     RunId,
     TenantId,
 )
 from tandem.domain.lifecycle import RunState
-from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run
-from tandem.domain.stored_automation import (
-    AutomationChange,
-    AutomationRecord,
-    StoredAutomation,
-)
+from tandem.domain.run import OPEN_WAITS, Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
+from tandem.domain.signal import Signal
+from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
-from tandem.ports.store import Claimed, EngineRow, Held, OpenGate, RunFilter
+from tandem.ports.store import (
+    Claimed,
+    Delivered,
+    EngineRow,
+    Held,
+    OpenGate,
+    OpenWait,
+    Queue,
+    Quiet,
+    RunFilter,
+    Standing,
+)
 
 _NUMBER_MAX = 2**62
+_PASSES_MAX = 8
+"""A claim goes on so often when it comes to runs whose definitions were not read beforehand."""
 _IN_STATUS = {
     "list_runs": "list_runs_of_status",
     "list_runs_of_automation": "list_runs_of_automation_in_status",
@@ -121,6 +140,7 @@ class SqliteStore:
         if writer == "process":
             self._writer.hold()
         self._data_version = data_version(connection)
+        self._last_key = ""
 
     @property
     def path(self) -> Path:
@@ -176,47 +196,49 @@ class SqliteStore:
         engine_id: EngineId,
         *,
         limit: int,
-        own_only: bool,
         now_ms: int,
         new_change_id: Callable[[], ChangeId],
+        own_only: bool = False,
+        labels: Sequence[str] = (),
+        runs_total_max: int | None = None,
     ) -> Sequence[Claimed]:
         """See `Store.claim`."""
-        known = self._read_due(engine_id, limit=limit, own_only=own_only, now_ms=now_ms)
+        claimant = Claimant(
+            engine_id=engine_id,
+            own_only=own_only,
+            labels=tuple(labels),
+            runs_total_max=runs_total_max,
+        )
+        known = self._read_known(claimant, limit=limit, now_ms=now_ms)
         if known is None:
             return []
-        claimed = await self._writer.submit(
-            ClaimRuns(engine_id, limit, own_only, now_ms, new_change_id(), known)
-        )
+        change_id = new_change_id()
+        claimed: list[ClaimedRun] = []
+        free = limit
+        for _ in range(_PASSES_MAX):
+            write = ClaimRuns(claimant, free, now_ms, change_id, known, len(claimed))
+            try:
+                admitted = await self._writer.submit(write)
+            except StoreUnavailable:
+                if not claimed:
+                    raise
+                break  # what was claimed before has to be driven
+            claimed += admitted.runs
+            free -= sum(one.is_taken for one in admitted.runs)
+            if free == 0 or not admitted.unread:
+                break
+            known += [
+                read_definition(self._tables, self._reader, name) for name in admitted.unread[:free]
+            ]
         return [self._claimed(each) for each in claimed]
 
-    def _read_due(
-        self, engine_id: EngineId, *, limit: int, own_only: bool, now_ms: int
+    def _read_known(
+        self, claimant: Claimant, *, limit: int, now_ms: int
     ) -> list[KnownDefinition] | None:
-        """Read the definitions of runs that are due, before anybody has to wait for it.
-
-        Of runs that will be held none is needed. None means that nothing is due.
-        """
-        tables, reader = self._tables, self._reader
-        known: dict[tuple[TenantId, DefinitionDigest], KnownDefinition] = {}
-        is_held: dict[tuple[TenantId, AutomationId], bool] = {}
         try:
-            due = due_runs(tables, reader, engine_id, own_only, now_ms, limit)
-            free = limit
-            for run in due:
-                if free == 0:
-                    break
-                named = (run.tenant, run.automation_id)
-                if named not in is_held:
-                    is_held[named] = hold_of(tables.find_automation(reader, *named)) is not None
-                if is_held[named]:
-                    continue
-                key = (run.tenant, run.definition_digest)
-                if key not in known:
-                    known[key] = KnownDefinition(*key, tables.basis(reader, *key))
-                free -= known[key].basis.can_start
+            return read_known(self._tables, self._reader, claimant, limit=limit, now_ms=now_ms)
         except apsw.Error as error:
             raise self._unreadable(error) from error
-        return list(known.values()) if due else None
 
     def _claimed(self, claimed: ClaimedRun) -> Claimed:
         """Put a claimed run together with its definition, which has been read already."""
@@ -280,6 +302,39 @@ class SqliteStore:
         if not found:
             raise NotFound(f"the definition {digest} is not in the store")
         return bytes(found[0]["document"])
+
+    # Signals
+
+    async def deliver(
+        self, signal: Signal, *, tenant: TenantId, change_id: ChangeId, now_ms: int
+    ) -> Delivered:
+        """See `Store.deliver`."""
+        return await self._writer.submit(Deliver(tenant, signal, 0, change_id, now_ms))
+
+    async def continue_delivery(
+        self, signal_no: int, *, change_id: ChangeId, now_ms: int
+    ) -> Delivered:
+        """See `Store.continue_delivery`."""
+        write = Deliver(LOCAL_TENANT, None, signal_no, change_id, now_ms)
+        return await self._writer.submit(write)
+
+    async def forget_signals(self, *, before_ms: int, limit: int) -> int:
+        """See `Store.forget_signals`."""
+        if not self._find("list_old_signals", before_ms, 1):
+            return 0  # without a transaction: there is nothing most of the time
+        return await self._writer.submit(ForgetSignals(before_ms, limit))
+
+    async def wake_freed(self, *, now_ms: int, limit: int) -> int:
+        """See `Store.wake_freed`."""
+        try:
+            free, self._last_key = list_free_keys(
+                self._tables, self._reader, after=self._last_key, limit=limit
+            )
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+        if not free:
+            return 0
+        return await self._writer.submit(WakeFreed(tuple(free), limit, now_ms))
 
     # Loading
 
@@ -387,10 +442,49 @@ class SqliteStore:
                 automation_id=row["automation_id"],
                 name=row["name"],
                 run_status=RunState(row["run_status"]),
-                gate=_gate(row),
+                started_by=row["started_by"],
+                gate=rows.gate_of(_without_run(row)),
             )
             for row in found
         ]
+
+    def list_gates_of_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Gate]:
+        """See `Store.list_gates_of_run`."""
+        run = self.find_run(run_id, tenant=tenant)
+        if run is None:
+            raise NotFound(f"there is no run {run_id}")
+        return [rows.gate_of(row) for row in self._find("list_all_gates_of_run", run.run_no)]
+
+    def list_waits(self, *, tenant: TenantId, limit: int) -> Sequence[OpenWait]:
+        """See `Store.list_waits`."""
+        found = [
+            row
+            for status in OPEN_WAITS
+            for row in self._find("list_waits", status.value, tenant, limit)
+        ]
+        found.sort(key=lambda row: (row["registered_at_ms"], row["wait_id"]))
+        return [
+            OpenWait(
+                run_id=RunId(row["of_run"]),
+                automation_id=row["automation_id"],
+                name=row["name"],
+                run_status=RunState(row["run_status"]),
+                wait=rows.wait_of(_without_run(row)),
+            )
+            for row in found[:limit]
+        ]
+
+    def find_woken_wait(
+        self, run_id: RunId, idempotency_key: str, *, tenant: TenantId
+    ) -> Wait | None:
+        """See `Store.find_woken_wait`."""
+        run = self.find_run(run_id, tenant=tenant)
+        found = self._find("find_wait", run.run_no, idempotency_key, 1) if run else []
+        return rows.wait_of(found[0]) if found else None
+
+    def list_open_signals(self, *, limit: int) -> Sequence[int]:
+        """See `Store.list_open_signals`."""
+        return [row["signal_no"] for row in self._find("list_open_signals", 0, limit)]
 
     def list_due(self, *, now_ms: int, limit: int) -> Sequence[tuple[TenantId, RunId]]:
         """See `Store.list_due`."""
@@ -402,11 +496,73 @@ class SqliteStore:
         found = self._find("next_due")
         return int(found[0]["due_at_ms"]) if found else None
 
+    # Waiting
+
+    def read_standing(self, run_id: RunId, *, tenant: TenantId, now_ms: int) -> Standing:
+        """See `Store.read_standing`."""
+        try:
+            self._reader.execute("BEGIN")
+            try:
+                return read_standing(
+                    self._tables, self._reader, run_id, tenant=tenant, now_ms=now_ms
+                )
+            finally:
+                self._reader.execute("COMMIT")
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+
+    def read_queue(self, *, now_ms: int) -> Queue:
+        """See `Store.read_queue`."""
+        try:
+            self._reader.execute("BEGIN")
+            try:
+                return read_queue(self._tables, self._reader, now_ms=now_ms)
+            finally:
+                self._reader.execute("COMMIT")
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+
+    def count_driven(self) -> Mapping[EngineId, int]:
+        """See `Store.count_driven`."""
+        found = self._find("count_driven_by_engine")
+        return {EngineId(row["engine_id"]): row["runs"] for row in found}
+
+    # Recovery
+
+    async def fail_unreadable(
+        self,
+        run_id: RunId,
+        *,
+        tenant: TenantId,
+        dead: EngineId,
+        why: str,
+        change_id: ChangeId,
+        now_ms: int,
+    ) -> Change:
+        """See `Store.fail_unreadable`."""
+        return await self._writer.submit(
+            FailUnreadable(run_id, tenant, dead, why, change_id, now_ms)
+        )
+
+    def list_quiet(self, *, quiet_since_ms: int, limit: int) -> Sequence[Quiet]:
+        """See `Store.list_quiet`."""
+        found = self._find("list_quiet", quiet_since_ms, limit)
+        return [msgspec.convert(row, Quiet) for row in found]
+
+    def list_reaped(
+        self, *, reaped_since_ms: int, attempts_max: int, limit: int
+    ) -> Sequence[tuple[TenantId, RunId]]:
+        """See `Store.list_reaped`."""
+        found = self._find("list_reaped", reaped_since_ms, attempts_max, limit)
+        return [(TenantId(row["tenant"]), RunId(row["run_id"])) for row in found]
+
     # Engines
 
-    async def put_engine(self, engine: EngineRow) -> None:
+    async def put_engine(
+        self, engine: EngineRow, *, active: Sequence[int] = (), now_ms: int = 0
+    ) -> None:
         """See `Store.put_engine`."""
-        await self._writer.submit(PutEngine(engine))
+        await self._writer.submit(PutEngine(engine, tuple(active), now_ms))
 
     async def remove_engine(self, engine_id: EngineId) -> None:
         """See `Store.remove_engine`."""
@@ -414,7 +570,7 @@ class SqliteStore:
 
     def list_engines(self) -> Sequence[EngineRow]:
         """See `Store.list_engines`."""
-        return [msgspec.convert(row, EngineRow) for row in self._find("list_engines")]
+        return [rows.engine_of(row) for row in self._find("list_engines")]
 
     def list_held(self, engine_id: EngineId) -> Sequence[Held]:
         """See `Store.list_held`."""
@@ -444,9 +600,11 @@ class SqliteStore:
         return [text for row in found for text in row.values() if text != "ok"]
 
 
-def _gate(row: Mapping[str, Any]) -> Gate:
-    hidden = ("of_run", "automation_id", "name", "run_status")
-    return rows.gate_of({key: value for key, value in row.items() if key not in hidden})
+_OF_THE_RUN = ("of_run", "automation_id", "name", "run_status", "started_by")
+
+
+def _without_run(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in _OF_THE_RUN}
 
 
 def _prepare_folder(path: Path) -> None:

@@ -8,21 +8,26 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
+from tandem.adapters.sqlite import keys
 from tandem.domain.automation import Automation, Flow, parse_document
 from tandem.domain.change import Change
 from tandem.domain.claim_basis import ClaimBasis, basis_of
-from tandem.domain.errors import ChangeRefused, LeaseLost, NotFound, StoreError
+from tandem.domain.errors import (
+    DEFINITION_UNREADABLE,
+    ChangeRefused,
+    LeaseLost,
+    NotFound,
+    StoreError,
+)
 from tandem.domain.graph import Plan
 from tandem.domain.ids import AutomationId, ChangeId, DefinitionDigest, RunId, TenantId
 from tandem.domain.run import Gate, LifecycleEvent, NodeRun, Run, Wait
-from tandem.domain.stored_automation import (
-    AutomationChange,
-    AutomationRecord,
-    StoredAutomation,
-)
+from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
 
 _PLANS_MAX = 256
+_SETTLED_GATES_MAX = 200
+"""A decision that is late by more askings than these hears only that its gate is not open."""
 
 Found = list[dict[str, Any]]
 
@@ -96,6 +101,10 @@ class Tables:
             execute(sql["add_artifact"], (run_no, left.node_no, left.attempt, ref))
         for event in change.events:
             execute(sql["add_event"], rows.event_row(run_no, event))
+        for throttle in change.throttles:
+            keys.record_throttle(connection, sql, change.run, throttle)
+        if change.moved:
+            keys.follow(connection, sql, change)
 
     def _refusal(self, connection: apsw.Connection, change: Change) -> ChangeRefused | LeaseLost:
         run_id = change.run.run_id
@@ -114,8 +123,15 @@ class Tables:
         """Say whether the event `seq` of a run came from this change."""
         return bool(fetch(connection, self.sql["has_event"], (run_id, change_id, seq)))
 
-    def load(self, connection: apsw.Connection, run_id: RunId, tenant: TenantId) -> RunView:
-        """Load a run; the caller has begun a transaction.
+    def load(
+        self,
+        connection: apsw.Connection,
+        run_id: RunId,
+        tenant: TenantId,
+        *,
+        settled_gates: bool = False,
+    ) -> RunView:
+        """Load a run, with the gates that are over only if asked; a transaction has begun.
 
         Raises:
             NotFound: no such run for this tenant.
@@ -123,7 +139,31 @@ class Tables:
         found = fetch(connection, self.sql["find_run"], (run_id, tenant))
         if not found:
             raise NotFound(f"there is no run {run_id}; `tandem runs list` shows the ones there are")
-        return self._view(connection, rows.run_of(found[0]))
+        view = self._view(connection, rows.run_of(found[0]))
+        if settled_gates:
+            values = (view.run.run_no, _SETTLED_GATES_MAX)
+            over = fetch(connection, self.sql["list_settled_gates_of_run"], values)
+            view.settled_gates = tuple(map(rows.gate_of, over))
+        return view
+
+    def load_rows(
+        self, connection: apsw.Connection, run_id: RunId, tenant: TenantId
+    ) -> tuple[Run, list[NodeRun]]:
+        """Load the rows of a run without its definition, which may be unreadable.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        found = fetch(connection, self.sql["find_run"], (run_id, tenant))
+        if not found:
+            raise NotFound(f"there is no run {run_id}")
+        run = rows.run_of(found[0])
+        return run, self._node_runs(connection, run.run_no)
+
+    def _node_runs(self, connection: apsw.Connection, run_no: int) -> list[NodeRun]:
+        first = rows.node_run_id(run_no, 0)
+        last = rows.node_run_id(run_no + 1, 0) - 1
+        return list(map(rows.node_of, fetch(connection, self.sql["list_node_runs"], (first, last))))
 
     def load_by_no(self, connection: apsw.Connection, run_no: int) -> RunView:
         """Load a run that must exist by its number."""
@@ -134,17 +174,10 @@ class Tables:
         plan = self.plan(connection, run.tenant, run.definition_digest)
         return self.parts(connection, run).view(run, plan)
 
-    def bare(self, connection: apsw.Connection, run_no: int) -> RunView:
-        """Load the row of a run that must exist, alone: for decisions that look at nothing else."""
-        (row,) = fetch(connection, self.sql["find_run_by_no"], (run_no,))
-        return bare_view(rows.run_of(row))
-
     def parts(self, connection: apsw.Connection, run: Run) -> ViewParts:
         """Load everything of a run but its definition."""
-        first = rows.node_run_id(run.run_no, 0)
-        last = rows.node_run_id(run.run_no + 1, 0) - 1
         return ViewParts(
-            [rows.node_of(r) for r in fetch(connection, self.sql["list_node_runs"], (first, last))],
+            self._node_runs(connection, run.run_no),
             [
                 rows.gate_of(r)
                 for r in fetch(connection, self.sql["list_gates_of_run"], (run.run_no,))
@@ -223,13 +256,15 @@ class Tables:
             return known
         found = fetch(connection, self.sql["get_definition"], (tenant, digest))
         if not found:
-            raise NotFound(f"the definition {digest} is not in the store")
+            raise NotFound(
+                f"the definition {digest} is not in the store", code=DEFINITION_UNREADABLE
+            )
         try:
             plan = Plan(parse_document(found[0]["document"]), digest)
         except ValueError as error:  # what pydantic and msgspec raise
             raise StoreError(
                 f"the definition {digest} in the store cannot be read: {error}",
-                code="definition_unreadable",
+                code=DEFINITION_UNREADABLE,
             ) from error
         self.remember(tenant, plan)
         return plan

@@ -1,33 +1,24 @@
 """Writes as data: everything that may be asked of the writer, in this process or another."""
 
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import apsw
 import msgspec
 
-from tandem.adapters.sqlite.tables import Tables, ViewParts, fetch, run_statement
-from tandem.domain.automation_keeping import (
-    AutomationCommand,
-    check_may_run,
-    decide_automation,
-    hold_of,
-)
+from tandem.adapters.sql import rows
+from tandem.adapters.sqlite.admitting import AdmissionPass, Admitted, KnownDefinition, wake_free
+from tandem.adapters.sqlite.signals import Deliver, ForgetSignals, catch_up
+from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
+from tandem.domain.admission import Claimant
+from tandem.domain.automation_keeping import AutomationCommand, check_may_run, decide_automation
 from tandem.domain.change import Change
-from tandem.domain.claim_basis import ClaimBasis
-from tandem.domain.command import Claim, Command, Pause
+from tandem.domain.command import Command, DecideGate, Pause
 from tandem.domain.decision import decide
 from tandem.domain.errors import EngineError
-from tandem.domain.hold import Hold, automation_key
-from tandem.domain.ids import (
-    AutomationId,
-    ChangeId,
-    DefinitionDigest,
-    EngineId,
-    RunId,
-    TenantId,
-)
-from tandem.domain.lifecycle import RunState
+from tandem.domain.hold import automation_key
+from tandem.domain.ids import AutomationId, ChangeId, EngineId, RunId, TenantId
+from tandem.domain.lost import fail_unreadable
 from tandem.domain.run import LifecycleEvent, Run
 from tandem.domain.stored_automation import AutomationChange, StoredAutomation
 from tandem.domain.trigger import is_dry_run
@@ -58,21 +49,6 @@ class Write(Protocol[T_co]):
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> T_co:
         """Read the result that a writer in another process sent."""
         ...
-
-
-class ClaimedRun(msgspec.Struct, frozen=True, array_like=True):
-    """The change of a claim, and what the rows said of the run before it."""
-
-    change: Change
-    parts: ViewParts
-
-
-class KnownDefinition(msgspec.Struct, frozen=True, array_like=True):
-    """A definition that was read before the claim began."""
-
-    tenant: TenantId
-    digest: DefinitionDigest
-    basis: ClaimBasis
 
 
 class Create(msgspec.Struct, frozen=True, tag=True):
@@ -113,6 +89,8 @@ class Apply(msgspec.Struct, frozen=True, tag=True):
     def perform(self, tables: Tables, connection: apsw.Connection) -> None:
         """See `Write`."""
         tables.write(connection, self.change)
+        if self.change.waits:
+            catch_up(tables, connection, self.change, self.change.run.updated_at_ms)
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: None) -> bool:
         """See `Write`."""
@@ -133,9 +111,11 @@ class Execute(msgspec.Struct, frozen=True, tag=True):
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> Change:
         """See `Write`."""
-        view = tables.load(connection, self.run_id, self.tenant)
+        late = isinstance(self.command, DecideGate)
+        view = tables.load(connection, self.run_id, self.tenant, settled_gates=late)
         change = decide(view, self.command, change_id=self.change_id, now_ms=self.now_ms)
         tables.write(connection, change)
+        catch_up(tables, connection, change, self.now_ms)
         return change
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: Change | None) -> bool:
@@ -147,94 +127,35 @@ class Execute(msgspec.Struct, frozen=True, tag=True):
         return msgspec.msgpack.decode(raw, type=Change)
 
 
-LOOKED_AT_MAX = 64
-"""A claim looks at so many runs more than it may take: some are held, some can never start."""
-
-
 class ClaimRuns(msgspec.Struct, frozen=True, tag=True):
     """Claim up to `limit` due runs; the ids of their changes are made from `change_id`.
 
     `known` are the definitions of the runs that were due a moment ago. A run that has come since
-    waits for the next claim: its definition is not read while others wait for the writer.
+    is told as unread: its definition is not read while others wait for the writer. `before` changes
+    were made from `change_id` already.
     """
 
-    engine_id: EngineId
+    claimant: Claimant
     limit: int
-    own_only: bool
     now_ms: int
     change_id: ChangeId
     known: list[KnownDefinition]
+    before: int = 0
 
-    def perform(self, tables: Tables, connection: apsw.Connection) -> list[ClaimedRun]:
+    def perform(self, tables: Tables, connection: apsw.Connection) -> Admitted:
+        """See `Write`. What may refuse a run is known before anything is written of it."""
+        admission = AdmissionPass(tables, connection, self.claimant, self.known, now_ms=self.now_ms)
+        return admission.run(limit=self.limit, change_id=self.change_id, before=self.before)
+
+    def landed(self, tables: Tables, connection: apsw.Connection, result: Admitted | None) -> bool:
         """See `Write`."""
-        known = {(one.tenant, one.digest): one.basis for one in self.known}
-        holds: dict[tuple[TenantId, AutomationId], Hold | None] = {}
-        decided: list[ClaimedRun] = []
-        free = self.limit
-        # All are decided before the first is written: a refusal may not leave half a batch.
-        for due in due_runs(tables, connection, self.engine_id, self.own_only, self.now_ms, free):
-            if free == 0:
-                break
-            key = (due.tenant, due.automation_id)
-            if key not in holds:
-                holds[key] = hold_of(tables.find_automation(connection, *key))
-            basis = known.get((due.tenant, due.definition_digest))
-            if basis is None and holds[key] is None:
-                continue
-            claim = Claim(engine_id=self.engine_id, basis=basis or ClaimBasis(), hold=holds[key])
-            claimed = self._decide(tables, connection, due.run_no, claim, len(decided))
-            decided.append(claimed)
-            free -= claimed.change.run.status is RunState.RUNNING
-        for each in decided:
-            tables.write(connection, each.change)
-        return decided
+        return result is not None and all(
+            tables.landed(connection, one.change) for one in result.runs
+        )
 
-    def _decide(
-        self,
-        tables: Tables,
-        connection: apsw.Connection,
-        run_no: int,
-        claim: Claim,
-        place: int,
-    ) -> ClaimedRun:
-        view = tables.bare(connection, run_no)
-        change_id = ChangeId(f"{self.change_id}-{place}") if place else self.change_id
-        change = decide(view, claim, change_id=change_id, now_ms=self.now_ms)
-        return ClaimedRun(change, tables.parts(connection, change.run))
-
-    def landed(
-        self, tables: Tables, connection: apsw.Connection, result: list[ClaimedRun] | None
-    ) -> bool:
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Admitted:
         """See `Write`."""
-        return result is not None and all(tables.landed(connection, one.change) for one in result)
-
-    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> list[ClaimedRun]:
-        """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=list[ClaimedRun])
-
-
-class DueRun(NamedTuple):
-    """A run that might be claimed."""
-
-    run_no: int
-    tenant: TenantId
-    automation_id: AutomationId
-    definition_digest: DefinitionDigest
-
-
-def due_runs(
-    tables: Tables,
-    connection: apsw.Connection,
-    engine_id: EngineId,
-    own_only: bool,
-    now_ms: int,
-    limit: int,
-) -> list[DueRun]:
-    """Return the runs that a claim of `limit` runs looks at, oldest first."""
-    statement = tables.sql["list_claimable_own" if own_only else "list_claimable"]
-    values = (engine_id, now_ms, limit + LOOKED_AT_MAX)
-    found: list[Any] = connection.execute(statement, values).fetchall()
-    return [DueRun(*row) for row in found]
+        return msgspec.msgpack.decode(raw, type=Admitted)
 
 
 class ChangedAutomation(msgspec.Struct, frozen=True, array_like=True):
@@ -307,15 +228,75 @@ class ExecuteOnAutomation(msgspec.Struct, frozen=True, tag=True):
         return msgspec.msgpack.decode(raw, type=ChangedAutomation)
 
 
+class WakeFreed(msgspec.Struct, frozen=True, tag=True):
+    """Put runs that wait for these keys back into the queue if the keys are free; how many."""
+
+    keys: tuple[str, ...]
+    limit: int
+    now_ms: int
+
+    def perform(self, tables: Tables, connection: apsw.Connection) -> int:
+        """See `Write`."""
+        return sum(
+            wake_free(tables, connection, key, now_ms=self.now_ms, limit=self.limit)
+            for key in self.keys
+        )
+
+    def landed(self, tables: Tables, connection: apsw.Connection, result: int | None) -> bool:
+        """See `Write`. Nobody relies on it: what was not woken is found by the next look."""
+        return False
+
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> int:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=int)
+
+
+class FailUnreadable(msgspec.Struct, frozen=True, tag=True):
+    """End a run whose engine died and whose definition cannot be read; the result is the change."""
+
+    run_id: RunId
+    tenant: TenantId
+    dead: EngineId
+    why: str
+    change_id: ChangeId
+    now_ms: int
+
+    def perform(self, tables: Tables, connection: apsw.Connection) -> Change:
+        """See `Write`."""
+        run, nodes = tables.load_rows(connection, self.run_id, self.tenant)
+        change = fail_unreadable(
+            run,
+            nodes,
+            dead=self.dead,
+            why=self.why,
+            change_id=self.change_id,
+            now_ms=self.now_ms,
+        )
+        tables.write(connection, change)
+        return change
+
+    def landed(self, tables: Tables, connection: apsw.Connection, result: Change | None) -> bool:
+        """See `Write`."""
+        return result is not None and tables.landed(connection, result)
+
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Change:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=Change)
+
+
 class PutEngine(msgspec.Struct, frozen=True, tag=True):
-    """Write the row of an engine, or renew its lease."""
+    """Write the row of an engine, or renew its lease, and mark its runs that show life."""
 
     engine: EngineRow
+    active: tuple[int, ...] = ()
+    now_ms: int = 0
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> None:
         """See `Write`."""
-        values = msgspec.structs.astuple(self.engine)
-        run_statement(connection, tables.sql["put_engine"], values)
+        run_statement(connection, tables.sql["put_engine"], rows.engine_row(self.engine))
+        for run_no in self.active:
+            row = (self.now_ms, run_no, self.engine.engine_id)
+            run_statement(connection, tables.sql["mark_active"], row)
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: None) -> bool:
         """See `Write`."""
@@ -371,6 +352,10 @@ AnyWrite = (
     | Execute
     | ClaimRuns
     | ExecuteOnAutomation
+    | WakeFreed
+    | FailUnreadable
+    | Deliver
+    | ForgetSignals
     | PutEngine
     | RemoveEngine
     | ReadVersion

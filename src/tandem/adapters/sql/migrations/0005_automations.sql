@@ -41,8 +41,3 @@ ALTER TABLE run ADD COLUMN trigger_reason TEXT NOT NULL DEFAULT '';
 ALTER TABLE run ADD COLUMN requested_execution_profile TEXT;
 ALTER TABLE run ADD COLUMN effective_execution_profile TEXT NOT NULL DEFAULT 'strict';
 ALTER TABLE run ADD COLUMN runtime_context TEXT;
-
--- A queued run that is held has no due moment until its key is released.
-ALTER TABLE run ADD COLUMN resource_key TEXT NOT NULL DEFAULT '';
-CREATE INDEX run_blocked ON run (resource_key)
-    WHERE status = 'queued' AND due_at_ms IS NULL AND resource_key <> '';
