@@ -27,6 +27,7 @@ from tandem.domain.command import (
     Skip,
 )
 from tandem.domain.errors import NotFound, NothingToDo
+from tandem.domain.execution import ExecutionProfile
 from tandem.domain.ids import LOCAL_TENANT, AutomationId, NodeId, RunId
 from tandem.domain.json import JsonObject, JsonValue, decode, encode
 from tandem.domain.lifecycle import NodeState, RunState
@@ -35,7 +36,11 @@ from tandem.domain.run import LifecycleEvent, Wait
 from tandem.domain.run import Run as RunRow
 from tandem.domain.signal import Signal, SignalKind
 from tandem.domain.standing import Reason
+from tandem.domain.stored_automation import AutomationRecord
+from tandem.domain.stored_automation import StoredAutomation as AutomationRow
+from tandem.domain.workspace_root import declared_workspace
 from tandem.engine.bulk import BulkResult, each
+from tandem.engine.dry_run import DryRun
 from tandem.engine.waiting import is_at_rest, is_ended
 from tandem.ports.store import RunFilter
 from tandem.settings import Settings, read_settings
@@ -357,6 +362,102 @@ class Run:
         return True
 
 
+class StoredAutomation:
+    """An automation that the store of this engine keeps."""
+
+    def __init__(self, parts: Parts, automation_id: str) -> None:
+        self._parts = parts
+        self.automation_id = automation_id
+
+    @property
+    def row(self) -> AutomationRow:
+        """The automation as it is in the store now: version, status, who paused it and why.
+
+        Raises:
+            NotFound: it was never saved, or it was deleted.
+        """
+        return self._parts.automations.get(self.automation_id)
+
+    def definition(self, version: int | None = None) -> definition.Automation:
+        """Return the definition of the current version, or of an older one.
+
+        Raises:
+            NotFound: there is no such version.
+        """
+        return self._parts.automations.definition(self.row, version)
+
+    def records(self) -> list[AutomationRecord]:
+        """Return what happened to it: who, when, why."""
+        return list(self._parts.automations.records(self.row))
+
+    async def run(
+        self,
+        inputs: JsonObject | None = None,
+        *,
+        workspace: str | PathLike[str] | None = None,
+        profile: str | None = None,
+        reason: str = "",
+    ) -> Run:
+        """Start a run of the current version; of a paused automation it is queued and held.
+
+        Raises:
+            NotFound: it is not there.
+            Refused: it is a draft.
+            InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
+        """
+        row = await self._parts.automations.run(
+            self.automation_id,
+            inputs,
+            workspace=_absolute(workspace) if workspace else "",
+            profile=ExecutionProfile(profile) if profile else None,
+            trigger_reason=reason,
+        )
+        return Run(self._parts, row.run_id)
+
+    async def dry_run(
+        self, inputs: JsonObject | None = None, *, workspace: str | PathLike[str] | None = None
+    ) -> DryRun:
+        """Say what a run would do; it is recorded as a dry run, and nothing is executed.
+
+        Raises:
+            NotFound: it is not there.
+            InvalidAutomation: the inputs do not fit.
+        """
+        row = await self._parts.automations.run(
+            self.automation_id,
+            inputs,
+            workspace=_absolute(workspace) if workspace else "",
+            is_dry=True,
+        )
+        return await self._parts.engine.tell_dry_run(row)
+
+    async def pause(self, reason: str = "paused by operator", *, by: str = "") -> None:
+        """Pause its running runs and hold its queued ones.
+
+        Raises:
+            NotFound: it is not there.
+            Refused: it is paused already.
+        """
+        await self._parts.automations.pause(self.automation_id, by=by, reason=reason)
+
+    async def resume(self, reason: str = "resumed by operator", *, by: str = "") -> None:
+        """Let its held runs be claimed; runs that were paused are resumed one by one.
+
+        Raises:
+            NotFound: it is not there.
+            Refused: it is not paused.
+        """
+        await self._parts.automations.resume(self.automation_id, by=by, reason=reason)
+
+    async def delete(self, reason: str = "deleted by operator", *, by: str = "") -> None:
+        """Take it out of the lists; its runs stay and go on.
+
+        Raises:
+            NotFound: it is not there.
+        """
+        await self._parts.automations.delete(self.automation_id, by=by, reason=reason)
+
+
 class Engine:
     """An engine in this process. Make one with `Engine.open` and enter it."""
 
@@ -427,22 +528,80 @@ class Engine:
         inputs: JsonObject | None = None,
         *,
         workspace: str | PathLike[str] | None = None,
+        profile: str | None = None,
+        runtime_context: JsonObject | None = None,
         started_by: str = "",
     ) -> Run:
         """Start a run; it is on disk when this returns. `started_by` is shown at its gates.
+
+        `profile` is `strict`, `guided` or `yolo`; else the definition or the settings say it.
+        `runtime_context` is for definitions that refer to shared context packs.
 
         Raises:
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
             StoreUnavailable: nothing was written.
         """
-        root = workspace or automation.workspace_root
+        root = workspace or declared_workspace(automation)
         row = await self.parts.engine.start(
             automation,
             inputs,
             workspace=_absolute(root) if root else "",
+            profile=ExecutionProfile(profile) if profile else None,
+            runtime_context=runtime_context,
             started_by=started_by,
         )
         return Run(self.parts, row.run_id)
+
+    async def dry_run(
+        self,
+        automation: definition.Automation,
+        inputs: JsonObject | None = None,
+        *,
+        workspace: str | PathLike[str] | None = None,
+    ) -> DryRun:
+        """Say what a run would do; it is recorded as a dry run, and nothing is executed.
+
+        Raises:
+            InvalidAutomation: the inputs do not fit.
+        """
+        root = workspace or declared_workspace(automation)
+        row = await self.parts.engine.start(
+            automation, inputs, workspace=_absolute(root) if root else "", is_dry=True
+        )
+        return await self.parts.engine.tell_dry_run(row)
+
+    async def apply(
+        self,
+        automation: definition.Automation,
+        *,
+        by: str = "",
+        expected_version: int | None = None,
+        reason: str = "",
+    ) -> StoredAutomation:
+        """Save this definition as the current version; without a difference nothing is written.
+
+        Raises:
+            Refused: another version is current than the expected one (0: none).
+            StoreUnavailable: nothing was written.
+        """
+        change = await self.parts.automations.save(
+            automation, by=by, expected_version=expected_version, reason=reason
+        )
+        return StoredAutomation(self.parts, change.row.automation_id)
+
+    def automation(self, automation_id: str) -> StoredAutomation:
+        """Return an automation of the store.
+
+        Raises:
+            NotFound: it was never saved, or it was deleted.
+        """
+        found = StoredAutomation(self.parts, automation_id)
+        found.row  # noqa: B018 # raises NotFound
+        return found
+
+    def automations(self, *, after: str = "", limit: int = 100) -> list[AutomationRow]:
+        """Return the rows of stored automations by id, those after `after`."""
+        return list(self.parts.automations.list(after_id=after, limit=limit))
 
     async def signal(
         self, condition: str, payload: JsonValue = None, *, idempotency_key: str, source: str = ""

@@ -127,6 +127,13 @@ SETTINGS: Final = (
         parse=_whole(1, 100_000),
     ),
     Setting(
+        field="default_profile",
+        name="TANDEM_DEFAULT_EXECUTION_PROFILE",
+        unit="",
+        sentence="How strict a run is when neither it nor its definition says so.",
+        parse=_one_of("strict", "guided", "yolo"),
+    ),
+    Setting(
         field="runs_total_max",
         name="TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS_TOTAL",
         unit="runs",
@@ -301,6 +308,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str = ""
     lease_ms: int = 30_000
     runs_max: int = 8
+    default_profile: str = "guided"
     runs_total_max: int | None = None
     mode: str = "multi"
     labels: tuple[str, ...] = ()

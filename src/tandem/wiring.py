@@ -15,7 +15,9 @@ from tandem.adapters.local.ids import RandomIds
 from tandem.adapters.local.status import StatusFiles
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.command import LossPolicy
+from tandem.domain.execution import ExecutionProfile
 from tandem.domain.gate_policy import GatePolicy
+from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine, Limits
 from tandem.engine.recovery import RecoveryLimits
 from tandem.engine.waiting import Waiters
@@ -31,6 +33,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: FileArtifacts
     waiters: Waiters
     status: StatusFiles
+    automations: Automations
 
 
 def open_store(settings: Settings) -> SqliteStore:
@@ -119,6 +122,7 @@ async def open_engine(
                         auto_resumes_max=settings.auto_resumes_max,
                     ),
                 ),
+                default_profile=ExecutionProfile(settings.default_profile),
                 on_problem=on_problem,
             )
             engine.listen(status.changed, caught_up=status.caught_up)
@@ -129,6 +133,7 @@ async def open_engine(
                 artifacts=artifacts,
                 waiters=Waiters(engine, clock),
                 status=status,
+                automations=Automations(engine),
             )
             if drives:
                 async with engine:

@@ -15,8 +15,9 @@ from tandem.adapters.files.document import (
     load_automation,
     parse_automation,
 )
-from tandem.domain.automation import Automation, NodeKind, canonical_document, parse_document
+from tandem.domain.automation import Automation, canonical_document, parse_document
 from tandem.domain.errors import InvalidAutomation, NotFound, Problem
+from tandem.domain.node import NodeKind
 
 FULL = """\
 name: Price change

@@ -28,6 +28,8 @@ GROWING = {
     "a": "artifact",
     "n": "node_run",
     "definition": "definition",
+    "automation": "automation",
+    "automation_event": "automation_event",
 }
 """Tables that grow with history, by the names that the statements give them."""
 
@@ -60,7 +62,7 @@ WAYS = {
     "list_due_of_lane": ["run_queue (lane=? AND due_at_ms>? AND due_at_ms<?)"],
     "refuse_run": ["run USING INTEGER PRIMARY KEY"],
     "wake_blocked": ["run_blocked (resource_key=?)", "run USING INTEGER PRIMARY KEY"],
-    "find_blocked": ["run_blocked (resource_key=?)"],
+    "find_definition_of_run": ["run USING INTEGER PRIMARY KEY"],
     "has_waker_for": ["run_blocked (resource_key=?)"],
     "next_blocking_key": ["run_blocked (resource_key>?)"],
     "count_driven": ["run_held (engine_id>?)"],
@@ -79,6 +81,13 @@ WAYS = {
     "list_runs_of_automation": ["run_of_automation (tenant=? AND automation_id=? AND run_no<?)"],
     "list_runs_of_automation_in_status": ["run_of_automation (tenant=? AND automation_id=?"],
     "list_events": ["lifecycle_event_1 (run_no=? AND seq>?)"],
+    "release_runs": ["run_blocked (resource_key=?)"],
+    "list_driven_of_automation": ["run_held (engine_id>?)"],
+    "find_automation": ["automation_1 (tenant=? AND automation_id=?)"],
+    "list_automations": ["automation_1 (tenant=? AND automation_id>?)"],
+    "update_automation": ["automation USING INTEGER PRIMARY KEY"],
+    "list_automation_events": ["automation_event_1 (automation_no=? AND seq>?)"],
+    "find_automation_version": ["automation_event_of_version (automation_no=? AND version=?)"],
     "list_newest_events": ["lifecycle_event_1 (run_no=?)"],
     "mark_active": ["run USING INTEGER PRIMARY KEY"],
     "list_quiet": ["run_held (engine_id>?)"],
@@ -102,14 +111,14 @@ WAYS = {
 PAGED = (
     "list_due_of_lane",
     "next_blocking_key",
-    "find_blocked",
     "list_runs",
     "list_runs_of_status",
     "list_runs_of_automation",
     "list_events",
+    "list_due",
+    "list_automations",
+    "list_automation_events",
     "list_newest_events",
-    "list_due",
-    "list_due",
     "list_reaped",
 )
 """Their order comes from the index: with a limit they stop after a page."""
@@ -124,6 +133,7 @@ INDEXES = {
     "run_of_status": "list_runs_of_status",
     "run_of_automation": "list_runs_of_automation",
     "run_held": "list_held",
+    "automation_event_of_version": "find_automation_version",
     "run_owned": "list_held",
     "run_cleanup": "list_held",
     "run_reaped": "list_reaped",

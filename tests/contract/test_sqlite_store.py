@@ -8,6 +8,7 @@ import pytest
 
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.testing.admission_suite import AdmissionSuite
+from tandem.testing.automation_suite import AutomationSuite
 from tandem.testing.store_suite import CommitFault, OpenStore, StoreSuite
 
 
@@ -21,7 +22,7 @@ def failing_commit(fault: CommitFault, connection: apsw.Connection) -> None:
         raise apsw.IOError("disk I/O error")
 
 
-class TestSqliteStore(StoreSuite, AdmissionSuite):
+class TestSqliteStore(StoreSuite, AdmissionSuite, AutomationSuite):
     """All promises, on one file in WAL mode."""
 
     @pytest.fixture

@@ -14,7 +14,6 @@ from tandem.domain.admission import (
     free_places,
     holds_keys,
     in_turn,
-    is_definition_key,
     is_workspace_key,
     mean_and_p95,
     needs_of,
@@ -23,11 +22,10 @@ from tandem.domain.admission import (
     paths_around,
     range_inside,
     refuse,
-    refuse_unreadable,
     wait_ms,
 )
 from tandem.domain.automation import Automation
-from tandem.domain.ids import LOCAL_TENANT, DefinitionDigest, EngineId, RunId, TenantId
+from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId, TenantId
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import QueueReason, Run
 from tandem.domain.template import MissingReference
@@ -93,14 +91,9 @@ def test_concurrency_counts_the_other_claims(claims: int, is_refused: bool) -> N
     assert found == (expected if is_refused else None)
 
 
-def test_unreadable_definition_waits_for_its_definition() -> None:
-    found = refuse_unreadable(TenantId("a/b"), DefinitionDigest("sha256:1"))
-
-    assert found.reason is QueueReason.DEFINITION_UNREADABLE
-    assert found.resource_key == "definition://a%2Fb/sha256:1"
-    assert found.due_at_ms is None
-    assert is_definition_key(found.resource_key)
-    assert not is_workspace_key(found.resource_key)
+def test_only_workspaces_are_paths() -> None:
+    assert is_workspace_key("/r")
+    assert not is_workspace_key("concurrency://local/k")
 
 
 @pytest.mark.parametrize("status", list(RunState))

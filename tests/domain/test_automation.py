@@ -7,24 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tandem.domain.automation import (
-    ApprovalWait,
-    Automation,
-    Effects,
-    ExecutorKind,
-    Gate,
-    Node,
-    NodeKind,
-    OutputContract,
-    Resources,
-    RetryPolicy,
-    TimeoutAction,
-    WaitTimeout,
-    WorkspaceUse,
-    canonical_document,
-    parse_document,
-)
+from tandem.domain.automation import Automation, canonical_document, parse_document
+from tandem.domain.execution import WorkspaceUse
+from tandem.domain.gate_definition import Gate, TimeoutAction
 from tandem.domain.json import decode, digest
+from tandem.domain.node import Effects, ExecutorKind, Node, NodeKind, Resources
+from tandem.domain.output_contract import OutputContract
+from tandem.domain.retry_policy import RetryPolicy
+from tandem.domain.wait_definition import ApprovalWait, WaitTimeout
 
 TIMEOUT = {"expires_after_ms": 1000}
 

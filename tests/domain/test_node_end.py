@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from tandem.domain.automation import Node
 from tandem.domain.command import Resume
 from tandem.domain.engine_event import engine_events
 from tandem.domain.failure_text import (
@@ -16,6 +15,7 @@ from tandem.domain.failure_text import (
     failed_detail,
 )
 from tandem.domain.ids import NodeId
+from tandem.domain.node import Node
 from tandem.domain.outcome import Blocked, Failed, FailureClass, Stopped
 from tandem.domain.partial_failure import PartialFailure, mode_of
 from tandem.domain.run import Failure

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tandem.domain.automation import Node
+from tandem.domain.node import Node
 from tandem.domain.outcome import Blocked, Failed, FailureClass, NeedsRepair, Succeeded
 from tandem.domain.output_status import read_output, reads_status
 from tandem.domain.reading import Reading

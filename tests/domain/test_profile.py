@@ -2,30 +2,23 @@
 
 import pytest
 
-from tandem.domain.automation import Automation, ExecutionProfile, Node
+from tandem.domain.execution import ExecutionProfile
+from tandem.domain.node import Node
 from tandem.domain.outcome import Blocked
 from tandem.domain.profile import (
     CRITICAL,
     RELAXABLE,
     class_of,
-    profile_of,
     relax,
     relax_blocker,
     repair_budget,
 )
 from tandem.domain.reading import Reading, Relaxation
-from tandem.testing.builders import automation, python_node
+from tandem.testing.builders import python_node
 from tandem.testing.tale import Tale
 
 STRICT, GUIDED, YOLO = ExecutionProfile.STRICT, ExecutionProfile.GUIDED, ExecutionProfile.YOLO
 ONCE = {"retry_policy": {"max_attempts": 1}}
-
-
-def test_the_profile_is_that_of_the_document_else_guided() -> None:
-    assert profile_of(automation(profile="yolo")) is YOLO
-    assert profile_of(automation()) is GUIDED
-    silent = Automation.model_validate({"automation_id": "a", "flow": {"nodes": []}})
-    assert profile_of(silent) is GUIDED
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tandem.domain.automation import RetryPolicy
 from tandem.domain.outcome import FailureClass
 from tandem.domain.retry import DELAY_MAX_MS, GiveUp, RetryAt, RetryDecision, decide_retry
+from tandem.domain.retry_policy import RetryPolicy
 
 F = FailureClass
 NOW_MS = 1_000_000

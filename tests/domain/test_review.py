@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from tandem.domain.automation import Effects
 from tandem.domain.command import Pause
+from tandem.domain.node import Effects
 from tandem.domain.outcome import Blocked
 from tandem.testing.builders import gate_node, python_node, timer_node
 from tandem.testing.tale import ENGINE, Tale

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tandem.domain.automation import Automation, Node
+from tandem.domain.automation import Automation
+from tandem.domain.node import Node
 from tandem.domain.phases import NO_PHASE, Phases, priority_of
 from tandem.domain.write_scope import Claims, claims_of, is_code
 from tandem.testing.builders import gate_node, python_node

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from tandem.domain.automation import CorrelationField
 from tandem.domain.ids import LOCAL_TENANT, TenantId
 from tandem.domain.signal import (
     InvalidSignal,
@@ -15,6 +14,7 @@ from tandem.domain.signal import (
     keys_of,
     webhook_key,
 )
+from tandem.domain.wait_definition import CorrelationField
 
 F = CorrelationField
 

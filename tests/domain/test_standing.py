@@ -5,9 +5,12 @@ from typing import Any
 import pytest
 
 from tandem.domain.admission import Lock
+from tandem.domain.automation import AutomationStatus
 from tandem.domain.ids import (
     LOCAL_TENANT,
+    AutomationId,
     ChangeId,
+    DefinitionDigest,
     EngineId,
     GateId,
     NodeId,
@@ -25,6 +28,7 @@ from tandem.domain.standing import (
     Situation,
     explain,
 )
+from tandem.domain.stored_automation import StoredAutomation
 from tandem.testing.builders import fresh_view, python_node
 
 NOW_MS = 100_000
@@ -98,14 +102,41 @@ def test_run_that_is_not_due_for_no_stored_reason_waits_for_its_moment() -> None
     assert found.held_by == ()
 
 
-def test_unreadable_definition() -> None:
-    run = run_with(
-        due_at_ms=None,
-        queue_reason=QueueReason.DEFINITION_UNREADABLE,
-        resource_key="definition://x",
+def stored_automation(status: AutomationStatus) -> StoredAutomation:
+    return StoredAutomation(
+        tenant=LOCAL_TENANT,
+        automation_id=AutomationId("job"),
+        name="Job",
+        status=status,
+        version=1,
+        definition_digest=DefinitionDigest("sha256:1"),
+        creator_id="ann",
+        created_at_ms=1,
+        updated_at_ms=1,
+        paused_by="eve" if status is AutomationStatus.PAUSED else "",
+        pause_reason="too loud" if status is AutomationStatus.PAUSED else "",
+        paused_at_ms=70_000 if status is AutomationStatus.PAUSED else None,
+        last_change_id=ChangeId("c"),
     )
 
-    assert why(run).kind is K.DEFINITION_UNREADABLE
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_paused_automation_is_told_by_whom_since_when_and_what_resumes_it(is_held: bool) -> None:
+    fields = {"due_at_ms": None, "resource_key": "automation:job"} if is_held else {}
+    run = run_with(**fields)
+
+    # Whatever else it would have to wait for afterwards.
+    found = why(run, automation=stored_automation(AutomationStatus.PAUSED), lock=lock_of("/r"))
+
+    assert found.kind is K.AUTOMATION_PAUSED
+    assert found.sentence == "automation `job` is paused by eve: too loud; 30 s ago"
+    assert found.since_ms == 70_000
+    assert found.held_by == ("automation:job",)
+    assert found.freed_by == "`tandem automations resume job`"
+
+
+def test_active_automation_holds_nothing() -> None:
+    assert why(run_with(), automation=stored_automation(AutomationStatus.ACTIVE)).kind is K.NOTHING
 
 
 def test_throttle_that_was_stored_and_one_that_is_new() -> None:

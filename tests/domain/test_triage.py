@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tandem.domain.automation import Node
 from tandem.domain.command import Pause, Resume
 from tandem.domain.json import decode, encode
+from tandem.domain.node import Node
 from tandem.domain.outcome import Succeeded
 from tandem.domain.output_status import read_output
 from tandem.domain.work import has_work

@@ -188,24 +188,6 @@ async def test_engine_does_not_take_for_itself_what_it_could_never_claim(tmp_pat
             await parts.engine.take_over(run.run_id, own=True)
 
 
-async def test_definition_that_can_be_read_again_is_run(tmp_path: Path) -> None:
-    import apsw
-
-    body = Body()
-    body.may_end.set()
-    settings = Settings(state_dir=tmp_path)
-    async with open_engine(settings, drives=False) as parts:
-        run = await parts.engine.start(automation())
-    connection = apsw.Connection(str(settings.store_path))
-    connection.execute("UPDATE definition SET document = 'x' || document")
-    async with asyncio.timeout(WAIT_S), opened(tmp_path, body) as parts:
-        await waits_for(parts, run, QueueReason.DEFINITION_UNREADABLE)
-        assert reason_of(parts, run).kind is ReasonKind.DEFINITION_UNREADABLE
-        connection.execute("UPDATE definition SET document = substr(document, 2)")
-        assert await ended(parts, run) == "completed"
-    connection.close()
-
-
 async def test_why_in_python(bench: Bench) -> None:
     run = await bench.start({"node_id": "ask", "gate": {"required": True}})
     await bench.rest(run)

@@ -1,9 +1,10 @@
-"""A definition that was damaged in the store holds up nobody else's run."""
+"""A definition that was damaged in the store ends its run and holds up nobody else's (T05)."""
 
 import asyncio
 from pathlib import Path
 
 import apsw
+import msgspec
 import pytest
 
 from tandem import Automation, Engine
@@ -14,7 +15,7 @@ from tandem.wiring import open_engine
 from tests.engine.conftest import call
 
 
-async def test_a_run_that_cannot_be_read_stays_queued_and_the_next_one_goes_on(
+async def test_a_run_that_cannot_be_read_ends_blocked_and_the_next_one_goes_on(
     tmp_path: Path,
 ) -> None:
     settings = Settings(state_dir=tmp_path, runs_max=1)
@@ -35,10 +36,26 @@ async def test_a_run_that_cannot_be_read_stays_queued_and_the_next_one_goes_on(
     functions = {"test:ok": lambda: "ok"}
     async with (
         asyncio.timeout(20),
-        Engine.open(f"sqlite:///{settings.store_path}", runs_max=1, functions=functions) as engine,
+        Engine.open(
+            f"sqlite:///{settings.store_path}",
+            state_dir=tmp_path,
+            runs_max=1,
+            functions=functions,
+        ) as engine,
     ):
         assert await engine.get_run(healthy.run_id).wait() == "completed"
-        assert engine.get_run(damaged.run_id).status == "queued"
+        row = engine.get_run(damaged.run_id).row
+        assert row.status == "blocked"
+        assert row.detail.startswith(
+            "automation run checkpoint could not be parsed during startup: "
+        )
+        assert row.last_failure is not None
+        assert row.last_failure.node_id == "checkpoint"
+        assert row.last_failure.failure_kind == "checkpoint_recovery_failed"
+        (_, ended) = engine.get_run(damaged.run_id).events()
+        assert ended.event == "run_blocked_corrupt_checkpoint"
+        file = tmp_path / ".tandem" / "runs" / damaged.run_id / "status.json"
+        assert msgspec.json.decode(file.read_bytes())["blocked_nodes"] == ["checkpoint"]
         with pytest.raises(StoreError, match="cannot be read") as error:
             await engine.parts.store.load(damaged.run_id, tenant=LOCAL_TENANT)
         assert error.value.code == "definition_unreadable"

@@ -210,11 +210,11 @@ def test_former_driver_does_not_answer_for_the_processes_of_a_later_one(tmp_path
         store, now_ms, own_id = small.store, small.clock.now_ms(), engine.engine_id
 
         async def claim() -> Driver:
-            (view,) = await store.claim(
+            (claimed,) = await store.claim(
                 own_id, limit=1, own_only=False, now_ms=now_ms, new_change_id=new_change_id
             )
             return Driver(
-                view,
+                claimed.view,
                 engine_id=own_id,
                 store=store,
                 runner=engine._runner,

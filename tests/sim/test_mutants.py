@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tandem.adapters.sql.statements import load_statements
-from tandem.adapters.sqlite import keys, writes
+from tandem.adapters.sqlite import admitting, keys, writes
 from tandem.adapters.sqlite import store as store_module
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.store import SqliteStore
@@ -235,6 +235,11 @@ def failed_commits_are_never_looked_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Committer, "_ask_the_disk", give_up)
 
 
+def runs_of_a_paused_automation_are_claimed(patch: pytest.MonkeyPatch) -> None:
+    """A claim does not look at the automation."""
+    patch.setattr(admitting, "hold_of", lambda _row: None)
+
+
 def waits_do_not_look_for_signals_that_came_before(patch: pytest.MonkeyPatch) -> None:
     """Only a signal looks for waits; one that came first is never found."""
     patch.setattr(writes, "catch_up", lambda *_what: None)
@@ -346,6 +351,7 @@ def stopped_bodies_are_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 
 MUTANTS: tuple[Patch, ...] = (
+    runs_of_a_paused_automation_are_claimed,
     waits_do_not_look_for_signals_that_came_before,
     woken_waits_leave_their_run_parked,
     revived_runs_do_not_ask_anew,

@@ -75,7 +75,7 @@ async def refused_runs_leave_a_trace_and_hold_up_nobody(make_scene: MakeScene) -
             claimed += await again.claimed_ids(ENGINE_B, limit=1, now_ms=NOW_MS + 5)
         assert claimed == ["healthy"]
         assert again.get("locked99").queue_reason is QueueReason.WORKSPACE_LOCK
-        assert again.get("damaged99").queue_reason is QueueReason.DEFINITION_UNREADABLE
+        assert again.get("damaged99").status is RunState.BLOCKED
         assert await again.store.wake_freed(now_ms=NOW_MS + 5, limit=10) == 0
     finally:
         assert isinstance(again.store, SqliteStore)

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from tandem.domain import accounting, driving, output_status, review, settling
-from tandem.domain.automation import Node
 from tandem.domain.draft import Draft
 from tandem.domain.errors import IllegalTransition
 from tandem.domain.graph import PlanNode
 from tandem.domain.lifecycle import RunEvent, RunState
+from tandem.domain.node import Node
 from tandem.domain.outcome import Blocked, FailureClass, Outcome, Succeeded
 from tandem.domain.output_status import Read, read_output
 from tandem.domain.reading import Reading

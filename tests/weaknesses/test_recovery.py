@@ -218,6 +218,7 @@ def recovery_beside_a_living_engine(path: Path) -> None:
             run_id = await world.start(first, ONE_NODE, a=Script(duration_ms=4_000))
             await world.until(lambda: bool(world.bodies.live))
             assert [await first.recover(), await second.recover()] == [0, 0]
+            assert len(world.store.list_engines()) == 2
             await world.until_status(run_id, S.COMPLETED)
         assert world.kinds(run_id).count("node_started") == 1
 

@@ -10,12 +10,12 @@ from typing import Final, Protocol
 
 import msgspec
 
-from tandem.domain.automation import Effects, NodeKind
 from tandem.domain.deliverable import Deliverable
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import NodeState, RunEvent
+from tandem.domain.node import Effects, NodeKind
 from tandem.domain.reading import SKIPPED
 from tandem.domain.run import Failure, NodeRun
 

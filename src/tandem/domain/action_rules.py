@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tandem.domain.action import CommandAction, HttpAction, PythonAction
-from tandem.domain.automation import Effects, Node, OutputContract
 from tandem.domain.errors import Problem
+from tandem.domain.node import Effects, Node
+from tandem.domain.output_contract import OutputContract
 from tandem.domain.schema_check import InvalidSchema, compile_schema
 
 STATUS_MIN: Final = 100

@@ -12,10 +12,12 @@ from urllib.parse import quote
 
 import msgspec
 
-from tandem.domain.automation import Automation, ExecutorKind, WorkspaceUse
-from tandem.domain.ids import DefinitionDigest, EngineId, RunId, TenantId
+from tandem.domain.automation import Automation
+from tandem.domain.execution import WorkspaceUse
+from tandem.domain.ids import EngineId, RunId, TenantId
 from tandem.domain.json import JsonObject, encode
 from tandem.domain.lifecycle import DRIVEN
+from tandem.domain.node import ExecutorKind
 from tandem.domain.run import QueueReason, Run
 from tandem.domain.template import resolve
 
@@ -76,22 +78,6 @@ def refuse(run: Run, facts: Facts) -> Refusal | None:
     if run.concurrency_key and facts.claims >= run.concurrency_limit:
         return Refusal(reason=QueueReason.CONCURRENCY, resource_key=run.concurrency_key)
     return None
-
-
-def refuse_unreadable(tenant: TenantId, digest: DefinitionDigest) -> Refusal:
-    """Return the refusal of a run whose definition cannot be read; it holds up nobody else."""
-    return Refusal(
-        reason=QueueReason.DEFINITION_UNREADABLE,
-        resource_key=f"{_DEFINITION}{quote(tenant, safe='')}/{digest}",
-    )
-
-
-_DEFINITION: Final = "definition://"
-
-
-def is_definition_key(key: str) -> bool:
-    """Say whether this key names a definition, not a workspace or a concurrency key."""
-    return key.startswith(_DEFINITION)
 
 
 def is_workspace_key(key: str) -> bool:

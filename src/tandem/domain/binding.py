@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from tandem.domain.artifact import ArtifactRef
-from tandem.domain.automation import Binding, LiteralBinding
 from tandem.domain.draft import Draft
 from tandem.domain.errors import EngineError
 from tandem.domain.ids import NodeId
 from tandem.domain.json import JsonValue, decode, encode
+from tandem.domain.wait_definition import Binding, LiteralBinding
 
 BOUND_BYTES_MAX: Final = 512
 """The longest text that a binding may give (run-lifecycle 6.1)."""

@@ -5,7 +5,6 @@ completed here: it is decided, so that there is no way past a gate without a dec
 """
 
 from tandem.domain.artifact import ArtifactRef
-from tandem.domain.automation import NodeKind
 from tandem.domain.command import SetOutput, Skip
 from tandem.domain.completion import complete
 from tandem.domain.draft import Draft
@@ -14,6 +13,7 @@ from tandem.domain.graph import PlanNode
 from tandem.domain.ids import NodeId
 from tandem.domain.json import JsonObject, decode, encode
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState
+from tandem.domain.node import NodeKind
 from tandem.domain.reset import free_descendants, reset
 from tandem.domain.reviving import refuse_cleanup, revive
 from tandem.domain.run import Handling

@@ -14,9 +14,11 @@ from tandem.domain.command import (
 )
 from tandem.domain.completion import end_attempt
 from tandem.domain.draft import Draft
+from tandem.domain.hold import hold
 from tandem.domain.lifecycle import DRIVEN, LIVE, NodeState, RunEvent, RunState, StopKind
 from tandem.domain.run import AttemptEnd
 from tandem.domain.settling import interrupt
+from tandem.domain.starting import refuse_claim
 
 E, N, S = RunEvent, NodeState, RunState
 
@@ -27,6 +29,13 @@ def claim(draft: Draft, command: Claim) -> None:
     run = draft.run
     if run.status is not S.QUEUED:
         raise draft.refusal("claim", "only a queued run can be claimed")
+    if run.due_at_ms is None and run.resource_key:
+        raise draft.refusal("claim", f"it is held by {run.resource_key}")
+    if command.hold is not None:
+        hold(draft, command.hold)
+        return
+    if refuse_claim(draft, command):
+        return
     run.engine_id = command.engine_id
     run.epoch += 1
     run.due_at_ms = None

@@ -10,14 +10,21 @@ from typing import Any
 import msgspec
 
 from tandem.domain.artifact import ArtifactRef
+from tandem.domain.claim_basis import ClaimBasis
+from tandem.domain.hold import Hold
 from tandem.domain.ids import ChangeId, EngineId, GateId, NodeId, RunId, WaitId
 from tandem.domain.signal import Signal
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """An engine takes a due queued run."""
+    """An engine takes a due queued run.
+
+    A run with a hold is put aside instead, one that can never start is ended.
+    """
 
     engine_id: EngineId
+    basis: ClaimBasis = ClaimBasis()
+    hold: Hold | None = None
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True, tag=True):

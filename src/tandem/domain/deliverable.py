@@ -8,8 +8,9 @@ from typing import Final
 
 import msgspec
 
-from tandem.domain.automation import Automation, Node, NodeKind
+from tandem.domain.automation import Automation
 from tandem.domain.free_json import list_at, object_at, text_of
+from tandem.domain.node import Node, NodeKind
 from tandem.domain.run import Run
 
 _SCHEME: Final = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Final
 
-from tandem.domain.automation import Automation, Backoff
+from tandem.domain.automation import Automation
 from tandem.domain.errors import Problem
+from tandem.domain.retry_policy import Backoff
 
 _DELAYS: Final = ("initial_delay_ms", "max_delay_ms", "multiplier", "jitter_ms")
 

@@ -13,7 +13,6 @@ from tandem.domain.accounting import UNSEEN, Facts, account
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.asking import open_approval
 from tandem.domain.attention import earliest_due_ms
-from tandem.domain.automation import ApprovalWait
 from tandem.domain.binding import ReadLarge, Unbound
 from tandem.domain.change import Change
 from tandem.domain.draft import Draft
@@ -29,6 +28,7 @@ from tandem.domain.run import Attempt, QueueReason
 from tandem.domain.selection import candidates, is_ready, open_limit
 from tandem.domain.settling import Settled, settle
 from tandem.domain.view import RunView
+from tandem.domain.wait_definition import ApprovalWait
 
 E, N, S = RunEvent, NodeState, RunState
 

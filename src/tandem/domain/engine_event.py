@@ -18,6 +18,9 @@ _FAILURES = frozenset(
         RunEvent.RUN_FAILED,
         RunEvent.RUN_BLOCKED,
         RunEvent.RUN_FAILED_PANIC,
+        RunEvent.RUN_BLOCKED_CORRUPT,
+        RunEvent.RUN_FAILED_STARTUP,
+        RunEvent.RUN_FAILED_ACTIVATION,
         RunEvent.RUN_FAILED_SERVER_RESTART,
         RunEvent.RUN_FAILED_SHUTDOWN,
         RunEvent.RUN_FAILED_STALE,
@@ -74,6 +77,7 @@ def _properties(run: Run, event: LifecycleEvent) -> JsonObject:
         "status": run.status.value,
         "lifecycle_event": event.event.value,
         "seq": event.seq,
+        "effective_execution_profile": run.effective_execution_profile.value,
     }
     if event.event is RunEvent.RUN_CREATED:
         properties["triggerType"] = run.trigger_type

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from tandem.domain.admission import needs_of
 from tandem.domain.change import Change, NodeArtifact
 from tandem.domain.command import NoteFork
 from tandem.domain.draft import Draft
@@ -56,26 +57,40 @@ def new_run(
 
     Raises:
         InvalidAutomation: the inputs do not fit.
+        MissingReference: the concurrency key names an input that is not given.
     """
     before = source.run
     given: JsonObject = before.inputs
     if inputs:
         given = fill_inputs(source.plan.automation.inputs, {**given, **inputs})
+    needs = needs_of(
+        source.plan.automation, tenant=before.tenant, inputs=given, real_path=before.lock_path
+    )
     return Run(
         run_id=run_id,
         tenant=before.tenant,
         automation_id=before.automation_id,
         name=before.name,
         definition_digest=before.definition_digest,
+        definition_version=before.definition_version,
+        automation_version=before.automation_version,
         trigger_type="fork",
+        requested_execution_profile=before.requested_execution_profile,
+        effective_execution_profile=before.effective_execution_profile,
         last_change_id=change_id,
         owner=owner,
         event_seq=1,
         created_at_ms=now_ms,
         updated_at_ms=now_ms,
         due_at_ms=now_ms,
+        queued_at_ms=now_ms,
         inputs=dict(given),
         workspace=before.workspace,
+        lock_path=needs.lock_path,
+        concurrency_key=needs.concurrency_key,
+        concurrency_limit=needs.concurrency_limit,
+        labels=needs.labels,
+        runtime_context=before.runtime_context,
         nodes_total=before.nodes_total,
     )
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tandem.domain.automation import Automation, Node, NodeKind
+from tandem.domain.automation import Automation
 from tandem.domain.deliverable import deliverables_of
 from tandem.domain.ids import DefinitionDigest, NodeId
 from tandem.domain.lanes import Lane, lanes_of
+from tandem.domain.node import Node, NodeKind
 from tandem.domain.phases import Phases
+from tandem.domain.runtime_context import runtime_context_of
 from tandem.domain.work import is_triage_gate
 
 
@@ -51,6 +53,7 @@ class Plan:
         "nodes",
         "parallel",
         "phases",
+        "runtime_context",
     )
 
     def __init__(self, automation: Automation, digest: DefinitionDigest) -> None:
@@ -78,6 +81,7 @@ class Plan:
         self.lanes, self.lane_no = lanes_of(automation, self.phases)
         self.deliverables = deliverables_of(automation)
         self.has_triage = any(plan_node.is_triage_gate for plan_node in self.nodes)
+        self.runtime_context = runtime_context_of(automation)
 
     def __len__(self) -> int:
         return len(self.nodes)

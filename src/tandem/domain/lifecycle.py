@@ -59,6 +59,11 @@ class RunEvent(StrEnum):
     """Everything that can happen to a run; each is stored as a lifecycle event."""
 
     RUN_CREATED = "run_created"
+    RUN_COMPLETED_DRY = "run_completed_dry"
+    RUN_HELD = "run_held"
+    RUN_BLOCKED_CORRUPT = "run_blocked_corrupt_checkpoint"
+    RUN_FAILED_STARTUP = "run_failed_startup"
+    RUN_FAILED_ACTIVATION = "run_failed_activation_validation"
     RUN_OWNER_CHANGED = "run_owner_changed"
     RUN_CLAIMED = "run_execution_claimed"
     RUN_PARKED_AT_GATE = "run_parked_at_gate"
@@ -174,7 +179,14 @@ _DONE_BY_HAND: Final = (N.PENDING, N.BACKOFF, N.WAITING, N.BLOCKED, N.FAILED)
 
 RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (S.QUEUED, E.RUN_CREATED): S.QUEUED,
+    (S.QUEUED, E.RUN_COMPLETED_DRY): S.COMPLETED,
     (S.QUEUED, E.RUN_CLAIMED): S.RUNNING,
+    (S.QUEUED, E.RUN_HELD): S.QUEUED,
+    # A run that cannot start: at its claim, or before its first node.
+    (S.QUEUED, E.RUN_BLOCKED_CORRUPT): S.BLOCKED,
+    (S.QUEUED, E.RUN_FAILED_STARTUP): S.FAILED,
+    (S.RUNNING, E.RUN_FAILED_STARTUP): S.FAILED,
+    (S.RUNNING, E.RUN_FAILED_ACTIVATION): S.FAILED,
     # An engine wants to drive a run itself whose former owner is gone.
     **{(state, E.RUN_OWNER_CHANGED): state for state in LIVE - DRIVEN},
     # A driven run: nodes come and go.

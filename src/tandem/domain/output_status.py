@@ -11,9 +11,9 @@ from typing import Final
 
 import msgspec
 
-from tandem.domain.automation import Node, NodeKind, StageKind, Validator
 from tandem.domain.free_json import object_at
 from tandem.domain.json import JsonObject, JsonValue, decode
+from tandem.domain.node import Node, NodeKind, StageKind
 from tandem.domain.outcome import (
     REVIEW_NOT_APPROVED,
     SEMANTIC_BLOCKED,
@@ -24,6 +24,7 @@ from tandem.domain.outcome import (
     Outcome,
     Succeeded,
 )
+from tandem.domain.output_contract import Validator
 from tandem.domain.reading import COMPLETED_WITH_WARNINGS, SKIPPED, Reading
 from tandem.domain.work import has_work, is_triage_gate
 

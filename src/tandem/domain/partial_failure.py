@@ -11,11 +11,11 @@
 
 from enum import StrEnum
 
-from tandem.domain.automation import Node
 from tandem.domain.draft import Draft
 from tandem.domain.free_json import object_at, text_of
 from tandem.domain.graph import PlanNode
 from tandem.domain.lifecycle import NodeState, RunEvent
+from tandem.domain.node import Node
 
 E, N = RunEvent, NodeState
 

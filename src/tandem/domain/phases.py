@@ -9,8 +9,9 @@ it is done. A node of no phase is never held back.
 from collections.abc import Sequence
 from typing import Final
 
-from tandem.domain.automation import Automation, Node
+from tandem.domain.automation import Automation
 from tandem.domain.free_json import list_at, object_at, text_of
+from tandem.domain.node import Node
 
 NO_PHASE: Final = 1_000_000
 """The rank of nodes without a phase: after all others."""

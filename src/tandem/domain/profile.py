@@ -8,11 +8,11 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from tandem.domain.automation import Automation, ExecutionProfile, Node
+from tandem.domain.execution import ExecutionProfile
+from tandem.domain.node import Node
 from tandem.domain.outcome import Blocked
 from tandem.domain.reading import Relaxation
 
-PROFILE_DEFAULT: Final = ExecutionProfile.GUIDED
 _FACTORS: Final = {
     ExecutionProfile.STRICT: 1.0,
     ExecutionProfile.GUIDED: 1.5,
@@ -80,12 +80,6 @@ _CLASS_OF: Final[Mapping[str, str]] = {
     "unauthorized_tool": "tool_unauthorized",
     "code_patch_apply_failed": "deterministic_verification_failed",
 }
-
-
-def profile_of(automation: Automation) -> ExecutionProfile:
-    """Return the effective profile of the runs of this version; `guided` when it says nothing."""
-    policy = automation.execution
-    return (policy.profile if policy else None) or PROFILE_DEFAULT
 
 
 def repair_budget(node: Node, profile: ExecutionProfile) -> int:

@@ -9,8 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tandem.domain.action import HttpAction
-from tandem.domain.automation import AgentProfile, Automation, Node, NodeKind
+from tandem.domain.agent import AgentProfile
+from tandem.domain.automation import Automation
 from tandem.domain.json import JsonObject
+from tandem.domain.node import Node, NodeKind
 from tandem.domain.template import MissingReference, find_references, resolve
 
 

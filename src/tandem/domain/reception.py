@@ -1,7 +1,6 @@
 """Reception: a signal or a person resolves a wait of a run."""
 
 from tandem.domain import waits
-from tandem.domain.automation import ExternalConditionWait, WebhookWait
 from tandem.domain.change import Denial
 from tandem.domain.command import ResolveWait
 from tandem.domain.draft import Draft
@@ -11,6 +10,7 @@ from tandem.domain.lifecycle import TERMINAL, NodeState
 from tandem.domain.run import OPEN_WAITS, Wait
 from tandem.domain.schema_check import compile_schema
 from tandem.domain.signal import check_idempotency_key, check_payload, fits_webhook
+from tandem.domain.wait_definition import ExternalConditionWait, WebhookWait
 from tandem.domain.waits import wait_id
 
 _EVENT_TYPES = {

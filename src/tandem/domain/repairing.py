@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
-from tandem.domain.automation import Automation, NodeKind, canonical_document
+from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.command import Repair
 from tandem.domain.draft import Draft
 from tandem.domain.errors import InvalidAutomation, InvalidRequest, NotFound, Refused
@@ -14,6 +14,7 @@ from tandem.domain.ids import DefinitionDigest
 from tandem.domain.inputs import fill_inputs
 from tandem.domain.json import digest
 from tandem.domain.lifecycle import RunEvent
+from tandem.domain.node import NodeKind
 from tandem.domain.reset import declared_files
 from tandem.domain.reviving import refuse_unless_resting, revive
 from tandem.domain.tasks import find_node

@@ -4,8 +4,8 @@ from hashlib import blake2b
 
 import msgspec
 
-from tandem.domain.automation import RetryPolicy
 from tandem.domain.outcome import FailureClass
+from tandem.domain.retry_policy import RetryPolicy
 
 DELAY_MAX_MS = 86_400_000
 _PROVIDER_DELAYS_MS = (2_000, 5_000, 8_000)

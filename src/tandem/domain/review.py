@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from tandem.domain.automation import Effects
 from tandem.domain.completion import end_attempt
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
 from tandem.domain.lifecycle import NodeState, RunEvent
+from tandem.domain.node import Effects
 from tandem.domain.run import AttemptEnd, NodeRun
 
 E, N = RunEvent, NodeState

@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from tandem.domain.artifact import ArtifactRef
+from tandem.domain.execution import ExecutionProfile
 from tandem.domain.ids import (
     AttemptId,
     AutomationId,
@@ -20,6 +21,7 @@ from tandem.domain.ids import (
 )
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState, StopKind
 from tandem.domain.reading import Reading
+from tandem.domain.trigger import TriggerType
 
 
 class QueueReason(StrEnum):
@@ -29,7 +31,7 @@ class QueueReason(StrEnum):
     """
 
     RETRY_BACKOFF = "retry_backoff"
-    DEFINITION_UNREADABLE = "definition_unreadable"
+    AUTOMATION_PAUSED = "automation_paused"
     RATE_LIMIT = "rate_limit"
     WORKSPACE_LOCK = "workspace_lock"
     CONCURRENCY = "concurrency"
@@ -70,7 +72,16 @@ class Run(msgspec.Struct, kw_only=True):
     automation_id: AutomationId
     name: str = ""
     definition_digest: DefinitionDigest
-    trigger_type: str = "manual"
+    definition_version: str = ""
+    """What its author calls the version; the digest says what is executed."""
+    automation_version: int | None = None
+    """The number of the stored version; None for a run of a file that is not stored."""
+    trigger_type: str = TriggerType.MANUAL
+    trigger_reason: str = ""
+    requested_execution_profile: ExecutionProfile | None = None
+    effective_execution_profile: ExecutionProfile = ExecutionProfile.STRICT
+    runtime_context: dict[str, Any] | None = None
+    """The context that was given with the run; that of its definition is not copied here."""
     started_by: str = ""
     """Who asked for the run; empty when nobody is known."""
     status: RunState = RunState.QUEUED

@@ -8,10 +8,11 @@ what runs lands first, then a person may mend the contract or the node, or just 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tandem.domain.automation import Automation, Node
+from tandem.domain.automation import Automation
 from tandem.domain.free_json import object_at, text_of
 from tandem.domain.graph import PlanNode
 from tandem.domain.json import JsonObject, JsonValue, canonical, digest
+from tandem.domain.node import Node
 from tandem.domain.run import NodeRun, Run
 
 VIOLATION: Final = "output_schema_invalid"

@@ -7,7 +7,6 @@ import msgspec
 from tandem.domain import review
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.asking import ask_for_outcome
-from tandem.domain.automation import Effects, NodeKind
 from tandem.domain.change import NodeArtifact, Throttle
 from tandem.domain.command import Probed
 from tandem.domain.completion import complete, end_attempt
@@ -17,6 +16,7 @@ from tandem.domain.graph import PlanNode
 from tandem.domain.ids import NodeId, attempt_id
 from tandem.domain.json import JsonObject, digest
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState
+from tandem.domain.node import Effects, NodeKind
 from tandem.domain.outcome import (
     Blocked,
     Failed,
@@ -27,7 +27,7 @@ from tandem.domain.outcome import (
     Succeeded,
 )
 from tandem.domain.partial_failure import spread
-from tandem.domain.profile import profile_of, repair_budget
+from tandem.domain.profile import repair_budget
 from tandem.domain.reading import Reading, Relaxation
 from tandem.domain.retry import GiveUp, RetryAt, decide_retry
 from tandem.domain.run import AttemptEnd, Failure, NodeRun
@@ -151,7 +151,7 @@ def _settle_repair(
     draft: Draft, plan_node: PlanNode, node: NodeRun, item: Settled, outcome: NeedsRepair
 ) -> None:
     reason = "; ".join(outcome.reasons)[:REASON_CHARS_MAX]
-    budget = repair_budget(plan_node.node, profile_of(draft.plan.automation))
+    budget = repair_budget(plan_node.node, draft.run.effective_execution_profile)
     can_repair = node.repairs_used < budget and node.attempts_used < plan_node.max_attempts
     end_attempt(
         draft,

@@ -9,10 +9,10 @@ from typing import Final
 
 import msgspec
 
-from tandem.domain.automation import CorrelationField, WebhookWait
 from tandem.domain.errors import EngineError
 from tandem.domain.ids import TenantId
 from tandem.domain.json import JsonValue, canonical, digest, encode
+from tandem.domain.wait_definition import CorrelationField, WebhookWait
 
 IDEMPOTENCY_KEY_BYTES_MAX: Final = 512
 PAYLOAD_BYTES_MAX: Final = 16_384

@@ -12,9 +12,12 @@ from typing import Final
 import msgspec
 
 from tandem.domain.admission import Facts, Lock, refuse
+from tandem.domain.automation_keeping import hold_of
+from tandem.domain.hold import Hold
 from tandem.domain.ids import EngineId, RunId, TenantId
 from tandem.domain.lifecycle import TERMINAL, RunEvent, RunState
 from tandem.domain.run import Gate, LifecycleEvent, QueueReason, Run, Wait
+from tandem.domain.stored_automation import StoredAutomation
 
 Q, S = QueueReason, RunState
 HOLDERS_NAMED_MAX: Final = 5
@@ -52,6 +55,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """The newest ones, newest first."""
     throttles: Mapping[str, int] = {}
     lock: Lock | None = None
+    automation: StoredAutomation | None = None
+    """The stored automation of the run, if there is one."""
     holders: Sequence[Holder] = ()
     claims: int = 0
     engines: Sequence[EngineFacts] = ()
@@ -61,7 +66,7 @@ class ReasonKind(StrEnum):
     """What a run waits for; the first ones are those of the queue."""
 
     RETRY_BACKOFF = "retry_backoff"
-    DEFINITION_UNREADABLE = "definition_unreadable"
+    AUTOMATION_PAUSED = "automation_paused"
     RATE_LIMIT = "rate_limit"
     WORKSPACE_LOCK = "workspace_lock"
     CONCURRENCY = "concurrency"
@@ -123,14 +128,9 @@ def _queued(found: Situation) -> Reason:
     run = found.run
     if run.due_at_ms is not None and run.due_at_ms > found.now_ms:
         return _not_due(found, run.due_at_ms)
-    if run.queue_reason is Q.DEFINITION_UNREADABLE:
-        return Reason(
-            kind=K.DEFINITION_UNREADABLE,
-            sentence=f"its definition {run.definition_digest} cannot be read from the store",
-            since_ms=_queued_since(run),
-            held_by=(run.resource_key,),
-            freed_by="an engine that can read it, or `tandem db check` if the file is damaged",
-        )
+    hold = hold_of(found.automation)
+    if hold is not None:
+        return _held(found, hold)
     refusal = refuse(run, Facts(throttles=found.throttles, lock=found.lock, claims=found.claims))
     match refusal.reason if refusal is not None else None:
         case Q.RATE_LIMIT:
@@ -140,6 +140,16 @@ def _queued(found: Situation) -> Reason:
         case Q.CONCURRENCY:
             return _over_limit(found)
     return _without_place(found)
+
+
+def _held(found: Situation, hold: Hold) -> Reason:
+    return Reason(
+        kind=K.AUTOMATION_PAUSED,
+        sentence=f"{hold.words}; {_span(found.now_ms - hold.since_ms)} ago",
+        since_ms=hold.since_ms,
+        held_by=(hold.resource_key,),
+        freed_by=f"`tandem automations resume {hold.holder}`",
+    )
 
 
 def _not_due(found: Situation, due_at_ms: int) -> Reason:

@@ -1,7 +1,7 @@
 """How long an attempt may take: by the node's own limits, and by those of its kind."""
 
-from tandem.domain.automation import NodeKind
 from tandem.domain.graph import PlanNode
+from tandem.domain.node import NodeKind
 
 Limits = tuple[int | None, int | None]
 

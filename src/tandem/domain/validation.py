@@ -12,10 +12,12 @@ from typing import Final
 from pydantic import ValidationError
 
 from tandem.domain.action_rules import ActionRules
-from tandem.domain.automation import Automation, Node, NodeKind, ScheduleType
+from tandem.domain.automation import Automation
 from tandem.domain.errors import InvalidAutomation, Problem
 from tandem.domain.inputs import check_inputs, declared_names, input_schema
 from tandem.domain.json import JsonValue
+from tandem.domain.node import Node, NodeKind
+from tandem.domain.schedule import ScheduleType
 from tandem.domain.template import Reference, find_malformed, find_references
 from tandem.domain.wait_rules import WaitRules
 

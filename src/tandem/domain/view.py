@@ -7,6 +7,7 @@ from tandem.domain.change import Change
 from tandem.domain.deadline import next_look_at_ms
 from tandem.domain.graph import Plan
 from tandem.domain.ids import GateId, WaitId
+from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import NodeState
 from tandem.domain.run import OPEN_WAITS, Gate, GateStatus, NodeRun, Run, Wait
 
@@ -79,6 +80,11 @@ class RunView:
     def node(self, node_no: int) -> NodeRun:
         """Return the node run; a node that never started is pending."""
         return self.nodes.get(node_no) or NodeRun(node_no=node_no)
+
+    @property
+    def runtime_context(self) -> JsonObject | None:
+        """The context of the run: that of its definition, else the one that it was given."""
+        return self.plan.runtime_context or self.run.runtime_context
 
     def next_due_at_ms(self) -> int | None:
         """Return the moment at which a backoff, a wait or a gate needs attention, if any does."""

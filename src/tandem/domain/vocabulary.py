@@ -55,6 +55,30 @@ SCHEMA_PAUSE: Final = (
 
 WORDS: Final[Mapping[RunEvent, Word]] = {
     E.RUN_CREATED: Word("The run was created and is queued.", _run("created")),
+    E.RUN_COMPLETED_DRY: Word("A dry run: nothing was executed.", _run("completed")),
+    E.RUN_HELD: Word(
+        "The queued run is not claimed until what holds it is released.",
+        _run("held"),
+        ("queue_reason", "resource_key", "holder", "since_ms"),
+    ),
+    E.RUN_BLOCKED_CORRUPT: Word(
+        "The stored definition of the run cannot be read.",
+        _run("blocked"),
+        ("failure_kind",),
+        ("automation_v2.run.failed",),
+    ),
+    E.RUN_FAILED_STARTUP: Word(
+        "The run cannot start: what it needs is not there.",
+        _run("failed"),
+        ("failure_kind", "check"),
+        ("automation_v2.run.failed",),
+    ),
+    E.RUN_FAILED_ACTIVATION: Word(
+        "The plan package of the automation is not ready.",
+        _run("failed"),
+        ("check",),
+        ("automation_v2.run.failed",),
+    ),
     E.RUN_OWNER_CHANGED: Word(
         "An engine has taken the waiting run for itself.", _run("owner_changed"), ("owner",)
     ),

@@ -3,20 +3,20 @@
 from collections.abc import Container, Iterator, Sequence
 from typing import Final, assert_never
 
-from tandem.domain.automation import (
+from tandem.domain.errors import Problem
+from tandem.domain.gate_definition import TimeoutAction
+from tandem.domain.node import Node
+from tandem.domain.schema_check import InvalidSchema, compile_schema
+from tandem.domain.wait_definition import (
     ApprovalWait,
     Binding,
     ExternalConditionWait,
     LiteralBinding,
-    Node,
     NodeOutputBinding,
-    TimeoutAction,
     TimerWait,
     WaitTimeout,
     WebhookWait,
 )
-from tandem.domain.errors import Problem
-from tandem.domain.schema_check import InvalidSchema, compile_schema
 
 _EXECUTION_FIELDS: Final = (
     "tool_policy",

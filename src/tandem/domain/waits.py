@@ -4,7 +4,6 @@ from typing import Final, assert_never
 
 import msgspec
 
-from tandem.domain.automation import ExternalConditionWait, TimerWait, WaitTimeout, WebhookWait
 from tandem.domain.binding import ReadLarge, bind_moment, bind_text
 from tandem.domain.completion import complete
 from tandem.domain.deadline import Step, deadline_of, escalated, reminded
@@ -17,6 +16,7 @@ from tandem.domain.lifecycle import NodeState, RunEvent, RunState
 from tandem.domain.run import OPEN_WAITS, Failure, Wait, WaitStatus
 from tandem.domain.signal import condition_key, kept_metadata, webhook_key
 from tandem.domain.stopping import cancel_run
+from tandem.domain.wait_definition import ExternalConditionWait, TimerWait, WaitTimeout, WebhookWait
 
 E, N, S = RunEvent, NodeState, RunState
 

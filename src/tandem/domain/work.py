@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from tandem.domain.automation import Node
 from tandem.domain.free_json import object_at
 from tandem.domain.json import JsonValue, decode
+from tandem.domain.node import Node
 
 _PLACES = (
     (),

@@ -10,9 +10,10 @@ from typing import Final
 
 import msgspec
 
-from tandem.domain.automation import Node, Validator
 from tandem.domain.free_json import list_at, object_at, text_of
 from tandem.domain.json import JsonValue
+from tandem.domain.node import Node
+from tandem.domain.output_contract import Validator
 
 _CODE_TASKS: Final = frozenset({"code_change", "repo_fix", "implementation"})
 _TOOL_PARTS: Final = 3

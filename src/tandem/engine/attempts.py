@@ -10,7 +10,6 @@ from pydantic import TypeAdapter
 from tandem.domain.accounting import Facts
 from tandem.domain.action import Action, CommandAction
 from tandem.domain.artifact import ArtifactRef
-from tandem.domain.automation import Verification
 from tandem.domain.command import Probed
 from tandem.domain.errors import EngineError, Refused, StoreUnavailable
 from tandem.domain.graph import PlanNode
@@ -25,16 +24,19 @@ from tandem.domain.outcome import (
     Succeeded,
     too_large,
 )
+from tandem.domain.output_contract import Verification
 from tandem.domain.output_status import read_output
-from tandem.domain.profile import profile_of, relax, relax_blocker
+from tandem.domain.profile import relax, relax_blocker
 from tandem.domain.reading import Reading, Relaxation
 from tandem.domain.run import NodeRun
 from tandem.domain.settling import Settled
+from tandem.domain.start_check import Obstacle
 from tandem.domain.template import find_references, resolve
 from tandem.domain.time_limits import limits_of
 from tandem.domain.view import RunView
 from tandem.engine.contract import judge
 from tandem.engine.facts import RunFacts
+from tandem.engine.start import find_obstacle
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
 from tandem.ports.executor import AttemptSpec, Executor, Progress
@@ -80,6 +82,10 @@ class AttemptRunner:
         self._output_bytes_max = output_bytes_max
         self._relaxation_denylist = frozenset(relaxation_denylist)
         self._templates: dict[tuple[str, int], dict[str, Any] | None] = {}
+
+    def obstacle_to(self, view: RunView) -> Obstacle | None:
+        """Return why a claimed run cannot start (see `find_obstacle`)."""
+        return find_obstacle(view, self._files)
 
     async def run(
         self, view: RunView, plan_node: PlanNode, *, number: int, report: Progress
@@ -167,7 +173,7 @@ class AttemptRunner:
 
     def _relaxation(self, view: RunView, outcome: Outcome) -> Relaxation | None:
         """Return what the profile of the run would let pass of this outcome."""
-        profile, denied = profile_of(view.plan.automation), self._relaxation_denylist
+        profile, denied = view.run.effective_execution_profile, self._relaxation_denylist
         match outcome:
             case NeedsRepair():
                 kind = outcome.failure_class.value
@@ -233,6 +239,7 @@ class AttemptRunner:
             workspace=run.workspace,
             scratch=f"{self._scratch_root}/{run.run_id}/{plan_node.node_id}/{number}",
             output_bytes_max=self._output_bytes_max,
+            runtime_context=view.runtime_context,
         )
 
     def _action(self, view: RunView, plan_node: PlanNode, outputs: "_Outputs") -> Action:

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from tandem.domain.artifact import ArtifactRef
-from tandem.domain.automation import OutputContract, Verification
 from tandem.domain.errors import Refused
 from tandem.domain.json import JsonValue, decode
 from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Succeeded
+from tandem.domain.output_contract import OutputContract, Verification
 from tandem.domain.schema_check import compile_schema
 from tandem.domain.schema_pause import VIOLATION
 from tandem.ports.workspace import WorkspaceFiles

@@ -18,11 +18,13 @@ from tandem.domain.gate_policy import GatePolicy
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, EngineId, RunId
 from tandem.domain.json import JsonValue
-from tandem.domain.lifecycle import DRIVEN, NodeState
+from tandem.domain.lifecycle import DRIVEN, NodeState, RunState
 from tandem.domain.operating import PAUSE_NOW
 from tandem.domain.outcome import Failed, FailureClass, Stopped
 from tandem.domain.run import Attempt, Run
 from tandem.domain.settling import Settled
+from tandem.domain.start_check import Obstacle
+from tandem.domain.starting import fail_start
 from tandem.domain.view import RunView
 from tandem.engine.attempts import AttemptRunner
 from tandem.engine.leases import OwnLease
@@ -74,6 +76,7 @@ class Driver:
         self._wake = asyncio.Event()
         self._is_stale = False
         self._is_stopping = False
+        self._is_checked = False
         self._is_draining = False
         self._policy = LossPolicy.RESUME
 
@@ -147,6 +150,16 @@ class Driver:
         await self._clock.sleep(STORE_RETRY_MS)
 
     async def _step(self) -> Change | None:
+        obstacle = self._obstacle()
+        if obstacle is not None:
+            failed = fail_start(
+                self.view,
+                obstacle,
+                change_id=self._new_change_id(),
+                now_ms=self._clock.now_ms(),
+            )
+            await self._write(failed)
+            return failed
         taken = len(self._settled)
         change = advance(
             self.view,
@@ -163,8 +176,12 @@ class Driver:
             # What is left are outcomes of attempts that no longer count.
             del self._settled[:taken]
             return None
+        await self._write(change, settles=taken)
+        return change
+
+    async def _write(self, change: Change, *, settles: int = 0) -> None:
         await self._store.apply(change)
-        del self._settled[:taken]
+        del self._settled[:settles]
         self.view.apply(change)
         self._announce(self.view, change)
         if any(wait.signal_key for wait in change.waits):
@@ -173,7 +190,14 @@ class Driver:
         if any((a.node_no, a.number) in self._attempts for a in change.attempts_ended):
             # A rollback took back what was running: its bodies do not count any more.
             self._end_forgotten()
-        return change
+
+    def _obstacle(self) -> Obstacle | None:
+        """Check once, before anything starts, whether the run can."""
+        if self._is_checked or self.view.run.status is not RunState.RUNNING:
+            return None
+        obstacle = self._runner.obstacle_to(self.view)
+        self._is_checked = obstacle is None
+        return obstacle
 
     def _read_large(self, ref: ArtifactRef) -> JsonValue:
         return self._runner.read_large(self.view, ref)

@@ -10,6 +10,7 @@ import msgspec
 
 from tandem.domain.admission import Metrics, holds_keys, needs_of
 from tandem.domain.automation import Automation, canonical_document
+from tandem.domain.automation_keeping import AutomationCommand
 from tandem.domain.change import Change
 from tandem.domain.command import (
     Command,
@@ -23,6 +24,7 @@ from tandem.domain.command import (
     SetOutput,
     Wake,
 )
+from tandem.domain.creation import NewRun, effective_profile
 from tandem.domain.errors import (
     EngineError,
     InvalidAutomation,
@@ -31,10 +33,12 @@ from tandem.domain.errors import (
     Refused,
     StoreUnavailable,
 )
+from tandem.domain.execution import ExecutionProfile
 from tandem.domain.gate_policy import GatePolicy
 from tandem.domain.graph import Plan
 from tandem.domain.ids import (
     LOCAL_TENANT,
+    AutomationId,
     ChangeId,
     DefinitionDigest,
     EngineId,
@@ -49,10 +53,14 @@ from tandem.domain.preview import ResetPreview, preview
 from tandem.domain.run import Run, Wait
 from tandem.domain.signal import Signal, check_signal
 from tandem.domain.standing import Reason
+from tandem.domain.stored_automation import AutomationChange
+from tandem.domain.trigger import TriggerType
 from tandem.domain.view import RunView
+from tandem.domain.workspace_root import declared_workspace
 from tandem.engine import reasons
 from tandem.engine.attempts import AttemptRunner
 from tandem.engine.driver import Driver
+from tandem.engine.dry_run import DryRun, tell
 from tandem.engine.leases import RENEWALS, OwnLease
 from tandem.engine.recovery import Recovery, RecoveryLimits
 from tandem.engine.runnable import unrunnable
@@ -61,7 +69,7 @@ from tandem.ports.clock import Clock
 from tandem.ports.executor import Executor
 from tandem.ports.host import Host
 from tandem.ports.ids import Ids
-from tandem.ports.store import Delivered, EngineRow, NewRun, Store
+from tandem.ports.store import Delivered, EngineRow, Store
 from tandem.ports.workspace import WorkspaceFiles
 
 POLL_MS = 100
@@ -126,6 +134,7 @@ class Engine:
         ids: Ids,
         scratch_root: str,
         limits: Limits | None = None,
+        default_profile: ExecutionProfile = ExecutionProfile.GUIDED,
         on_problem: Callable[[str], None] | None = None,
     ) -> None:
         self.engine_id = EngineId(f"engine-{ids.new()}")
@@ -137,6 +146,7 @@ class Engine:
         self._host = host
         self._clock = clock
         self._ids = ids
+        self._default_profile = default_profile
         self._runner = AttemptRunner(
             engine_id=self.engine_id,
             executor=executor,
@@ -156,6 +166,8 @@ class Engine:
         self._drives: set[asyncio.Task[None]] = set()
         self._work = asyncio.Event()
         self._changes = 0
+        self._claiming = ""
+        """The id of the changes of a claim that is not announced yet."""
         self._plans: dict[int, tuple[Automation, Plan, bytes]] = {}
         self._row: EngineRow | None = None
         self._owed: dict[RunId, tuple[TenantId, Command]] = {}
@@ -298,9 +310,14 @@ class Engine:
             self._caught_up.append(caught_up)
 
     def is_behind(self, run: Run) -> bool:
-        """Say whether this engine drives the run and has not announced yet what the row says."""
+        """Say whether this engine made the newest change of the run and has not announced it yet.
+
+        That is so for a run that it drives, and for one that its claim has just put aside or ended.
+        """
         driver = self._drivers.get(run.run_id)
-        return driver is not None and driver.view.run.last_change_id != run.last_change_id
+        if driver is not None:
+            return driver.view.run.last_change_id != run.last_change_id
+        return self._claiming != "" and f"{run.last_change_id}-".startswith(f"{self._claiming}-")
 
     async def caught_up(self, run_id: RunId) -> None:
         """Return once the listeners are done with what they heard of this run."""
@@ -318,8 +335,13 @@ class Engine:
         *,
         workspace: str = "",
         tenant: TenantId = LOCAL_TENANT,
-        trigger_type: str = "manual",
+        trigger_type: str = TriggerType.MANUAL,
+        trigger_reason: str = "",
+        profile: ExecutionProfile | None = None,
+        runtime_context: JsonObject | None = None,
+        stored_version: int | None = None,
         owned: bool = False,
+        is_dry: bool = False,
         started_by: str = "",
     ) -> Run:
         """Create a run of this version; it is on disk when this returns, and due at once.
@@ -327,27 +349,35 @@ class Engine:
         Args:
             automation: the definition; the run executes this version to its end.
             inputs: values for what the automation declares; defaults fill the rest.
-            workspace: an absolute directory, or empty for a run without one.
+            workspace: an absolute directory; empty means that of the definition, if it has one.
             tenant: whose run it is.
             trigger_type: what started it (run-lifecycle 1.1).
+            trigger_reason: why, in words.
+            profile: how strict the run is; else the definition or the engine's default says it.
+            runtime_context: the context of the run, for a definition that needs but gives none.
+            stored_version: the version of the stored automation that this definition is.
             owned: other engines leave the run alone as long as this one lives.
+            is_dry: record the run as completed without executing anything.
             started_by: the person who asks for the run, where one is known.
 
         Raises:
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
             MissingReference: the concurrency key names an input that is not given.
-            Refused: it is to be owned, and needs a label that this engine has not.
+            NotFound: a `stored_version` was given, and the automation is not there any more.
+            Refused: it is to be owned, and needs a label that this engine has not; or a
+                `stored_version` was given, and the automation is a draft.
             StoreUnavailable: nothing was written.
         """
-        plan, document = self._plan(automation)
+        plan, document = self._plan(automation, must_run=not is_dry)
         given = fill_inputs(automation.inputs, inputs or {})
+        workspace = workspace or declared_workspace(automation)
         needs = needs_of(
             automation,
             tenant=tenant,
             inputs=given,
             real_path=self._files.real_path(workspace) if workspace else "",
         )
-        if owned:
+        if owned and not is_dry:
             self._refuse_unlabelled(needs.labels)
         change_id = self.new_change_id()
         run = await self.store.create_run(
@@ -360,7 +390,13 @@ class Engine:
                 inputs=given,
                 workspace=workspace,
                 trigger_type=trigger_type,
+                trigger_reason=trigger_reason,
+                requested_profile=profile,
+                effective_profile=effective_profile(automation, profile, self._default_profile),
+                runtime_context=runtime_context,
+                automation_version=stored_version,
                 owner=self.engine_id if owned else None,
+                is_dry=is_dry,
                 started_by=started_by,
                 needs=needs,
             ),
@@ -370,6 +406,15 @@ class Engine:
         if not owned:
             self._host.wake_others()
         return run
+
+    async def tell_dry_run(self, run: Run) -> DryRun:
+        """Say what the real run would do that this dry one stands for.
+
+        Raises:
+            NotFound: it is not in the store.
+        """
+        view = await self.store.load(run.run_id, tenant=run.tenant)
+        return tell(run, view.plan, self._files)
 
     async def execute(
         self, run_id: RunId, command: Command, *, tenant: TenantId = LOCAL_TENANT
@@ -583,6 +628,36 @@ class Engine:
         artifacts = self.store.list_artifacts(run_id, tenant=tenant)
         return preview(view, command, now_ms=self._clock.now_ms(), artifacts=artifacts)
 
+    async def execute_on_automation(
+        self,
+        automation_id: AutomationId,
+        command: AutomationCommand,
+        *,
+        tenant: TenantId = LOCAL_TENANT,
+        document: bytes = b"",
+    ) -> AutomationChange:
+        """Ask something of a stored automation; see `Store.execute_on_automation`.
+
+        The runs that a pause pauses are told to their drivers and to the listeners.
+        """
+        change, runs = await self.store.execute_on_automation(
+            automation_id,
+            command,
+            tenant=tenant,
+            change_id=self.new_change_id(),
+            now_ms=self._clock.now_ms(),
+            document=document,
+        )
+        for paused in runs:
+            driver = self._drivers.get(paused.run.run_id)
+            if driver is not None:
+                driver.poke()
+            self._announce(await self.store.load(paused.run.run_id, tenant=tenant), paused)
+            await self.caught_up(paused.run.run_id)
+        self._work.set()
+        self._host.wake_others()
+        return change
+
     async def take_over(
         self, run_id: RunId, *, tenant: TenantId = LOCAL_TENANT, own: bool = False
     ) -> bool:
@@ -665,18 +740,19 @@ class Engine:
         self._changes += 1
         return ChangeId(f"{self.engine_id}-{self._changes}")
 
-    def _plan(self, automation: Automation) -> tuple[Plan, bytes]:
+    def _plan(self, automation: Automation, *, must_run: bool) -> tuple[Plan, bytes]:
         known = self._plans.get(id(automation))
         if known is not None and known[0] is automation:
             return known[1], known[2]
-        problems = unrunnable(automation)
+        problems = unrunnable(automation) if must_run else []
         if problems:
             raise InvalidAutomation(problems)
         document = canonical_document(automation)
         plan = Plan(automation, DefinitionDigest(digest(document)))
         if len(self._plans) >= 64:
             self._plans.clear()
-        self._plans[id(automation)] = (automation, plan, document)
+        if must_run:
+            self._plans[id(automation)] = (automation, plan, document)
         return plan, document
 
     # Driving
@@ -709,18 +785,24 @@ class Engine:
         free = self.limits.runs_max - len(self._drivers)
         if free <= 0 or self._is_stopping:
             return 0
-        views = await self.store.claim(
-            self.engine_id,
-            limit=free,
-            now_ms=self._clock.now_ms(),
-            new_change_id=self.new_change_id,
-            own_only=self.limits.own_only,
-            labels=self.limits.labels,
-            runs_total_max=self.limits.runs_total_max,
-        )
-        for view in views:
-            self._drive(view)
-        return len(views)
+        self._claiming = self.new_change_id()
+        try:
+            claimed = await self.store.claim(
+                self.engine_id,
+                limit=free,
+                now_ms=self._clock.now_ms(),
+                new_change_id=lambda: ChangeId(self._claiming),
+                own_only=self.limits.own_only,
+                labels=self.limits.labels,
+                runs_total_max=self.limits.runs_total_max,
+            )
+            for each in claimed:
+                self._announce(each.view, each.change)
+                if each.is_taken:
+                    self._drive(each.view)
+        finally:
+            self._claiming = ""
+        return len(claimed)
 
     def _drive(self, view: RunView) -> None:
         driver = Driver(

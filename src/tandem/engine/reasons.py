@@ -40,6 +40,7 @@ def why(
             events=facts.events,
             throttles=facts.throttles,
             lock=facts.lock,
+            automation=facts.automation,
             holders=facts.holders,
             claims=facts.claims,
             engines=_engines(store, host, now_ms=now_ms, leaving=leaving),

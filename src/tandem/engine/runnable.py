@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from tandem.domain.automation import Automation, ExecutorKind, Node, NodeKind
+from tandem.domain.automation import Automation
 from tandem.domain.errors import Problem
+from tandem.domain.node import ExecutorKind, Node, NodeKind
 
 
 def unrunnable(automation: Automation) -> list[Problem]:

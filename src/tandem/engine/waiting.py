@@ -7,7 +7,7 @@ from tandem.domain.change import Change
 from tandem.domain.errors import NotFound
 from tandem.domain.ids import LOCAL_TENANT, RunId, TenantId
 from tandem.domain.lifecycle import TERMINAL, RunState
-from tandem.domain.run import Run
+from tandem.domain.run import QueueReason, Run
 from tandem.domain.view import RunView
 from tandem.engine.engine import Engine
 from tandem.ports.clock import Clock
@@ -23,7 +23,12 @@ def is_ended(run: Run) -> bool:
 def is_at_rest(run: Run) -> bool:
     """Say whether the run has ended, or stands still until a person does something."""
     held = run.status is RunState.PAUSED and not run.parked
-    return is_ended(run) or held or run.status is RunState.AWAITING_APPROVAL
+    return is_ended(run) or held or is_held(run) or run.status is RunState.AWAITING_APPROVAL
+
+
+def is_held(run: Run) -> bool:
+    """Say whether the run is queued and not claimed until a person resumes its automation."""
+    return run.status is RunState.QUEUED and run.queue_reason is QueueReason.AUTOMATION_PAUSED
 
 
 class Waiters:

@@ -7,7 +7,7 @@ import msgspec
 
 from tandem.domain.action import Action
 from tandem.domain.ids import AttemptId, EngineId, NodeId, RunId, TenantId
-from tandem.domain.json import JsonValue
+from tandem.domain.json import JsonObject, JsonValue
 from tandem.domain.outcome import Outcome
 
 
@@ -18,6 +18,7 @@ class AttemptSpec(msgspec.Struct, frozen=True, kw_only=True):
     outputs of the nodes they name. `repair` says why the output of the attempt before was not
     accepted. `workspace` is an absolute directory, or empty when the run has none; `scratch` is
     an absolute directory of the engine that belongs to this attempt alone and may not exist yet.
+    `runtime_context` is what the run may see of the context that was approved for it.
     """
 
     tenant: TenantId
@@ -34,6 +35,7 @@ class AttemptSpec(msgspec.Struct, frozen=True, kw_only=True):
     workspace: str = ""
     scratch: str = ""
     output_bytes_max: int = 16 * 1024 * 1024
+    runtime_context: JsonObject | None = None
 
 
 class Progress(Protocol):

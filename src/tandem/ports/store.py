@@ -1,14 +1,15 @@
 """The port of the store: the one place where the state of runs lives."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from tandem.domain.admission import Lock, Needs
+from tandem.domain.admission import Lock
+from tandem.domain.automation_keeping import AutomationCommand
 from tandem.domain.change import Change, NodeArtifact
 from tandem.domain.command import Command
-from tandem.domain.graph import Plan
+from tandem.domain.creation import NewRun
 from tandem.domain.ids import (
     AutomationId,
     ChangeId,
@@ -24,24 +25,25 @@ from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
 from tandem.domain.signal import Signal
 from tandem.domain.standing import Holder
+from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
 
 
-class NewRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that is about to be created."""
+class Claimed(NamedTuple):
+    """What a claim did to one run: the run after it, and the change.
 
-    run_id: RunId
-    tenant: TenantId
-    change_id: ChangeId
-    plan: Plan
-    document: bytes
-    """The canonical JSON of the definition; stored once per tenant and digest."""
-    inputs: JsonObject
-    workspace: str
-    trigger_type: str
-    owner: EngineId | None
-    started_by: str = ""
-    needs: Needs = Needs()
+    A run that is running now is to be driven. One that is not was put aside (it is still queued)
+    or can never start (it has ended); its view may lack the nodes, when its definition is not
+    readable.
+    """
+
+    view: RunView
+    change: Change
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the run is to be driven."""
+        return self.view.run.status is RunState.RUNNING
 
 
 class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +151,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     events: Sequence[LifecycleEvent]
     throttles: Mapping[str, int]
     lock: Lock | None
+    automation: StoredAutomation | None
     holders: Sequence[Holder]
     claims: int
 
@@ -177,7 +180,69 @@ class Store(Protocol):
     """Rows of runs. Every write is one transaction, on disk before the awaitable is done."""
 
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:
-        """Create a queued run and its first lifecycle event; it is due at once."""
+        """Create a run and its first lifecycle events; unless it is dry it is due at once.
+
+        Raises:
+            NotFound: it is of a stored automation, which is not there any more.
+            Refused: it is of a stored automation that is a draft, and not dry.
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
+    async def execute_on_automation(
+        self,
+        automation_id: AutomationId,
+        command: AutomationCommand,
+        *,
+        tenant: TenantId,
+        change_id: ChangeId,
+        now_ms: int,
+        document: bytes = b"",
+    ) -> tuple[AutomationChange, Sequence[Change]]:
+        """Lock an automation, load it, decide, write, with what follows for its runs: at once.
+
+        Args:
+            automation_id: the automation; a `Save` may make it.
+            command: what is asked.
+            tenant: whose it is.
+            change_id: of this change; those of runs are made from it.
+            now_ms: the moment.
+            document: for a `Save`, the canonical JSON of the definition.
+
+        Returns:
+            The change, and the changes of the runs that a pause pauses.
+
+        Raises:
+            NotFound: no such automation for this tenant.
+            Refused: its state does not allow it.
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
+    def find_automation(
+        self, automation_id: AutomationId, *, tenant: TenantId
+    ) -> StoredAutomation | None:
+        """Return the row of an automation, also of a deleted one, or None."""
+        ...
+
+    def list_automations(
+        self, *, tenant: TenantId, after_id: str, limit: int
+    ) -> Sequence[StoredAutomation]:
+        """Return the automations that are there, by id, those after `after_id`."""
+        ...
+
+    def list_automation_records(
+        self, automation: StoredAutomation, *, after_seq: int, limit: int
+    ) -> Sequence[AutomationRecord]:
+        """Return what happened to an automation, in order."""
+        ...
+
+    def automation_document(self, automation: StoredAutomation, version: int) -> bytes:
+        """Return the canonical JSON of a version of an automation.
+
+        Raises:
+            NotFound: there is no such version.
+        """
         ...
 
     def apply(self, change: Change) -> Awaitable[None]:
@@ -266,7 +331,7 @@ class Store(Protocol):
         own_only: bool = False,
         labels: Sequence[str] = (),
         runs_total_max: int | None = None,
-    ) -> Sequence[RunView]:
+    ) -> Sequence[Claimed]:
         """Claim up to `limit` due runs and return them ready to be driven.
 
         Tenants take turns, within one the oldest comes first. Runs that another living engine owns
@@ -275,7 +340,10 @@ class Store(Protocol):
         claimed by two engines; each claim raises the run's epoch and takes its workspace.
 
         A run that cannot be claimed now is passed over, however many there are: its row says what
-        stands in the way (`domain.admission`), and it is looked at again when that is gone.
+        stands in the way (`domain.admission`), and it is looked at again when that is gone. Runs of
+        a paused automation are put aside and runs that can never start are ended, in the same
+        transaction; they take no place and no workspace, and they are returned too, so that
+        somebody tells of them.
         """
         ...
 
@@ -306,7 +374,10 @@ class Store(Protocol):
     def list_events(
         self, run_id: RunId, *, tenant: TenantId, after_seq: int, limit: int
     ) -> Sequence[LifecycleEvent]:
-        """Return lifecycle events of a run in order, those after `after_seq`."""
+        """Return lifecycle events of a run in order, those after `after_seq`.
+
+        The metadata of each name the `effective_execution_profile` of the run.
+        """
         ...
 
     def list_attempts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Attempt]:

@@ -3,10 +3,22 @@
 from typing import Protocol
 
 from tandem.domain.artifact import ArtifactRef
+from tandem.domain.start_check import WorkspaceState
 
 
 class WorkspaceFiles(Protocol):
     """Looks at files below a workspace; nothing outside it can be named."""
+
+    def state_of(self, workspace: str) -> WorkspaceState:
+        """Say what is found where a workspace should be."""
+        ...
+
+    def remove_file(self, workspace: str, relative: str) -> None:
+        """Remove a file; what is not there, or is a directory, is left as it is.
+
+        Raises:
+            Refused: the path leads out of the workspace, or the file cannot be removed.
+        """
 
     def real_path(self, workspace: str) -> str:
         """Return the absolute path of a workspace with all links followed; it need not exist."""

@@ -4,6 +4,7 @@ from tandem.domain.artifact import ArtifactRef
 from tandem.domain.errors import NotFound
 from tandem.domain.ids import Digest, TenantId
 from tandem.domain.json import digest
+from tandem.domain.start_check import WorkspaceState
 
 
 class MemoryArtifacts:
@@ -34,6 +35,13 @@ class MemoryArtifacts:
 
 class NoFiles:
     """A workspace in which there is nothing."""
+
+    def state_of(self, workspace: str) -> WorkspaceState:
+        """See `WorkspaceFiles.state_of`."""
+        return WorkspaceState.READY
+
+    def remove_file(self, workspace: str, relative: str) -> None:
+        """See `WorkspaceFiles.remove_file`; there is nothing to remove."""
 
     def real_path(self, workspace: str) -> str:
         """See `WorkspaceFiles.real_path`; there are no links."""

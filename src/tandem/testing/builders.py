@@ -6,14 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
-from tandem.domain.automation import (
-    Automation,
-    Correlation,
-    ExecutionProfile,
-    ExternalConditionWait,
-    LiteralBinding,
-    WebhookWait,
-)
+from tandem.domain.automation import Automation
+from tandem.domain.creation import effective_profile
+from tandem.domain.execution import ExecutionProfile
 from tandem.domain.graph import Plan
 from tandem.domain.ids import (
     LOCAL_TENANT,
@@ -26,10 +21,15 @@ from tandem.domain.json import JsonValue
 from tandem.domain.lifecycle import RunState
 from tandem.domain.outcome import FailureClass
 from tandem.domain.phases import Phases, is_held
-from tandem.domain.profile import profile_of
 from tandem.domain.run import Run
 from tandem.domain.signal import Signal, SignalKind
 from tandem.domain.view import RunView
+from tandem.domain.wait_definition import (
+    Correlation,
+    ExternalConditionWait,
+    LiteralBinding,
+    WebhookWait,
+)
 from tandem.testing.executor import UNFINISHED, Script, output_of
 
 RETRYABLE = FailureClass.EXECUTION_ERROR
@@ -124,9 +124,14 @@ def fresh_view(
         created_at_ms=0,
         updated_at_ms=0,
         due_at_ms=0,
+        effective_execution_profile=_profile_of(made),
         nodes_total=len(plan),
     )
     return RunView(run, plan)
+
+
+def _profile_of(made: Automation) -> ExecutionProfile:
+    return effective_profile(made, None, ExecutionProfile.GUIDED)
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):
@@ -348,7 +353,7 @@ def ending_of(story: Story) -> Ending:
     states: set[str] = set()
     phases = Phases(story.automation)
     left = list(phases.sizes)
-    strict = profile_of(story.automation) is ExecutionProfile.STRICT
+    strict = _profile_of(story.automation) is ExecutionProfile.STRICT
     for node, rank in zip(story.automation.flow.nodes, phases.ranks, strict=True):
         held = is_held(rank, phases.limit(left))
         if held or any(name not in completed for name in node.depends_on):

@@ -10,7 +10,6 @@ import msgspec
 
 from tandem.adapters.sql.rows import ATTEMPT_BITS, NODE_BITS
 from tandem.domain.admission import overlap
-from tandem.domain.automation import NodeKind
 from tandem.domain.graph import Plan, PlanNode
 from tandem.domain.lifecycle import (
     DRIVEN,
@@ -22,6 +21,7 @@ from tandem.domain.lifecycle import (
     RunEvent,
     RunState,
 )
+from tandem.domain.node import NodeKind
 from tandem.domain.phases import is_held
 from tandem.testing.executor import Bodies, Body
 
@@ -398,6 +398,14 @@ class Invariants:
                 known = run["due_at_ms"] is not None or bool(run["resource_key"])
                 _must(known, f"{what}: queued without a due moment or a key")
                 _must(run["queued_at_ms"] is not None, f"{what}: queued since never")
+            case S.RUNNING:
+                paused = self._find(
+                    "SELECT 1 FROM automation WHERE tenant = ? AND automation_id = ?"
+                    " AND status = 'paused' AND deleted_at_ms IS NULL",
+                    run["tenant"],
+                    run["automation_id"],
+                )
+                _must(not paused, f"{what}: runs although its automation is paused")
             case S.AWAITING_APPROVAL:
                 _must(bool(gates), f"{what}: awaits a gate that is not open")
             case S.PAUSED if run["parked"]:

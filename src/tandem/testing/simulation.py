@@ -22,6 +22,12 @@ import msgspec
 
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.adapters.sqlite.tables import Found
+from tandem.domain.automation_keeping import (
+    AutomationCommand,
+    PauseAutomation,
+    ResumeAutomation,
+    Save,
+)
 from tandem.domain.change import Change
 from tandem.domain.command import (
     Cancel,
@@ -40,9 +46,19 @@ from tandem.domain.command import (
     SetOutput,
     Skip,
 )
+from tandem.domain.creation import NewRun
 from tandem.domain.errors import EngineError, StoreUnavailable
 from tandem.domain.gate_policy import GATE_EXPIRES_AFTER_MS
-from tandem.domain.ids import LOCAL_TENANT, ChangeId, Digest, NodeId, RunId, TenantId
+from tandem.domain.ids import (
+    LOCAL_TENANT,
+    AutomationId,
+    ChangeId,
+    DefinitionDigest,
+    Digest,
+    NodeId,
+    RunId,
+    TenantId,
+)
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import TERMINAL, RunState
 from tandem.domain.run import GatePurpose, GateStatus, Run
@@ -50,7 +66,7 @@ from tandem.domain.signal import Signal
 from tandem.domain.view import RunView
 from tandem.engine.engine import Engine, Limits
 from tandem.engine.recovery import RecoveryLimits
-from tandem.ports.store import Delivered, NewRun
+from tandem.ports.store import Delivered
 from tandem.testing.artifacts import MemoryArtifacts, NoFiles
 from tandem.testing.builders import Story, ending_of, random_story, signals_of
 from tandem.testing.clock import SimulatedClock
@@ -72,6 +88,9 @@ NOTICE_S = 1.0
 CRASHES_MAX = 4
 """A node that takes its engine down five times fails, so that many would change how a run ends."""
 HOUR_MS = 3_600_000
+PAUSED_WORLDS = 0.2
+"""The part of all worlds in which somebody pauses the automation."""
+SIMULATED = AutomationId("simulated")
 _MEMORY = Path("/dev/shm")  # noqa: S108 # a folder of its own is made below it
 _TOLD = ("run_id", "status", "detail", "engine_id", "cleanup", "due_at_ms")
 
@@ -264,6 +283,9 @@ class World:
         self.violation: BaseException | None = None
         self.crashes = 0
         self.is_calm = False
+        # A source of its own: worlds without a pause stay what their seeds made them.
+        self._pauses = Random(f"automation {seed}")
+        self._pauses_automation = self._pauses.random() < PAUSED_WORLDS
         self._born = 0
         self._jumped_ms = 0
         self._sent = 0
@@ -573,9 +595,32 @@ class World:
         self._jumped_ms += span_ms
         self.clock.jump_ms(span_ms)
 
+    async def _pause_automation(self) -> None:
+        """Save the automation of all runs, then pause it and let it go on a few times."""
+        save = Save(
+            definition_digest=DefinitionDigest("sha256:0"), name="simulated", creator_id="user"
+        )
+        commands: list[AutomationCommand] = [save]
+        for _ in range(self._pauses.choice((1, 2, 3))):
+            commands += [PauseAutomation(by="user"), ResumeAutomation(by="user")]
+        for command in commands:
+            await self.clock.sleep(self._pauses.choice((0, 5, 60, 400)))
+            await self._ask_automation(command)
+
+    async def _ask_automation(self, command: AutomationCommand) -> None:
+        living = self.living()
+        if living:
+            with suppress(EngineDied, EngineError):
+                await self.ask(
+                    self._pauses.choice(living),
+                    lambda engine: engine.execute_on_automation(SIMULATED, command),
+                )
+
     async def _help(self) -> bool:
         """Do what the runs wait for; return whether all of them have come to their end."""
         ended = True
+        if self._pauses_automation:
+            await self._ask_automation(ResumeAutomation(by="user"))
         for row in self.invariants.runs():
             status = RunState(row["status"])
             if status in TERMINAL and row["cleanup"] is None:
@@ -668,6 +713,8 @@ class World:
             group.create_task(self.start_run(self._draw_story()))
             for _ in range(self.random.choice((1, 1, 2, 3)))
         ]
+        if self._pauses_automation:
+            starting.append(group.create_task(self._pause_automation()))
         for _ in range(self.random.choice((0, 2, 5, 10))):
             await self.clock.sleep(self.random.choice((0, 1, 7, 40, 150, 600)))
             await self._interfere()

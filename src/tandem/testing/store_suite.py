@@ -39,6 +39,7 @@ from tandem.domain.command import (
     Skip,
     Wake,
 )
+from tandem.domain.creation import NewRun
 from tandem.domain.driving import advance
 from tandem.domain.errors import (
     ChangeRefused,
@@ -68,7 +69,7 @@ from tandem.domain.run import AttemptEnd, GateStatus, Handling, Run
 from tandem.domain.settling import Settled
 from tandem.domain.signal import Signal, SignalKind
 from tandem.domain.view import RunView
-from tandem.ports.store import Delivered, EngineRow, NewRun, RunFilter, Store
+from tandem.ports.store import Claimed, Delivered, EngineRow, RunFilter, Store
 
 NOW_MS = 1_700_000_000_000
 ENGINE_A = EngineId("engine-a")
@@ -203,7 +204,28 @@ class Scene:
         labels: Sequence[str] = (),
         runs_total_max: int | None = None,
     ) -> Sequence[RunView]:
-        """Claim due runs."""
+        """Claim due runs and return those that are to be driven."""
+        found = await self.attempt_claim(
+            engine_id,
+            limit=limit,
+            own_only=own_only,
+            now_ms=now_ms,
+            labels=labels,
+            runs_total_max=runs_total_max,
+        )
+        return [claimed.view for claimed in found if claimed.is_taken]
+
+    async def attempt_claim(
+        self,
+        engine_id: EngineId = ENGINE_A,
+        *,
+        limit: int = 10,
+        own_only: bool = False,
+        now_ms: int = NOW_MS,
+        labels: Sequence[str] = (),
+        runs_total_max: int | None = None,
+    ) -> Sequence[Claimed]:
+        """Claim due runs and return what became of each that was looked at."""
         return await self.store.claim(
             engine_id,
             limit=limit,

@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "resume": ("runner", "resume"),
     "validate": ("automations", "validate"),
     "schema": ("automations", "schema"),
+    "automations": ("stored", "automations"),
     "runs": ("runs", "runs"),
     "gates": ("gates", "gates"),
     "waits": ("waits", "waits"),

@@ -17,15 +17,19 @@ from tandem.adapters.cli.given import Decisions
 from tandem.adapters.cli.references import find_run_id, short_id
 from tandem.adapters.cli.session import Session, person
 from tandem.adapters.cli.story import document, holder_of, is_unfinished, read_story
-from tandem.adapters.cli.summary import print_summary
+from tandem.adapters.cli.summary import print_dry_run, print_summary
 from tandem.adapters.cli.tools import LocalStore, OpenEngine, Tools
 from tandem.domain.automation import Automation
 from tandem.domain.command import Recover, Resume
 from tandem.domain.errors import NotFound, Problem, Refused
+from tandem.domain.execution import ExecutionProfile
 from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import LIVE, TERMINAL, RunState
 from tandem.domain.run import Run
+from tandem.domain.workspace_root import declared_workspace
+from tandem.engine.dry_run import DryRun
+from tandem.engine.engine import Engine
 from tandem.ports.host import Host
 from tandem.ports.store import RunFilter
 from tandem.settings import Settings
@@ -48,6 +52,22 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     inputs: JsonObject
     workspace: str
     decisions: Decisions
+    profile: ExecutionProfile | None = None
+    stored_version: int | None = None
+    """The version of the stored automation; None for a file that is run as it is."""
+
+    async def start(self, engine: Engine, *, owned: bool = False, is_dry: bool = False) -> Run:
+        """Create the run."""
+        return await engine.start(
+            self.automation,
+            self.inputs,
+            workspace=self.workspace,
+            profile=self.profile,
+            stored_version=self.stored_version,
+            owned=owned,
+            is_dry=is_dry,
+            started_by=person(),
+        )
 
 
 def warn(doubt: Problem, *, look: Look) -> None:
@@ -64,7 +84,7 @@ def workspace_of(automation: Automation, given: Path | None) -> str:
     Raises:
         NotFound: it is not a directory.
     """
-    folder = (given or Path(automation.workspace_root or ".")).expanduser().absolute()
+    folder = (given or Path(declared_workspace(automation) or ".")).expanduser().absolute()
     if not folder.is_dir():
         raise NotFound(f"the workspace {folder} is not a directory; create it, or name another")
     return str(folder)
@@ -75,12 +95,7 @@ def detach(tools: Tools, settings: Settings, order: Order, look: Look) -> int:
 
     async def create() -> Run:
         async with tools.open_engine(settings, drives=False, on_problem=text.note) as parts:
-            return await parts.engine.start(
-                order.automation,
-                order.inputs,
-                workspace=order.workspace,
-                started_by=person(),
-            )
+            return await order.start(parts.engine)
 
     run = asyncio.run(create())
     if look is Look.JSON:
@@ -95,16 +110,27 @@ def run(tools: Tools, settings: Settings, order: Order, look: Look) -> int:
     """Create a run, drive it until it rests, tell how it was left; return the exit code."""
 
     async def choose(parts: OpenEngine) -> list[RunId]:
-        started = await parts.engine.start(
-            order.automation,
-            order.inputs,
-            workspace=order.workspace,
-            owned=True,
-            started_by=person(),
-        )
+        started = await order.start(parts.engine, owned=True)
         return [started.run_id]
 
     return _drive(tools, settings, choose, order.decisions, look, after_seq=0)
+
+
+def dry_run(tools: Tools, settings: Settings, order: Order, look: Look) -> int:
+    """Record a dry run and tell what a real one would do; nothing is executed."""
+
+    async def create() -> DryRun:
+        async with tools.open_engine(settings, drives=False, on_problem=text.note) as parts:
+            run = await order.start(parts.engine, is_dry=True)
+            return await parts.engine.tell_dry_run(run)
+
+    told = asyncio.run(create())
+    if look is Look.JSON:
+        result = {"type": "result", "dry_run": True, "can_run": told.can_run, **text.plain(told)}
+        text.print_json({**result, "run_id": told.run.run_id}, indent=0)
+    else:
+        print_dry_run(told)
+    return exits.COMPLETED
 
 
 def resume(

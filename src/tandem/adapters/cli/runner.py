@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from tandem.adapters.cli.tools import Tools
 
 
-def _look(*, as_json: bool, quiet: bool) -> Look:
+# The same words as `ExecutionProfile`, which is not imported for a help text; a test compares them.
+PROFILES: Final = ("strict", "guided", "yolo")
+
+
+def look_of(*, as_json: bool, quiet: bool) -> Look:
+    """Return how a command shows what happens.
+
+    Raises:
+        click.UsageError: it was asked for two ways.
+    """
     from tandem.adapters.cli.drive import Look
 
     if as_json and quiet:
@@ -42,7 +51,9 @@ def _look(*, as_json: bool, quiet: bool) -> Look:
 )
 @click.option("--approve", multiple=True, metavar="NODE", help="Approve a gate in advance.")
 @click.option("--decide", multiple=True, metavar="NODE=DECISION", help="Decide a gate in advance.")
+@click.option("--profile", type=click.Choice(PROFILES), help="How strict the run is.")
 @click.option("--detach", is_flag=True, help="Leave the run to another engine; print its id.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would run.")
 @click.option("--json", "as_json", is_flag=True, help="Print events and the result as JSON lines.")
 @click.option("--quiet", "-q", is_flag=True, help="Print only the summary.")
 @click.pass_obj
@@ -54,7 +65,9 @@ def run(
     workspace: Path | None,
     approve: tuple[str, ...],
     decide: tuple[str, ...],
+    profile: str | None,
     detach: bool,
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -65,10 +78,13 @@ def run(
     from functools import partial
 
     from tandem.adapters.cli import drive, given
+    from tandem.domain.execution import ExecutionProfile
 
-    look = _look(as_json=as_json, quiet=quiet)
+    look = look_of(as_json=as_json, quiet=quiet)
     if detach and (approve or decide):
         raise click.UsageError("--detach leaves the run to others: decide with `tandem gates`")
+    if detach and dry_run:
+        raise click.UsageError("--detach and --dry-run exclude each other")
     decisions = given.read_decisions(approve, decide)
     automation = tools.load_automation(file, warn=partial(drive.warn, look=look))
     decisions.check(automation)
@@ -77,8 +93,11 @@ def run(
         inputs=given.read_inputs(automation, pairs, inputs_json),
         workspace=drive.workspace_of(automation, workspace),
         decisions=decisions,
+        profile=ExecutionProfile(profile) if profile else None,
     )
     settings = tools.read_settings()
+    if dry_run:
+        return drive.dry_run(tools, settings, order, look)
     if detach:
         return drive.detach(tools, settings, order, look)
     return drive.run(tools, settings, order, look)
@@ -107,7 +126,7 @@ def resume(
     """
     from tandem.adapters.cli import drive, given
 
-    look = _look(as_json=as_json, quiet=quiet)
+    look = look_of(as_json=as_json, quiet=quiet)
     if every and run is not None:
         raise click.UsageError("name a run or say --all, not both")
     settings = tools.read_settings()

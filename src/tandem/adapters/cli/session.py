@@ -21,7 +21,7 @@ from tandem.domain.ids import LOCAL_TENANT, GateId, RunId
 from tandem.domain.lifecycle import TERMINAL, RunState
 from tandem.domain.run import Gate, GateStatus, QueueReason, Run
 from tandem.domain.view import RunView
-from tandem.engine.waiting import is_ended
+from tandem.engine.waiting import is_ended, is_held
 
 LOOK_S: Final = 0.25
 SHOW_S: Final = 0.2
@@ -36,7 +36,6 @@ _HELD: Final = frozenset(
         QueueReason.RATE_LIMIT,
         QueueReason.WORKSPACE_LOCK,
         QueueReason.CONCURRENCY,
-        QueueReason.DEFINITION_UNREADABLE,
     }
 )
 
@@ -147,7 +146,7 @@ class Session:
             self._display.note(f"run {short_id(run.run_id)} waits: {reason.sentence}")
 
     def _is_over(self, run: Run) -> bool:
-        if is_ended(run):
+        if is_ended(run) or is_held(run):
             return True
         if run.status is RunState.PAUSED:
             return not run.parked

@@ -129,6 +129,8 @@ def explain(story: Story) -> Explanation:
             )
         case S.RUNNING | S.PAUSING:
             return _explain_driven(story, done, resume)
+        case S.QUEUED if story.reason.kind is ReasonKind.AUTOMATION_PAUSED:
+            return _explain_held(story, done)
         case S.QUEUED:
             return Explanation(
                 what=f"queued; {done}",
@@ -157,6 +159,16 @@ def explain(story: Story) -> Explanation:
                 why=run.pause_reason,
                 next=(resume, f"tandem runs cancel {name}"),
             )
+
+
+def _explain_held(story: Story, done: str) -> Explanation:
+    run, reason = story.run, story.reason
+    return Explanation(
+        what=f"queued and held; {done}",
+        where=run.resource_key,
+        why=f"{reason.kind.value}: {reason.sentence}",
+        next=(shlex.join(["tandem", "automations", "resume", run.automation_id]),),
+    )
 
 
 def _explain_driven(story: Story, done: str, resume: str) -> Explanation:

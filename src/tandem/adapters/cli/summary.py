@@ -14,6 +14,7 @@ from tandem.domain.reading import SKIPPED
 from tandem.domain.run import Gate, GateStatus, NodeRun, Run
 from tandem.domain.standing import Reason
 from tandem.domain.view import RunView
+from tandem.engine.dry_run import DryRun
 from tandem.ports.artifacts import Artifacts
 from tandem.settings import Settings
 
@@ -33,6 +34,33 @@ def print_summary(story: Story, artifacts: Artifacts, settings: Settings) -> Non
     print_outputs(story, artifacts)
     print_artifacts(story)
     print_status_file(story, settings)
+
+
+def print_dry_run(told: DryRun) -> None:
+    """Print what a real run would do: the nodes by stage, then what it would take and miss."""
+    run = told.run
+    text.print_table(
+        [
+            {
+                "stage": str(node.stage),
+                "node": text.one_line(node.node_id),
+                "kind": node.kind,
+                "after": text.one_line(", ".join(node.depends_on), width=40),
+                "effects": node.effects,
+                "attempts": str(node.attempts_max),
+            }
+            for node in told.nodes
+        ]
+    )
+    click.echo(f"\n{text.one_line(run.name or run.automation_id)}  {run.run_id}")
+    _print_field("what", "dry run: nothing was executed")
+    _print_field("version", run.definition_version)
+    _print_field("profile", run.effective_execution_profile.value)
+    _print_field("where", run.workspace)
+    for name, value in told.inputs.items():
+        _print_field("input", f"{name}: {text.short(value)}")
+    for obstacle in (*told.obstacles, *map(str, told.problems)):
+        _print_field("missing", obstacle)
 
 
 def print_status_file(story: Story, settings: Settings) -> None:

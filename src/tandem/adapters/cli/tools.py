@@ -9,6 +9,7 @@ from tandem.domain.automation import Automation
 from tandem.domain.errors import Problem
 from tandem.domain.ids import RunId, TenantId
 from tandem.domain.view import RunView
+from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.host import Host
@@ -61,6 +62,11 @@ class OpenEngine(Protocol):
     @property
     def artifacts(self) -> Artifacts:
         """Its large outputs."""
+        ...
+
+    @property
+    def automations(self) -> Automations:
+        """The automations that its store keeps."""
         ...
 
 

@@ -20,10 +20,11 @@ from tandem.adapters.files.tree import (
     problem_at,
 )
 from tandem.adapters.files.yaml_loader import load_yaml
-from tandem.domain.automation import BACKOFF_ALIASES, RETRY_ALIASES, Automation, Backoff
+from tandem.domain.automation import Automation
 from tandem.domain.doubts import find_doubts
 from tandem.domain.errors import InvalidAutomation, NotFound, Problem
 from tandem.domain.json import encode
+from tandem.domain.retry_policy import BACKOFF_ALIASES, RETRY_ALIASES, Backoff
 from tandem.domain.validation import check_automation
 
 INTEGER_MIN: Final = -(2**63)

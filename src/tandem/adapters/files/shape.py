@@ -9,15 +9,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tandem.adapters.files.tree import Path, path_text
-from tandem.domain.automation import (
+from tandem.domain.automation import Automation
+from tandem.domain.errors import Problem
+from tandem.domain.retry_policy import (
     BACKOFF_ALIASES,
     INLINE_BACKOFF_KEYS,
     RETRY_ALIASES,
-    Automation,
     Backoff,
     RetryPolicy,
 )
-from tandem.domain.errors import Problem
 
 VALUE_CHARS_MAX: Final = 40
 KEYS_SHOWN_MAX: Final = 12

@@ -24,6 +24,7 @@ def chosen(env: Mapping[str, str], pass_env: Sequence[str]) -> dict[str, str]:
 def identifiers(attempt: AttemptSpec, scratch: Path) -> dict[str, str]:
     """Return the TANDEM_ variables of an attempt; they win over everything a user sets.
 
+    TANDEM_RUNTIME_CONTEXT names a file with the context of the run, if it has one.
     TANDEM_REPAIR is a JSON list of reasons, unset unless the attempt before missed its contract.
     """
     found = {
@@ -38,6 +39,8 @@ def identifiers(attempt: AttemptSpec, scratch: Path) -> dict[str, str]:
         "TANDEM_SCRATCH": str(scratch),
         "TANDEM_INPUTS": str(scratch / "inputs.json"),
     }
+    if attempt.runtime_context is not None:
+        found["TANDEM_RUNTIME_CONTEXT"] = str(scratch / "runtime_context.json")
     if attempt.repair:
         reasons = [reason[:REASON_CHARS_MAX] for reason in attempt.repair[:REASONS_MAX]]
         found["TANDEM_REPAIR"] = encode(reasons).decode()
@@ -45,6 +48,8 @@ def identifiers(attempt: AttemptSpec, scratch: Path) -> dict[str, str]:
 
 
 def prepare(attempt: AttemptSpec, scratch: Path) -> None:
-    """Make the scratch directory and write the inputs file that TANDEM_INPUTS names."""
+    """Make the scratch directory and write the files that the identifiers name."""
     scratch.mkdir(parents=True, exist_ok=True)
     (scratch / "inputs.json").write_bytes(encode(attempt.inputs))
+    if attempt.runtime_context is not None:
+        (scratch / "runtime_context.json").write_bytes(encode(attempt.runtime_context))

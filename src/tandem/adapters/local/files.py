@@ -1,14 +1,39 @@
 """The files that nodes leave in a workspace on this host."""
 
 import os
+import stat
 
-from tandem.adapters.local.workspace import file_artifact, open_inside
+from tandem.adapters.local.workspace import file_artifact, inside, open_inside
 from tandem.domain.artifact import ArtifactRef
-from tandem.domain.errors import NotFound
+from tandem.domain.errors import NotFound, Refused
+from tandem.domain.start_check import WorkspaceState
 
 
 class LocalFiles:
     """Reads below a workspace; links that lead out are refused."""
+
+    def state_of(self, workspace: str) -> WorkspaceState:
+        """See `WorkspaceFiles.state_of`."""
+        try:
+            mode = os.stat(workspace).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return WorkspaceState.MISSING
+        except OSError:
+            return WorkspaceState.READY  # it cannot be told; the body that needs it will say why
+        return WorkspaceState.READY if stat.S_ISDIR(mode) else WorkspaceState.NOT_A_DIRECTORY
+
+    def remove_file(self, workspace: str, relative: str) -> None:
+        """See `WorkspaceFiles.remove_file`."""
+        path = inside(workspace, relative)
+        try:
+            os.unlink(path)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return
+        except OSError as error:
+            raise Refused(
+                f"cannot remove {relative!r}, which an earlier start left: {error.strerror}",
+                code="leftover_not_removed",
+            ) from error
 
     def real_path(self, workspace: str) -> str:
         """See `WorkspaceFiles.real_path`."""

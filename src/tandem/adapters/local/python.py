@@ -167,6 +167,7 @@ def _context(attempt: AttemptSpec) -> dict[str, Any]:
         "attempt": attempt.number,
         "idempotency_key": attempt.idempotency_key,
         "inputs": attempt.inputs,
+        "runtime_context": attempt.runtime_context,
         "repair": attempt.repair,
         "workspace": attempt.workspace,
         "scratch": attempt.scratch,

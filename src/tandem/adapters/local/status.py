@@ -24,6 +24,9 @@ from tandem.adapters.local.status_writer import StatusFile, StatusFolders
 from tandem.domain.change import Change
 from tandem.domain.ids import RunId
 from tandem.domain.lifecycle import NodeState, RunState
+from tandem.domain.run import Run
+from tandem.domain.starting import CHECKPOINT_NODE
+from tandem.domain.trigger import is_dry_run
 from tandem.domain.view import RunView
 
 Writer = Literal["auto", "inline", "process"]
@@ -42,7 +45,8 @@ _PENDING: Final = (NodeState.PENDING, NodeState.RUNNING, NodeState.BACKOFF, Node
 def status_of(view: RunView) -> dict[str, Any]:
     """Return the 11 keys of a status file."""
     run, plan = view.run, view.plan
-    states = {node.node_id: view.node(node.node_no).state for node in plan.nodes}
+    nodes = () if is_dry_run(run.trigger_type) else plan.nodes
+    states = {node.node_id: view.node(node.node_no).state for node in nodes}
 
     def of(*wanted: NodeState) -> list[str]:
         return [name for name, state in states.items() if state in wanted]
@@ -54,7 +58,7 @@ def status_of(view: RunView) -> dict[str, Any]:
         "detail": run.detail or None,
         "completed_nodes": of(NodeState.COMPLETED),
         "pending_nodes": of(*_PENDING, NodeState.WAITING),
-        "blocked_nodes": of(NodeState.BLOCKED),
+        "blocked_nodes": of(NodeState.BLOCKED) or _unreadable(run),
         "node_attempts": {
             plan.nodes[number].node_id: node.attempts
             for number, node in sorted(view.nodes.items())
@@ -64,6 +68,12 @@ def status_of(view: RunView) -> dict[str, Any]:
         "learning_summary": None,
         "updated_at_ms": run.updated_at_ms,
     }
+
+
+def _unreadable(run: Run) -> list[str]:
+    """Return the pseudo node of a run whose definition cannot be read (run-lifecycle T05)."""
+    failure = run.last_failure
+    return [CHECKPOINT_NODE] if failure and failure.node_id == CHECKPOINT_NODE else []
 
 
 class StatusFiles:

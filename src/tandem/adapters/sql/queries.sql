@@ -24,15 +24,19 @@ UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq =
 
 -- name: insert_run
 -- A new run; its number comes back.
-INSERT INTO run (run_id, tenant, automation_id, name, definition_digest, trigger_type, status,
-       last_change_id, epoch, owner, event_seq, created_at_ms, updated_at_ms, due_at_ms, parked,
+INSERT INTO run (run_id, tenant, automation_id, name, definition_digest, definition_version,
+       automation_version, trigger_type, trigger_reason, requested_execution_profile,
+       effective_execution_profile, runtime_context, status, last_change_id, epoch, owner,
+       event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms, parked,
        detail, stop_reason, pause_reason, resume_reason, inputs, workspace, nodes_total,
        nodes_completed, started_by, queued_at_ms, lock_path, concurrency_key, concurrency_limit,
        labels)
-VALUES (:run_id, :tenant, :automation_id, :name, :definition_digest, :trigger_type, :status,
-       :last_change_id, 0, :owner, 1, :now_ms, :updated_at_ms, :due_at_ms, '', '', '', '', '',
-       :inputs, :workspace, :nodes_total, 0, :started_by, :queued_at_ms, :lock_path,
-       :concurrency_key, :concurrency_limit, :labels)
+VALUES (:run_id, :tenant, :automation_id, :name, :definition_digest, :definition_version,
+       :automation_version, :trigger_type, :trigger_reason, :requested_execution_profile,
+       :effective_execution_profile, :runtime_context, :status, :last_change_id, 0, :owner,
+       :event_seq, :created_at_ms, :updated_at_ms, :started_at_ms, :finished_at_ms, :due_at_ms, '',
+       :detail, '', '', '', :inputs, :workspace, :nodes_total, 0, :started_by, :queued_at_ms,
+       :lock_path, :concurrency_key, :concurrency_limit, :labels)
 RETURNING run_no;
 
 -- name: put_definition
@@ -232,6 +236,10 @@ SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status,
  WHERE g.status = :status AND r.tenant = :tenant AND r.run_id = :run_id
  ORDER BY +g.requested_at_ms LIMIT :limit;
 
+-- name: find_definition_of_run
+-- Which definition a run executes, and of which automation.
+SELECT automation_id, definition_digest FROM run WHERE run_no = :run_no;
+
 -- name: has_due_run
 -- Whether any queued run is due; an engine that rests asks nothing else.
 SELECT 1 FROM run WHERE due_at_ms <= :now_ms AND +status = 'queued' LIMIT 1;
@@ -272,13 +280,6 @@ UPDATE run SET due_at_ms = min(coalesce(queued_at_ms, :now_ms), :now_ms), queue_
        AND resource_key = :resource_key AND concurrency_limit > :claims
      ORDER BY run_no LIMIT :limit)
 RETURNING run_no;
-
--- name: find_blocked
--- The oldest run that waits for a key.
-SELECT tenant, definition_digest FROM run
- WHERE status = 'queued' AND due_at_ms IS NULL AND resource_key <> ''
-   AND resource_key = :resource_key
- ORDER BY run_no LIMIT 1;
 
 -- name: has_waker_for
 -- Whether a run waits for a key under which fewer runs are driven than it allows.
@@ -524,3 +525,63 @@ SELECT run_id, run_no, tenant, status, engine_id, owner, cleanup, last_change_id
 UNION
 SELECT run_id, run_no, tenant, status, engine_id, owner, cleanup, last_change_id FROM run
  WHERE cleanup = :engine_id;
+
+-- name: release_runs
+-- Let the queued runs that this key holds be claimed again, in the order of their creation. The
+-- plus keeps the planner from walking all queued runs.
+UPDATE run SET due_at_ms = min(coalesce(queued_at_ms, created_at_ms), :now_ms), resource_key = '',
+       queue_reason = NULL
+ WHERE status = 'queued' AND due_at_ms IS NULL AND resource_key <> ''
+   AND resource_key = :resource_key AND +tenant = :tenant;
+
+-- name: list_driven_of_automation
+-- The runs of an automation that engines drive now: few are driven at any moment, while an
+-- automation may have any number of runs, so the pluses make the driven ones the way in.
+SELECT run_no FROM run
+ WHERE engine_id > '' AND +tenant = :tenant AND +automation_id = :automation_id ORDER BY +run_no;
+
+-- name: find_automation
+-- One automation of a tenant, deleted or not.
+SELECT * FROM automation WHERE tenant = :tenant AND automation_id = :automation_id;
+
+-- name: list_automations
+-- The automations of a tenant that are there, by id.
+SELECT * FROM automation
+ WHERE tenant = :tenant AND automation_id > :after_id AND deleted_at_ms IS NULL
+ ORDER BY automation_id LIMIT :limit;
+
+-- name: insert_automation
+-- A new automation; its number comes back.
+INSERT INTO automation (tenant, automation_id, name, status, version, definition_digest, creator_id,
+       created_at_ms, updated_at_ms, pause_reason, paused_by, paused_at_ms, deleted_at_ms,
+       event_seq, last_change_id)
+VALUES (:tenant, :automation_id, :name, :status, :version, :definition_digest, :creator_id,
+       :created_at_ms, :updated_at_ms, :pause_reason, :paused_by, :paused_at_ms, :deleted_at_ms,
+       :event_seq, :last_change_id)
+RETURNING automation_no;
+
+-- name: update_automation
+-- What happened to an automation; no row means that somebody else was first.
+UPDATE automation SET name = :name, status = :status, version = :version,
+       definition_digest = :definition_digest, updated_at_ms = :updated_at_ms,
+       pause_reason = :pause_reason, paused_by = :paused_by, paused_at_ms = :paused_at_ms,
+       deleted_at_ms = :deleted_at_ms, event_seq = :event_seq, last_change_id = :last_change_id
+ WHERE automation_no = :automation_no AND last_change_id = :builds_on RETURNING automation_no;
+
+-- name: add_automation_event
+-- The record of what happened to an automation.
+INSERT INTO automation_event (automation_no, seq, event, recorded_at_ms, change_id, actor, reason,
+       version, definition_digest)
+VALUES (:automation_no, :seq, :event, :recorded_at_ms, :change_id, :actor, :reason, :version,
+       :definition_digest);
+
+-- name: list_automation_events
+-- What happened to an automation after a number.
+SELECT seq, event, recorded_at_ms, change_id, actor, reason, version, definition_digest
+  FROM automation_event WHERE automation_no = :automation_no AND seq > :after_seq
+ ORDER BY seq LIMIT :limit;
+
+-- name: find_automation_version
+-- The definition of a version: as it was first recorded.
+SELECT definition_digest FROM automation_event
+ WHERE automation_no = :automation_no AND version = :version ORDER BY seq LIMIT 1;

@@ -6,8 +6,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from tandem.domain.change import Change
+from tandem.domain.execution import ExecutionProfile
 from tandem.domain.ids import NodeId, RunId, attempt_id
 from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, PolicyState, Run, Wait
+from tandem.domain.stored_automation import AutomationRecord, StoredAutomation
 from tandem.ports.store import EngineRow
 
 Row = tuple[Any, ...]
@@ -18,6 +20,7 @@ ATTEMPT_BITS = 12
 _encode = msgspec.json.encode
 _JSON_COLUMNS = (
     "inputs",
+    "runtime_context",
     "labels",
     "last_failure",
     "output_ref",
@@ -46,6 +49,43 @@ def attempt_no(run_no: int, node_no: int, number: int) -> int:
 
 def _json(value: object) -> str | None:
     return _encode(value).decode() if value else None
+
+
+def run_row(run: Run) -> Row:
+    """Return the values of `insert_run`."""
+    return (
+        run.run_id,
+        run.tenant,
+        run.automation_id,
+        run.name,
+        run.definition_digest,
+        run.definition_version,
+        run.automation_version,
+        run.trigger_type,
+        run.trigger_reason,
+        run.requested_execution_profile,
+        run.effective_execution_profile.value,
+        None if run.runtime_context is None else _encode(run.runtime_context).decode(),
+        run.status.value,
+        run.last_change_id,
+        run.owner,
+        run.event_seq,
+        run.created_at_ms,
+        run.updated_at_ms,
+        run.started_at_ms,
+        run.finished_at_ms,
+        run.due_at_ms,
+        run.detail,
+        _encode(run.inputs).decode(),
+        run.workspace,
+        run.nodes_total,
+        run.started_by,
+        run.queued_at_ms,
+        run.lock_path,
+        run.concurrency_key,
+        run.concurrency_limit,
+        _encode(run.labels).decode(),
+    )
 
 
 def advance_row(change: Change) -> Row:
@@ -281,9 +321,35 @@ def wait_of(row: Mapping[str, Any]) -> Wait:
     return _record(Wait, dict(row))
 
 
-def event_of(row: Mapping[str, Any]) -> LifecycleEvent:
-    """Read the row of a lifecycle event."""
+def event_of(row: Mapping[str, Any], profile: ExecutionProfile) -> LifecycleEvent:
+    """Read the row of a lifecycle event of a run with this profile.
+
+    Its metadata always name the profile (run-lifecycle 1.3). It is the same for all events of a
+    run, so it is kept once, with the run.
+    """
     values = dict(row)
-    if values["metadata"] is not None:
-        values["metadata"] = msgspec.json.decode(values["metadata"])
+    metadata = {} if values["metadata"] is None else msgspec.json.decode(values["metadata"])
+    metadata.setdefault("effective_execution_profile", profile.value)
+    values["metadata"] = metadata
     return _record(LifecycleEvent, values)
+
+
+def automation_row(row: StoredAutomation) -> dict[str, Any]:
+    """Return the values of `insert_automation` and `update_automation`, by name."""
+    values: dict[str, Any] = msgspec.to_builtins(row)
+    return values
+
+
+def record_row(automation_no: int, record: AutomationRecord) -> Row:
+    """Return the values of `add_automation_event`."""
+    return (automation_no, *msgspec.to_builtins(record).values())
+
+
+def automation_of(row: Mapping[str, Any]) -> StoredAutomation:
+    """Read the row of an automation."""
+    return _record(StoredAutomation, dict(row))
+
+
+def record_of(row: Mapping[str, Any]) -> AutomationRecord:
+    """Read the row of what happened to an automation."""
+    return _record(AutomationRecord, dict(row))

@@ -5,44 +5,80 @@ answer is written, in one transaction for all engines.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any, Final
 
 import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
 from tandem.adapters.sqlite import keys
-from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
+from tandem.adapters.sqlite.tables import Tables, ViewParts, bare_view, fetch, run_statement
 from tandem.domain import admission
 from tandem.domain.admission import Claimant, Facts, Lane, Refusal, holds_keys
+from tandem.domain.automation_keeping import hold_of
 from tandem.domain.change import Change
+from tandem.domain.claim_basis import ClaimBasis
 from tandem.domain.command import Claim
 from tandem.domain.decision import decide
-from tandem.domain.errors import EngineError
-from tandem.domain.ids import ChangeId, DefinitionDigest, EngineId, TenantId
-from tandem.domain.lifecycle import NodeState
+from tandem.domain.hold import AUTOMATION_KEYS_END, Hold, is_automation_key
+from tandem.domain.ids import AutomationId, ChangeId, DefinitionDigest, EngineId, TenantId
+from tandem.domain.lifecycle import NodeState, RunState
 from tandem.domain.provider import required_providers
 from tandem.domain.run import Run
+from tandem.domain.starting import can_be_claimed
 from tandem.domain.view import RunView
 
 EXAMINED_MAX: Final = 512
 """So many runs are looked at in one transaction; those refused are out of the way in the next."""
 EXAMINED_PER_LANE: Final = 256
+LOOKED_AT_MAX: Final = 64
+"""Before a claim so many runs more are looked at than it may take: held ones and broken ones."""
 THROTTLES_MAX: Final = 1_000
 _LANE = msgspec.json.Decoder(tuple[str, str, str])
 _LABELS = msgspec.json.Decoder(tuple[str, ...])
 
 
-class Claimed(NamedTuple):
-    """A run that was claimed, ready to be driven, and the change that claimed it."""
+class ClaimedRun(msgspec.Struct, frozen=True, array_like=True):
+    """The change of a claim, and what the rows say of the run besides.
 
-    view: RunView
+    The change took the run, put it aside, or ended it.
+    """
+
     change: Change
+    parts: ViewParts
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the run is to be driven."""
+        return self.change.run.status is RunState.RUNNING
 
 
-class AdmissionPass:
-    """One pass over the queue for one engine, within the transaction that is open."""
+class KnownDefinition(msgspec.Struct, frozen=True, array_like=True):
+    """A definition that was read before the claim began."""
+
+    tenant: TenantId
+    digest: DefinitionDigest
+    basis: ClaimBasis
+
+
+class DefinitionName(msgspec.Struct, frozen=True, array_like=True):
+    """Names a definition."""
+
+    tenant: TenantId
+    digest: DefinitionDigest
+
+
+class Admitted(msgspec.Struct, frozen=True, array_like=True):
+    """What a pass did. `unread` are definitions that it would have needed to take more runs."""
+
+    runs: list[ClaimedRun]
+    unread: list[DefinitionName]
+
+
+class Queue:
+    """The due runs that an engine may have, in the order in which they are its turn."""
 
     def __init__(
         self, tables: Tables, connection: apsw.Connection, claimant: Claimant, *, now_ms: int
@@ -51,44 +87,19 @@ class AdmissionPass:
         self._connection = connection
         self._claimant = claimant
         self._now_ms = now_ms
-        self._throttles: dict[TenantId, Mapping[str, int]] = {}
-        self._examined = 0
-        self._claimed: list[Claimed] = []
 
-    def run(self, *, limit: int, change_id: ChangeId) -> list[Claimed]:
-        """Claim up to `limit` runs; tenants take turns, and within one the oldest comes first."""
-        if not self._rows("has_due_run", self._now_ms):
-            return []
-        (state,) = self._find("get_admission")
-        places = admission.free_places(
-            limit, driven=self._driven(), runs_total_max=self._claimant.runs_total_max
-        )
-        if places == 0:
-            return []
-        waiting = deque(
-            (tenant, self._candidates(lanes))
-            for tenant, lanes in admission.in_turn(self._lanes(), after=state["last_tenant"])
-        )
-        last_tenant: str = state["last_tenant"]
-        while waiting and len(self._claimed) < places and self._examined < EXAMINED_MAX:
-            tenant, candidates = waiting.popleft()
-            place = len(self._claimed)
-            own_id = ChangeId(f"{change_id}-{place}") if place else change_id
-            if self._claim_one(candidates, own_id, number=state["admitted_total"] + place):
-                last_tenant = tenant
-                waiting.append((tenant, candidates))
-        if self._claimed:
-            admitted = state["admitted_total"] + len(self._claimed)
-            self._run("count_admitted", last_tenant, admitted)
-        return self._claimed
+    def has_due(self) -> bool:
+        """Say whether any run is due."""
+        return bool(self._rows("has_due_run", self._now_ms))
 
-    def _driven(self) -> int:
-        if self._claimant.runs_total_max is None:
-            return 0
-        return int(self._rows("count_driven")[0][0])
+    def turns(self, *, after: str) -> Iterator[tuple[TenantId, Iterator[int]]]:
+        """Yield each tenant, beginning behind `after`, with the numbers of its due runs."""
+        for tenant, lanes in admission.in_turn(self._lanes(), after=after):
+            yield tenant, self._candidates(lanes)
 
     def _lanes(self) -> Iterator[Lane]:
-        known = {EngineId(row["engine_id"]) for row in self._find("list_engines")}
+        engines = fetch(self._connection, self._tables.sql["list_engines"], ())
+        known = {EngineId(row["engine_id"]) for row in engines}
         for (key,) in self._rows("list_due_lanes", self._now_ms):
             lane = lane_of(key)
             if self._claimant.takes(lane, known=known):
@@ -105,48 +116,204 @@ class AdmissionPass:
         ]
         yield from (run_no for _, run_no in sorted(due))
 
-    def _claim_one(self, candidates: Iterator[int], change_id: ChangeId, *, number: int) -> bool:
-        """Claim the first of these that nothing stands in the way of; refuse those before it."""
+    def _rows(self, name: str, *values: object) -> list[Any]:
+        return self._connection.execute(self._tables.sql[name], values).fetchall()
+
+
+class Holds:
+    """What holds the queued runs of automations; each automation is asked once."""
+
+    def __init__(self, tables: Tables, connection: apsw.Connection) -> None:
+        self._tables = tables
+        self._connection = connection
+        self._known: dict[tuple[TenantId, AutomationId], Hold | None] = {}
+
+    def of(self, tenant: TenantId, automation_id: AutomationId) -> Hold | None:
+        """Return what holds the runs of this automation, if anything."""
+        key = (tenant, automation_id)
+        if key not in self._known:
+            self._known[key] = hold_of(self._tables.find_automation(self._connection, *key))
+        return self._known[key]
+
+
+def read_known(
+    tables: Tables,
+    connection: apsw.Connection,
+    claimant: Claimant,
+    *,
+    limit: int,
+    now_ms: int,
+) -> list[KnownDefinition] | None:
+    """Read the definitions of the runs that are next, before anybody has to wait for it.
+
+    Of runs that will be held none is needed. None means that nothing is due.
+    """
+    queue = Queue(tables, connection, claimant, now_ms=now_ms)
+    if not queue.has_due():
+        return None
+    (state,) = fetch(connection, tables.sql["get_admission"], ())
+    holds = Holds(tables, connection)
+    known: dict[DefinitionName, KnownDefinition] = {}
+    waiting = deque(queue.turns(after=state["last_tenant"]))
+    free = limit
+    for _ in range(limit + LOOKED_AT_MAX):
+        if not waiting or free <= 0:
+            break
+        tenant, candidates = waiting.popleft()
+        run_no = next(candidates, None)
+        if run_no is None:
+            continue
+        waiting.append((tenant, candidates))
+        (row,) = fetch(connection, tables.sql["find_definition_of_run"], (run_no,))
+        if holds.of(tenant, row["automation_id"]) is not None:
+            continue
+        name = DefinitionName(tenant, row["definition_digest"])
+        if name not in known:
+            known[name] = read_definition(tables, connection, name)
+        free -= known[name].basis.can_start
+    return list(known.values())
+
+
+def read_definition(
+    tables: Tables, connection: apsw.Connection, name: DefinitionName
+) -> KnownDefinition:
+    """Read one definition for claims of its runs; a fault of it is part of the answer."""
+    basis = tables.basis(connection, name.tenant, name.digest)
+    return KnownDefinition(name.tenant, name.digest, basis)
+
+
+class AdmissionPass:
+    """One pass over the queue for one engine, within the transaction that is open.
+
+    `known` are the definitions that were read before it began: none is read while others wait for
+    the writer, but for a tenant of which a provider is throttled.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        connection: apsw.Connection,
+        claimant: Claimant,
+        known: Iterable[KnownDefinition],
+        *,
+        now_ms: int,
+    ) -> None:
+        self._tables = tables
+        self._connection = connection
+        self._claimant = claimant
+        self._bases = {DefinitionName(one.tenant, one.digest): one.basis for one in known}
+        self._now_ms = now_ms
+        self._holds = Holds(tables, connection)
+        self._throttles: dict[TenantId, Mapping[str, int]] = {}
+        self._examined = 0
+        self._decided: list[ClaimedRun] = []
+        self._taken = 0
+        self._unread: dict[DefinitionName, None] = {}
+
+    def run(self, *, limit: int, change_id: ChangeId, before: int) -> Admitted:
+        """Claim up to `limit` runs; tenants take turns, and within one the oldest comes first.
+
+        `before` is how many changes were made from this `change_id` already.
+        """
+        queue = Queue(self._tables, self._connection, self._claimant, now_ms=self._now_ms)
+        if queue.has_due():
+            self._admit(queue, limit=limit, change_ids=_change_ids(change_id, before))
+        return Admitted(self._decided, list(self._unread))
+
+    def _admit(self, queue: Queue, *, limit: int, change_ids: Iterator[ChangeId]) -> None:
+        (state,) = self._find("get_admission")
+        places = admission.free_places(
+            limit, driven=self._driven(), runs_total_max=self._claimant.runs_total_max
+        )
+        if places == 0:
+            return
+        last_tenant: str = state["last_tenant"]
+        waiting = deque(queue.turns(after=last_tenant))
+        while waiting and self._taken < places and self._examined < EXAMINED_MAX:
+            tenant, candidates = waiting.popleft()
+            number = state["admitted_total"] + self._taken
+            if self._claim_one(candidates, change_ids, number=number):
+                last_tenant = tenant
+                waiting.append((tenant, candidates))
+        if self._taken:
+            self._run("count_admitted", last_tenant, state["admitted_total"] + self._taken)
+
+    def _driven(self) -> int:
+        if self._claimant.runs_total_max is None:
+            return 0
+        return int(self._rows("count_driven")[0][0])
+
+    def _claim_one(
+        self, candidates: Iterator[int], change_ids: Iterator[ChangeId], *, number: int
+    ) -> bool:
+        """Claim the first of these that nothing stands in the way of.
+
+        Those before it are put aside, ended or refused.
+        """
         for run_no in candidates:
-            self._examined += 1
-            run = rows.run_of(self._find("find_run_by_no", run_no)[0])
-            refusal = self._refusal(run)
-            if refusal is None:
-                self._claim(run, change_id, number=number)
-                return True
-            self._run(
-                "refuse_run",
-                refusal.reason.value,
-                refusal.resource_key,
-                refusal.provider,
-                refusal.due_at_ms,
-                run.run_no,
-                run.last_change_id,
-            )
             if self._examined >= EXAMINED_MAX:
                 return False
+            self._examined += 1
+            run = rows.run_of(self._find("find_run_by_no", run_no)[0])
+            claim = self._command(run)
+            if claim is None:
+                continue
+            refusal = self._refusal(run) if can_be_claimed(run, claim) else None
+            if refusal is not None:
+                self._refuse(run, refusal)
+                continue
+            if self._decide(run, claim, next(change_ids)).is_taken:
+                wait_ms = admission.wait_ms(run, now_ms=self._now_ms)
+                self._run("put_wait_of_admission", number % admission.WAITS_KEPT, wait_ms)
+                self._taken += 1
+                return True
         return False
 
-    def _refusal(self, run: Run) -> Refusal | None:
-        try:
-            plan = self._tables.plan(self._connection, run.tenant, run.definition_digest)
-            throttles = self._throttles_of(run.tenant)
-            if throttles:
-                needed = required_providers(plan.automation, plan.automation.nodes, run.inputs)
-                concerned = needed & throttles.keys()
-                throttles = self._still_needed(run, throttles) if concerned else {}
-        except EngineError:
-            return admission.refuse_unreadable(run.tenant, run.definition_digest)
-        return admission.refuse(run, self._facts(run, throttles))
+    def _command(self, run: Run) -> Claim | None:
+        """Return what to decide on a run; None when its definition has not been read."""
+        engine_id = self._claimant.engine_id
+        hold = self._holds.of(run.tenant, run.automation_id)
+        if hold is not None:
+            return Claim(engine_id=engine_id, hold=hold)
+        name = DefinitionName(run.tenant, run.definition_digest)
+        basis = self._bases.get(name)
+        if basis is None:
+            self._unread[name] = None
+            return None
+        return Claim(engine_id=engine_id, basis=basis)
 
-    def _facts(self, run: Run, throttles: Mapping[str, int]) -> Facts:
+    def _refuse(self, run: Run, refusal: Refusal) -> None:
+        self._run(
+            "refuse_run",
+            refusal.reason.value,
+            refusal.resource_key,
+            refusal.provider,
+            refusal.due_at_ms,
+            run.run_no,
+            run.last_change_id,
+        )
+
+    def _refusal(self, run: Run) -> Refusal | None:
         connection, sql = self._connection, self._tables.sql
         key = run.concurrency_key
-        return Facts(
-            throttles=throttles,
+        facts = Facts(
+            throttles=self._throttles_for(run),
             lock=keys.find_lock(connection, sql, run.lock_path) if run.lock_path else None,
             claims=keys.count_claims(connection, sql, key) if key else 0,
         )
+        return admission.refuse(run, facts)
+
+    def _throttles_for(self, run: Run) -> Mapping[str, int]:
+        """Return the throttles of providers that a node needs which is not completed."""
+        throttles = self._throttles_of(run.tenant)
+        if not throttles:
+            return {}
+        plan = self._tables.plan(self._connection, run.tenant, run.definition_digest)
+        needed = required_providers(plan.automation, plan.automation.nodes, run.inputs)
+        if not needed & throttles.keys():
+            return {}
+        view = self._tables.load_by_no(self._connection, run.run_no)
+        return throttles_in_the_way(view, throttles)
 
     def _throttles_of(self, tenant: TenantId) -> Mapping[str, int]:
         if tenant not in self._throttles:
@@ -154,20 +321,12 @@ class AdmissionPass:
             self._throttles[tenant] = dict(found)
         return self._throttles[tenant]
 
-    def _still_needed(self, run: Run, throttles: Mapping[str, int]) -> Mapping[str, int]:
-        """Keep the throttles of providers that a node needs which is not completed."""
-        view = self._tables.load_by_no(self._connection, run.run_no)
-        return throttles_in_the_way(view, throttles)
-
-    def _claim(self, run: Run, change_id: ChangeId, *, number: int) -> None:
-        view = self._tables.load_by_no(self._connection, run.run_no)
-        claim = Claim(engine_id=self._claimant.engine_id)
-        change = decide(view, claim, change_id=change_id, now_ms=self._now_ms)
+    def _decide(self, run: Run, claim: Claim, change_id: ChangeId) -> ClaimedRun:
+        change = decide(bare_view(run), claim, change_id=change_id, now_ms=self._now_ms)
         self._tables.write(self._connection, change)
-        wait_ms = admission.wait_ms(run, now_ms=self._now_ms)
-        self._run("put_wait_of_admission", number % admission.WAITS_KEPT, wait_ms)
-        view.apply(change)
-        self._claimed.append(Claimed(view, change))
+        decided = ClaimedRun(change, self._tables.parts(self._connection, change.run))
+        self._decided.append(decided)
+        return decided
 
     def _find(self, name: str, *values: object) -> list[dict[str, Any]]:
         return fetch(self._connection, self._tables.sql[name], values)
@@ -177,6 +336,11 @@ class AdmissionPass:
 
     def _run(self, name: str, *values: object) -> None:
         run_statement(self._connection, self._tables.sql[name], values)
+
+
+def _change_ids(change_id: ChangeId, before: int) -> Iterator[ChangeId]:
+    for place in count(before):
+        yield ChangeId(f"{change_id}-{place}") if place else change_id
 
 
 def throttles_in_the_way(view: RunView, throttles: Mapping[str, int]) -> Mapping[str, int]:
@@ -204,7 +368,8 @@ def list_free_keys(
 ) -> tuple[list[str], str]:
     """Return keys that runs wait for though they are free, and where to go on next time.
 
-    Looks at `limit` keys behind `after`; an empty place to go on at means the beginning.
+    Looks at `limit` keys behind `after`; an empty place to go on at means the beginning. Keys of
+    paused automations are left out, however many there are: those are released by their resume.
     """
     free: list[str] = []
     for _ in range(limit):
@@ -212,7 +377,9 @@ def list_free_keys(
         if not found:
             return free, ""
         after = found[0][0]
-        if is_free(tables, connection, after):
+        if is_automation_key(after):
+            after = AUTOMATION_KEYS_END
+        elif is_free(tables, connection, after):
             free.append(after)
     return free, after
 
@@ -222,15 +389,8 @@ def is_free(tables: Tables, connection: apsw.Connection, key: str) -> bool:
     sql = tables.sql
     if admission.is_workspace_key(key):
         return all(not holds_keys(run) for run in _holders(tables, connection, key))
-    if admission.is_definition_key(key):
-        (row,) = fetch(connection, sql["find_blocked"], (key,)) or ({},)
-        if not row:
-            return False
-        try:
-            tables.plan(connection, row["tenant"], DefinitionDigest(row["definition_digest"]))
-        except EngineError:
-            return False
-        return True
+    if is_automation_key(key):
+        return False
     claims = keys.count_claims(connection, sql, key)
     return bool(connection.execute(sql["has_waker_for"], (key, claims)).fetchall())
 
@@ -250,6 +410,6 @@ def wake_free(
         return 0
     for run in _holders(tables, connection, key):
         run_statement(connection, tables.sql["release_workspace"], (run.run_no,))
-    counted = not (admission.is_workspace_key(key) or admission.is_definition_key(key))
-    claims = keys.count_claims(connection, tables.sql, key) if counted else keys.ANY_NUMBER
+    is_path = admission.is_workspace_key(key)
+    claims = keys.ANY_NUMBER if is_path else keys.count_claims(connection, tables.sql, key)
     return keys.wake(connection, tables.sql, key, claims=claims, now_ms=now_ms, limit=limit)

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,13 @@ import msgspec
 
 from tandem.adapters.sql import rows
 from tandem.adapters.sql.statements import load_statements
-from tandem.adapters.sqlite.admitting import list_free_keys
+from tandem.adapters.sqlite.admitting import (
+    ClaimedRun,
+    KnownDefinition,
+    list_free_keys,
+    read_definition,
+    read_known,
+)
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.connection import (
     migrate,
@@ -21,7 +28,7 @@ from tandem.adapters.sqlite.connection import (
 )
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals
 from tandem.adapters.sqlite.standing import read_queue, read_standing
-from tandem.adapters.sqlite.tables import Found, Tables, fetch
+from tandem.adapters.sqlite.tables import Found, Tables, bare_view, fetch
 from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.adapters.sqlite.writer import CommitTimes, Writer
 from tandem.adapters.sqlite.writer_process import WRITER_PROGRAM, WriterProcess
@@ -31,6 +38,7 @@ from tandem.adapters.sqlite.writes import (
     Create,
     DeleteRun,
     Execute,
+    ExecuteOnAutomation,
     FailUnreadable,
     ForkRun,
     PutEngine,
@@ -39,24 +47,36 @@ from tandem.adapters.sqlite.writes import (
     data_version,
 )
 from tandem.domain.admission import Claimant
+from tandem.domain.automation_keeping import AutomationCommand
 from tandem.domain.change import Change, NodeArtifact
 from tandem.domain.command import Command
+from tandem.domain.creation import NewRun, create
 from tandem.domain.errors import (
     EngineError,
     NotFound,
     StoreUnavailable,
 )
-from tandem.domain.ids import LOCAL_TENANT, ChangeId, Digest, EngineId, NodeId, RunId, TenantId
+from tandem.domain.ids import (
+    LOCAL_TENANT,
+    AutomationId,
+    ChangeId,
+    Digest,
+    EngineId,
+    NodeId,
+    RunId,
+    TenantId,
+)
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import OPEN_WAITS, Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
 from tandem.domain.signal import Signal
+from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
 from tandem.ports.store import (
+    Claimed,
     Delivered,
     EngineRow,
     Held,
-    NewRun,
     OpenGate,
     OpenWait,
     Queue,
@@ -66,6 +86,8 @@ from tandem.ports.store import (
 )
 
 _NUMBER_MAX = 2**62
+_PASSES_MAX = 8
+"""A claim goes on so often when it comes to runs whose definitions were not read beforehand."""
 _IN_STATUS = {
     "list_runs": "list_runs_of_status",
     "list_runs_of_automation": "list_runs_of_automation_in_status",
@@ -155,31 +177,9 @@ class SqliteStore:
 
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:
         """See `Store.create_run`."""
-        run = Run(
-            run_id=new.run_id,
-            tenant=new.tenant,
-            automation_id=new.plan.automation.automation_id,  # type: ignore[arg-type] # NewType
-            name=new.plan.automation.name or "",
-            definition_digest=new.plan.digest,
-            trigger_type=new.trigger_type,
-            last_change_id=new.change_id,
-            owner=new.owner,
-            started_by=new.started_by,
-            event_seq=1,
-            created_at_ms=now_ms,
-            updated_at_ms=now_ms,
-            due_at_ms=now_ms,
-            queued_at_ms=now_ms,
-            inputs=dict(new.inputs),
-            workspace=new.workspace,
-            lock_path=new.needs.lock_path,
-            concurrency_key=new.needs.concurrency_key,
-            concurrency_limit=new.needs.concurrency_limit,
-            labels=new.needs.labels,
-            nodes_total=len(new.plan),
-        )
+        run, events = create(new, now_ms=now_ms)
         self._tables.remember(new.tenant, new.plan)
-        run.run_no = await self._writer.submit(Create(run, new.document))
+        run.run_no = await self._writer.submit(Create(run, events, new.document))
         return run
 
     def apply(self, change: Change) -> Awaitable[None]:
@@ -190,6 +190,10 @@ class SqliteStore:
         self, run_id: RunId, command: Command, *, tenant: TenantId, change_id: ChangeId, now_ms: int
     ) -> Change:
         """See `Store.execute`."""
+        # What is wrong with the run or its definition, the write itself says.
+        with suppress(EngineError, apsw.Error):
+            for row in fetch(self._reader, self._tables.sql["find_run"], (run_id, tenant)):
+                self._tables.plan(self._reader, tenant, row["definition_digest"])
         return await self._writer.submit(Execute(run_id, tenant, command, change_id, now_ms))
 
     async def fork(
@@ -236,7 +240,7 @@ class SqliteStore:
         own_only: bool = False,
         labels: Sequence[str] = (),
         runs_total_max: int | None = None,
-    ) -> Sequence[RunView]:
+    ) -> Sequence[Claimed]:
         """See `Store.claim`."""
         claimant = Claimant(
             engine_id=engine_id,
@@ -244,8 +248,101 @@ class SqliteStore:
             labels=tuple(labels),
             runs_total_max=runs_total_max,
         )
-        claimed = await self._writer.submit(ClaimRuns(claimant, limit, now_ms, new_change_id()))
-        return [view for view, _ in claimed]
+        known = self._read_known(claimant, limit=limit, now_ms=now_ms)
+        if known is None:
+            return []
+        change_id = new_change_id()
+        claimed: list[ClaimedRun] = []
+        free = limit
+        for _ in range(_PASSES_MAX):
+            write = ClaimRuns(claimant, free, now_ms, change_id, known, len(claimed))
+            try:
+                admitted = await self._writer.submit(write)
+            except StoreUnavailable:
+                if not claimed:
+                    raise
+                break  # what was claimed before has to be driven
+            claimed += admitted.runs
+            free -= sum(one.is_taken for one in admitted.runs)
+            if free == 0 or not admitted.unread:
+                break
+            known += [
+                read_definition(self._tables, self._reader, name) for name in admitted.unread[:free]
+            ]
+        return [self._claimed(each) for each in claimed]
+
+    def _read_known(
+        self, claimant: Claimant, *, limit: int, now_ms: int
+    ) -> list[KnownDefinition] | None:
+        try:
+            return read_known(self._tables, self._reader, claimant, limit=limit, now_ms=now_ms)
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+
+    def _claimed(self, claimed: ClaimedRun) -> Claimed:
+        """Put a claimed run together with its definition, which has been read already."""
+        change, parts = claimed.change, claimed.parts
+        run = change.run
+        try:
+            plan = self._tables.plan(self._reader, run.tenant, run.definition_digest)
+        except EngineError:
+            return Claimed(bare_view(run), change)
+        return Claimed(parts.view(run, plan), change)
+
+    # Automations
+
+    async def execute_on_automation(
+        self,
+        automation_id: AutomationId,
+        command: AutomationCommand,
+        *,
+        tenant: TenantId,
+        change_id: ChangeId,
+        now_ms: int,
+        document: bytes = b"",
+    ) -> tuple[AutomationChange, Sequence[Change]]:
+        """See `Store.execute_on_automation`."""
+        changed = await self._writer.submit(
+            ExecuteOnAutomation(tenant, automation_id, command, change_id, now_ms, document)
+        )
+        return changed.change, changed.runs
+
+    def find_automation(
+        self, automation_id: AutomationId, *, tenant: TenantId
+    ) -> StoredAutomation | None:
+        """See `Store.find_automation`."""
+        found = self._find("find_automation", tenant, automation_id)
+        return rows.automation_of(found[0]) if found else None
+
+    def list_automations(
+        self, *, tenant: TenantId, after_id: str, limit: int
+    ) -> Sequence[StoredAutomation]:
+        """See `Store.list_automations`."""
+        found = self._find("list_automations", tenant, after_id, limit)
+        return [rows.automation_of(row) for row in found]
+
+    def list_automation_records(
+        self, automation: StoredAutomation, *, after_seq: int, limit: int
+    ) -> Sequence[AutomationRecord]:
+        """See `Store.list_automation_records`."""
+        found = self._find("list_automation_events", automation.automation_no, after_seq, limit)
+        return [rows.record_of(row) for row in found]
+
+    def automation_document(self, automation: StoredAutomation, version: int) -> bytes:
+        """See `Store.automation_document`."""
+        named = self._find("find_automation_version", automation.automation_no, version)
+        if not named:
+            raise NotFound(
+                f"automation {automation.automation_id} has no version {version}; the newest is "
+                f"{automation.version}"
+            )
+        digest = named[0]["definition_digest"]
+        found = self._find("get_definition", automation.tenant, digest)
+        if not found:
+            raise NotFound(f"the definition {digest} is not in the store")
+        return bytes(found[0]["document"])
+
+    # Signals
 
     async def deliver(
         self, signal: Signal, *, tenant: TenantId, change_id: ChangeId, now_ms: int
@@ -346,7 +443,9 @@ class SqliteStore:
         run = self.find_run(run_id, tenant=tenant)
         if run is None:
             raise NotFound(f"there is no run {run_id}")
-        return [rows.event_of(r) for r in self._find("list_events", run.run_no, after_seq, limit)]
+        profile = run.effective_execution_profile
+        found = self._find("list_events", run.run_no, after_seq, limit)
+        return [rows.event_of(row, profile) for row in found]
 
     def list_attempts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Attempt]:
         """See `Store.list_attempts`."""

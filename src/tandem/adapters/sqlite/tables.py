@@ -2,15 +2,16 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
 from tandem.adapters.sqlite import keys
-from tandem.domain.automation import parse_document
+from tandem.domain.automation import Automation, Flow, parse_document
 from tandem.domain.change import Change, NodeArtifact
+from tandem.domain.claim_basis import ClaimBasis, basis_of
 from tandem.domain.errors import (
     DEFINITION_UNREADABLE,
     ChangeRefused,
@@ -19,9 +20,9 @@ from tandem.domain.errors import (
     StoreError,
 )
 from tandem.domain.graph import Plan
-from tandem.domain.ids import ChangeId, DefinitionDigest, Digest, RunId, TenantId
-from tandem.domain.lifecycle import RunEvent
-from tandem.domain.run import LifecycleEvent, NodeRun, Run
+from tandem.domain.ids import AutomationId, ChangeId, DefinitionDigest, Digest, RunId, TenantId
+from tandem.domain.run import Gate, LifecycleEvent, NodeRun, Run, Wait
+from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
 
 _PLANS_MAX = 256
@@ -29,6 +30,24 @@ _SETTLED_GATES_MAX = 200
 """A decision that is late by more askings than these hears only that its gate is not open."""
 
 Found = list[dict[str, Any]]
+
+_NO_PLAN = Plan(
+    Automation(automation_id="", flow=Flow(nodes=())),
+    DefinitionDigest(""),
+)
+"""Stands in for a definition that is not looked at."""
+
+
+class ViewParts(NamedTuple):
+    """What the rows say of a run, without its definition."""
+
+    nodes: list[NodeRun]
+    gates: list[Gate]
+    waits: list[Wait]
+
+    def view(self, run: Run, plan: Plan) -> RunView:
+        """Put the parts together."""
+        return RunView(run, plan, self.nodes, self.gates, self.waits)
 
 
 class Tables:
@@ -38,45 +57,23 @@ class Tables:
         self.sql = statements
         self._plans: OrderedDict[tuple[TenantId, DefinitionDigest], Plan] = OrderedDict()
 
-    def insert_run(self, connection: apsw.Connection, run: Run, document: bytes) -> int:
-        """Write a new run with its definition and its first event; return its number."""
+    def insert_run(
+        self,
+        connection: apsw.Connection,
+        run: Run,
+        events: Sequence[LifecycleEvent],
+        document: bytes,
+    ) -> int:
+        """Write a new run with its definition and its first events; return its number."""
         connection.execute(
             self.sql["put_definition"], (run.tenant, run.definition_digest, document)
         )
         inserted: list[Any] = connection.execute(
-            self.sql["insert_run"],
-            (
-                run.run_id,
-                run.tenant,
-                run.automation_id,
-                run.name,
-                run.definition_digest,
-                run.trigger_type,
-                run.status.value,
-                run.last_change_id,
-                run.owner,
-                run.created_at_ms,
-                run.updated_at_ms,
-                run.due_at_ms,
-                msgspec.json.encode(run.inputs).decode(),
-                run.workspace,
-                run.nodes_total,
-                run.started_by,
-                run.queued_at_ms,
-                run.lock_path,
-                run.concurrency_key,
-                run.concurrency_limit,
-                msgspec.json.encode(run.labels).decode(),
-            ),
+            self.sql["insert_run"], rows.run_row(run)
         ).fetchall()
         run_no = int(inserted[0][0])
-        event = LifecycleEvent(
-            seq=1,
-            event=RunEvent.RUN_CREATED,
-            recorded_at_ms=run.created_at_ms,
-            change_id=run.last_change_id,
-        )
-        connection.execute(self.sql["add_event"], rows.event_row(run_no, event))
+        for event in events:
+            connection.execute(self.sql["add_event"], rows.event_row(run_no, event))
         return run_no
 
     def write(self, connection: apsw.Connection, change: Change) -> None:
@@ -240,13 +237,76 @@ class Tables:
 
     def _view(self, connection: apsw.Connection, run: Run) -> RunView:
         plan = self.plan(connection, run.tenant, run.definition_digest)
-        return RunView(
-            run,
-            plan,
+        return self.parts(connection, run).view(run, plan)
+
+    def parts(self, connection: apsw.Connection, run: Run) -> ViewParts:
+        """Load everything of a run but its definition."""
+        return ViewParts(
             self._node_runs(connection, run.run_no),
-            map(rows.gate_of, fetch(connection, self.sql["list_gates_of_run"], (run.run_no,))),
-            map(rows.wait_of, fetch(connection, self.sql["list_waits_of_run"], (run.run_no,))),
+            [
+                rows.gate_of(r)
+                for r in fetch(connection, self.sql["list_gates_of_run"], (run.run_no,))
+            ],
+            [
+                rows.wait_of(r)
+                for r in fetch(connection, self.sql["list_waits_of_run"], (run.run_no,))
+            ],
         )
+
+    def find_automation(
+        self, connection: apsw.Connection, tenant: TenantId, automation_id: AutomationId
+    ) -> StoredAutomation | None:
+        """Return the row of an automation, also of a deleted one; None when there never was one."""
+        found = fetch(connection, self.sql["find_automation"], (tenant, automation_id))
+        return rows.automation_of(found[0]) if found else None
+
+    def write_automation(
+        self,
+        connection: apsw.Connection,
+        before: StoredAutomation | None,
+        change: AutomationChange,
+        document: bytes,
+    ) -> StoredAutomation:
+        """Write one step of an automation, with the definition that it names; return its row."""
+        row, record = change.row, change.record
+        assert record is not None
+        if document:
+            run_statement(
+                connection,
+                self.sql["put_definition"],
+                (row.tenant, row.definition_digest, document),
+            )
+        values = rows.automation_row(row)
+        if before is None:
+            written = fetch(connection, self.sql["insert_automation"], values)
+        else:
+            values["builds_on"] = before.last_change_id
+            written = fetch(connection, self.sql["update_automation"], values)
+        if not written:
+            raise ChangeRefused(f"automation {row.automation_id} has changed since it was read")
+        number = int(written[0]["automation_no"])
+        run_statement(connection, self.sql["add_automation_event"], rows.record_row(number, record))
+        return msgspec.structs.replace(row, automation_no=number)
+
+    def has_automation_record(
+        self, connection: apsw.Connection, automation_no: int, record: AutomationRecord
+    ) -> bool:
+        """Say whether this is what happened to the automation."""
+        found = fetch(
+            connection, self.sql["list_automation_events"], (automation_no, record.seq - 1, 1)
+        )
+        return bool(found) and found[0]["change_id"] == record.change_id
+
+    def basis(
+        self, connection: apsw.Connection, tenant: TenantId, digest: DefinitionDigest
+    ) -> ClaimBasis:
+        """Read a definition for the claim of its runs; a fault of it is part of the answer."""
+        try:
+            return basis_of(self.plan(connection, tenant, digest).automation)
+        except NotFound:
+            return ClaimBasis(is_missing=True)
+        except StoreError as error:
+            return ClaimBasis(unreadable=str(error.__cause__ or error))
 
     def plan(self, connection: apsw.Connection, tenant: TenantId, digest: DefinitionDigest) -> Plan:
         """Return the plan of a stored definition.
@@ -277,7 +337,14 @@ class Tables:
             self._plans.popitem(last=False)
 
 
-def fetch(connection: apsw.Connection, sql: str, values: Sequence[Any]) -> Found:
+def bare_view(run: Run) -> RunView:
+    """Return a view of the row of a run alone."""
+    return RunView(run, _NO_PLAN)
+
+
+def fetch(
+    connection: apsw.Connection, sql: str, values: Sequence[Any] | Mapping[str, Any]
+) -> Found:
     """Return all rows of a statement, by the names of their columns."""
     cursor = connection.execute(sql, values)
     # Columns are only known while the cursor is open; a statement without rows has none.

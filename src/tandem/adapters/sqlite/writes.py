@@ -1,23 +1,29 @@
 """Writes as data: everything that may be asked of the writer, in this process or another."""
 
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
-from tandem.adapters.sqlite.admitting import AdmissionPass, Claimed, wake_free
+from tandem.adapters.sqlite.admitting import AdmissionPass, Admitted, KnownDefinition, wake_free
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals, catch_up
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
-from tandem.domain import forking
+from tandem.domain import creation, forking
 from tandem.domain.admission import Claimant
+from tandem.domain.automation_keeping import AutomationCommand, check_may_run, decide_automation
 from tandem.domain.change import Change
-from tandem.domain.command import Command, DecideGate, NoteFork
+from tandem.domain.command import Command, DecideGate, NoteFork, Pause
 from tandem.domain.decision import decide
 from tandem.domain.deletion import refuse_deletion
-from tandem.domain.ids import ChangeId, Digest, EngineId, NodeId, RunId, TenantId
+from tandem.domain.errors import EngineError
+from tandem.domain.hold import automation_key
+from tandem.domain.ids import AutomationId, ChangeId, Digest, EngineId, NodeId, RunId, TenantId
 from tandem.domain.lost import fail_unreadable
-from tandem.domain.run import Gate, NodeRun, Run, Wait
+from tandem.domain.run import LifecycleEvent, Run
+from tandem.domain.stored_automation import AutomationChange, StoredAutomation
+from tandem.domain.trigger import is_dry_run
 from tandem.domain.view import RunView
 from tandem.ports.store import EngineRow
 
@@ -49,14 +55,22 @@ class Write(Protocol[T_co]):
 
 
 class Create(msgspec.Struct, frozen=True, tag=True):
-    """Write a new run with its definition; the result is its number."""
+    """Write a new run with its definition; the result is its number.
+
+    A run of a stored automation is refused when that may not run now.
+    """
 
     run: Run
+    events: tuple[LifecycleEvent, ...]
     document: bytes
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> int:
         """See `Write`."""
-        return tables.insert_run(connection, self.run, self.document)
+        run = self.run
+        if run.automation_version is not None:
+            row = tables.find_automation(connection, run.tenant, run.automation_id)
+            check_may_run(row, run.automation_id, is_dry=is_dry_run(run.trigger_type))
+        return tables.insert_run(connection, run, self.events, self.document)
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: int | None) -> bool:
         """See `Write`."""
@@ -162,7 +176,9 @@ class ForkRun(msgspec.Struct, frozen=True, tag=True):
         )
         document = tables.document(connection, self.tenant, run.definition_digest)
         tables.write(connection, noted)
-        change.run.run_no = tables.insert_run(connection, run, document)
+        change.run.run_no = tables.insert_run(
+            connection, run, [creation.first_event(run)], document
+        )
         tables.insert_fork(connection, change.run, change)
         return change.run
 
@@ -201,30 +217,104 @@ class DeleteRun(msgspec.Struct, frozen=True, tag=True):
 
 
 class ClaimRuns(msgspec.Struct, frozen=True, tag=True):
-    """Claim up to `limit` due runs; the ids of their changes are made from `change_id`."""
+    """Claim up to `limit` due runs; the ids of their changes are made from `change_id`.
+
+    `known` are the definitions of the runs that were due a moment ago. A run that has come since
+    is told as unread: its definition is not read while others wait for the writer. `before` changes
+    were made from `change_id` already.
+    """
 
     claimant: Claimant
     limit: int
     now_ms: int
     change_id: ChangeId
+    known: list[KnownDefinition]
+    before: int = 0
 
-    def perform(self, tables: Tables, connection: apsw.Connection) -> list[Claimed]:
+    def perform(self, tables: Tables, connection: apsw.Connection) -> Admitted:
         """See `Write`. What may refuse a run is known before anything is written of it."""
-        admission = AdmissionPass(tables, connection, self.claimant, now_ms=self.now_ms)
-        return admission.run(limit=self.limit, change_id=self.change_id)
+        admission = AdmissionPass(tables, connection, self.claimant, self.known, now_ms=self.now_ms)
+        return admission.run(limit=self.limit, change_id=self.change_id, before=self.before)
+
+    def landed(self, tables: Tables, connection: apsw.Connection, result: Admitted | None) -> bool:
+        """See `Write`."""
+        return result is not None and all(
+            tables.landed(connection, one.change) for one in result.runs
+        )
+
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Admitted:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=Admitted)
+
+
+class ChangedAutomation(msgspec.Struct, frozen=True, array_like=True):
+    """What a command did to an automation, and to the runs that were driven."""
+
+    change: AutomationChange
+    runs: list[Change]
+
+
+class ExecuteOnAutomation(msgspec.Struct, frozen=True, tag=True):
+    """Load an automation, decide a command on it and write, with what follows for its runs."""
+
+    tenant: TenantId
+    automation_id: AutomationId
+    command: AutomationCommand
+    change_id: ChangeId
+    now_ms: int
+    document: bytes = b""
+
+    def perform(self, tables: Tables, connection: apsw.Connection) -> ChangedAutomation:
+        """See `Write`."""
+        before = tables.find_automation(connection, self.tenant, self.automation_id)
+        change = decide_automation(
+            before,
+            self.command,
+            tenant=self.tenant,
+            automation_id=self.automation_id,
+            change_id=self.change_id,
+            now_ms=self.now_ms,
+        )
+        if change.record is None:
+            return ChangedAutomation(change, [])
+        runs = self._paused(tables, connection, change.row) if change.pauses_runs else []
+        row = tables.write_automation(connection, before, change, self.document)
+        if change.releases_runs:
+            key = automation_key(self.automation_id)
+            run_statement(connection, tables.sql["release_runs"], (self.now_ms, key, self.tenant))
+        for run in runs:
+            tables.write(connection, run)
+        return ChangedAutomation(msgspec.structs.replace(change, row=row), runs)
+
+    def _paused(
+        self, tables: Tables, connection: apsw.Connection, row: StoredAutomation
+    ) -> list[Change]:
+        """Decide the pause of every run of the automation that is driven now (T51)."""
+        changes: list[Change] = []
+        command = Pause(reason=row.pause_reason)
+        found: list[Any] = connection.execute(
+            tables.sql["list_driven_of_automation"], (self.tenant, self.automation_id)
+        ).fetchall()
+        for (run_no,) in found:
+            # One that is being paused already, or cannot be read, is no reason to pause nothing.
+            with suppress(EngineError):
+                view = tables.load_by_no(connection, run_no)
+                change_id = ChangeId(f"{self.change_id}-{len(changes) + 1}")
+                changes.append(decide(view, command, change_id=change_id, now_ms=self.now_ms))
+        return changes
 
     def landed(
-        self, tables: Tables, connection: apsw.Connection, result: list[Claimed] | None
+        self, tables: Tables, connection: apsw.Connection, result: ChangedAutomation | None
     ) -> bool:
         """See `Write`."""
-        return result is not None and all(tables.landed(connection, change) for _, change in result)
+        if result is None or result.change.record is None:
+            return result is not None
+        number = result.change.row.automation_no
+        return tables.has_automation_record(connection, number, result.change.record)
 
-    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> list[Claimed]:
-        """See `Write`; the plans come from this process."""
-        return [
-            Claimed(parts.view(tables, connection), change)
-            for parts, change in msgspec.msgpack.decode(raw, type=list[tuple[_ViewParts, Change]])
-        ]
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> ChangedAutomation:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=ChangedAutomation)
 
 
 class WakeFreed(msgspec.Struct, frozen=True, tag=True):
@@ -350,6 +440,7 @@ AnyWrite = (
     | Apply
     | Execute
     | ClaimRuns
+    | ExecuteOnAutomation
     | WakeFreed
     | FailUnreadable
     | Deliver
@@ -368,31 +459,6 @@ def data_version(connection: apsw.Connection) -> int:
     return int(value)
 
 
-class _ViewParts(msgspec.Struct, frozen=True, array_like=True):
-    run: Run
-    nodes: list[NodeRun]
-    gates: list[Gate]
-    waits: list[Wait]
-
-    def view(self, tables: Tables, connection: apsw.Connection) -> RunView:
-        plan = tables.plan(connection, self.run.tenant, self.run.definition_digest)
-        return RunView(self.run, plan, self.nodes, self.gates, self.waits)
-
-
-def _view_parts(value: object) -> object:
-    if not isinstance(value, RunView):
-        raise NotImplementedError(f"{type(value).__name__} is no part of a result")
-    return _ViewParts(
-        value.run,
-        list(value.nodes.values()),
-        list(value.gates.values()),
-        list(value.waits.values()),
-    )
-
-
-_result_encoder = msgspec.msgpack.Encoder(enc_hook=_view_parts)
-
-
 def encode_result(result: object) -> bytes:
     """Write what `perform` returned as bytes for `receive`."""
-    return _result_encoder.encode(result)
+    return msgspec.msgpack.encode(result)

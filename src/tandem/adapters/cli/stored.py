@@ -1,0 +1,326 @@
+"""`tandem automations`: the automations that the store keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from tandem.adapters.cli.runner import PROFILES, look_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from tandem.adapters.cli.tools import LocalStore, Tools
+    from tandem.domain.automation import Automation
+    from tandem.domain.run import Run
+    from tandem.domain.stored_automation import AutomationRecord, StoredAutomation
+    from tandem.engine.automations import Automations
+
+LISTED_MAX: Final = 10_000
+RUNS_SHOWN_MAX: Final = 10
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_reason = click.option("--reason", default="", help="Why; kept with what happened.")
+
+
+@click.group()
+def automations() -> None:
+    """Keep automations in the store: save, look at, run and hold them."""
+
+
+@automations.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
+@click.option(
+    "--expect-version",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Only if this is the current version; 0 for none.",
+)
+@_reason
+@_json
+@click.pass_obj
+def apply(
+    tools: Tools, files: tuple[Path, ...], expect_version: int | None, reason: str, as_json: bool
+) -> None:
+    """Save the automations in FILE…; what has not changed stays as it is.
+
+    All files are checked before the first is saved. A pause is never lifted by a save.
+    """
+    import asyncio
+
+    from tandem.adapters.cli import text
+
+    loaded = [tools.load_automation(file) for file in files]
+    _refuse_same_id(files, loaded)
+    saved = asyncio.run(_save(tools, loaded, expect_version, reason))
+    if as_json:
+        text.print_json([{**text.plain(row), "event": event} for row, event in saved])
+        return
+    for row, event in saved:
+        what = event.removeprefix("automation_") or "unchanged"
+        name = text.one_line(row.automation_id)
+        click.echo(f"{name}: {what}, version {row.version}, {_status(row)}")
+
+
+def _status(row: StoredAutomation) -> str:
+    from tandem.adapters.cli import text
+    from tandem.engine.automations import told_status
+
+    return "deleted" if row.is_deleted else text.one_line(told_status(row), width=80)
+
+
+def _refuse_same_id(files: Sequence[Path], loaded: Sequence[Automation]) -> None:
+    seen: dict[str, Path] = {}
+    for file, automation in zip(files, loaded, strict=True):
+        other = seen.setdefault(automation.automation_id, file)
+        if other is not file:
+            raise click.UsageError(
+                f"{other} and {file} are both automation {automation.automation_id!r}; give one "
+                "of them another `automation_id`"
+            )
+
+
+async def _save(
+    tools: Tools, loaded: list[Automation], expected_version: int | None, reason: str
+) -> list[tuple[StoredAutomation, str]]:
+    """Save one after the other; return each row and what happened to it, empty for nothing."""
+    from tandem.adapters.cli.session import person
+    from tandem.adapters.cli.text import note
+
+    saved: list[tuple[StoredAutomation, str]] = []
+    async with tools.open_engine(tools.read_settings(), drives=False, on_problem=note) as parts:
+        for automation in loaded:
+            change = await parts.automations.save(
+                automation, by=person(), expected_version=expected_version, reason=reason
+            )
+            saved.append((change.row, change.record.event.value if change.record else ""))
+    return saved
+
+
+@automations.command("list")
+@click.option("--limit", type=click.IntRange(1, LISTED_MAX), default=100, show_default=True)
+@click.option("--after", default="", metavar="ID", help="Only those after this id.")
+@_json
+@click.pass_obj
+def list_(tools: Tools, limit: int, after: str, as_json: bool) -> None:
+    """List the automations of the store, by id."""
+    from tandem.adapters.cli import text
+    from tandem.domain.ids import LOCAL_TENANT
+
+    store = tools.open_store(tools.read_settings())
+    try:
+        found = store.list_automations(tenant=LOCAL_TENANT, after_id=after, limit=limit)
+    finally:
+        store.close()
+    if as_json:
+        text.print_json([text.plain(row) for row in found])
+    elif found:
+        text.print_table([_row(row) for row in found])
+    else:
+        text.note("no automation is saved; save one with: tandem automations apply FILE")
+
+
+def _row(row: StoredAutomation) -> dict[str, str]:
+    from tandem.adapters.cli import text
+
+    return {
+        "automation": text.one_line(row.automation_id, width=40),
+        "version": str(row.version),
+        "status": _status(row),
+        "updated": text.moment(row.updated_at_ms),
+        "name": text.one_line(row.name, width=40),
+    }
+
+
+@automations.command()
+@click.argument("automation_id", metavar="ID")
+@click.option("--version", type=click.IntRange(1), metavar="N", help="The definition of this one.")
+@_json
+@click.pass_obj
+def show(tools: Tools, automation_id: str, version: int | None, as_json: bool) -> None:
+    """Show an automation, what happened to it, and its definition."""
+    from tandem.adapters.cli import text
+    from tandem.domain.automation import canonical_document
+    from tandem.domain.json import decode
+
+    row, records, definition = _look_up(tools, automation_id, version)
+    document = decode(canonical_document(definition))
+    if as_json:
+        shown = {"shown_version": version or row.version, "definition": document}
+        happened = {"records": [text.plain(record) for record in records]}
+        text.print_json({**text.plain(row), **happened, **shown})
+        return
+    text.print_table([_row(row)])
+    click.echo()
+    text.print_table([_happened(record) for record in records])
+    click.echo(f"\nversion {version or row.version}:")
+    text.print_json(document)
+
+
+def _happened(record: AutomationRecord) -> dict[str, str]:
+    from tandem.adapters.cli import text
+
+    return {
+        "when": text.moment(record.recorded_at_ms),
+        "what": record.event.value.removeprefix("automation_"),
+        "version": str(record.version),
+        "who": text.one_line(record.actor, width=30),
+        "why": text.one_line(record.reason, width=60),
+    }
+
+
+def _look_up(
+    tools: Tools, automation_id: str, version: int | None
+) -> tuple[StoredAutomation, Sequence[AutomationRecord], Automation]:
+    """Return the row, what happened, and the definition of the current or the given version.
+
+    Raises:
+        NotFound: there is no such automation, or no such version of it.
+    """
+    import asyncio
+
+    from tandem.adapters.cli.text import note
+
+    async def look() -> tuple[StoredAutomation, Sequence[AutomationRecord], Automation]:
+        async with tools.open_engine(tools.read_settings(), drives=False, on_problem=note) as parts:
+            kept = parts.automations
+            row = kept.get(automation_id)
+            return row, kept.records(row), kept.definition(row, version)
+
+    return asyncio.run(look())
+
+
+@automations.command()
+@click.argument("automation_id", metavar="ID")
+@click.option("--input", "pairs", multiple=True, metavar="NAME=VALUE", help="An input; see `run`.")
+@click.option("--inputs-json", metavar="FILE", help="Inputs as one JSON object.")
+@click.option("--workspace", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--version", type=click.IntRange(1), metavar="N", help="An older version.")
+@click.option("--profile", type=click.Choice(PROFILES), help="How strict the run is.")
+@click.option("--detach", is_flag=True, help="Leave the run to another engine; print its id.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would run.")
+@click.option("--json", "as_json", is_flag=True, help="Print events and the result as JSON lines.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only the summary.")
+@click.pass_obj
+def run(
+    tools: Tools,
+    automation_id: str,
+    pairs: tuple[str, ...],
+    inputs_json: str | None,
+    workspace: Path | None,
+    version: int | None,
+    profile: str | None,
+    detach: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Run a saved automation to its end. A draft can only be run dry."""
+    from tandem.adapters.cli import drive, given
+    from tandem.domain.execution import ExecutionProfile
+
+    look = look_of(as_json=as_json, quiet=quiet)
+    if detach and dry_run:
+        raise click.UsageError("--detach and --dry-run exclude each other")
+    row, _, definition = _look_up(tools, automation_id, version)
+    order = drive.Order(
+        automation=definition,
+        inputs=given.read_inputs(definition, pairs, inputs_json),
+        workspace=drive.workspace_of(definition, workspace),
+        decisions=given.Decisions(),
+        profile=ExecutionProfile(profile) if profile else None,
+        stored_version=version or row.version,
+    )
+    settings = tools.read_settings()
+    if dry_run:
+        return drive.dry_run(tools, settings, order, look)
+    if detach:
+        return drive.detach(tools, settings, order, look)
+    return drive.run(tools, settings, order, look)
+
+
+@automations.command()
+@click.argument("automation_id", metavar="ID")
+@_reason
+@_json
+@click.pass_obj
+def pause(tools: Tools, automation_id: str, reason: str, as_json: bool) -> None:
+    """Hold everything of an automation: what runs is paused, what is queued is not started."""
+    _ask(
+        tools,
+        lambda kept, by: kept.pause(automation_id, by=by, reason=reason or "paused by operator"),
+        as_json=as_json,
+    )
+
+
+@automations.command()
+@click.argument("automation_id", metavar="ID")
+@_reason
+@_json
+@click.pass_obj
+def resume(tools: Tools, automation_id: str, reason: str, as_json: bool) -> None:
+    """Let the queued runs of an automation go on; paused ones with `tandem resume RUN`."""
+    _ask(
+        tools,
+        lambda kept, by: kept.resume(automation_id, by=by, reason=reason or "resumed by operator"),
+        as_json=as_json,
+    )
+
+
+@automations.command()
+@click.argument("automation_id", metavar="ID")
+@_reason
+@_json
+@click.pass_obj
+def delete(tools: Tools, automation_id: str, reason: str, as_json: bool) -> None:
+    """Take an automation out of the lists; its runs stay."""
+    _ask(
+        tools,
+        lambda kept, by: kept.delete(automation_id, by=by, reason=reason or "deleted by operator"),
+        as_json=as_json,
+    )
+
+
+def _ask(
+    tools: Tools,
+    ask: Callable[[Automations, str], Awaitable[StoredAutomation]],
+    *,
+    as_json: bool,
+) -> None:
+    import asyncio
+
+    from tandem.adapters.cli import text
+    from tandem.adapters.cli.references import short_id
+    from tandem.adapters.cli.session import person
+
+    async def asked() -> tuple[StoredAutomation, Sequence[Run]]:
+        settings = tools.read_settings()
+        async with tools.open_engine(settings, drives=False, on_problem=text.note) as parts:
+            row = await ask(parts.automations, person())
+            return row, _paused_runs(parts.store, row)
+
+    row, paused = asyncio.run(asked())
+    if as_json:
+        shown: dict[str, Any] = {"paused_runs": [run.run_id for run in paused]}
+        text.print_json({**text.plain(row), **shown})
+        return
+    click.echo(f"{text.one_line(row.automation_id)}: {_status(row)}")
+    for run in paused[:RUNS_SHOWN_MAX]:
+        again = f"; continue with: tandem resume {short_id(run.run_id)}"
+        click.echo(f"  run {short_id(run.run_id)} is {run.status.value}{again}")
+
+
+def _paused_runs(store: LocalStore, row: StoredAutomation) -> Sequence[Run]:
+    """Return the newest runs of the automation that are paused or about to be."""
+    from tandem.domain.lifecycle import RunState
+    from tandem.ports.store import RunFilter
+
+    return store.list_runs(
+        RunFilter(
+            tenant=row.tenant,
+            automation_id=row.automation_id,
+            statuses=(RunState.PAUSING, RunState.PAUSED),
+        )
+    )

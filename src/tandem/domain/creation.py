@@ -1,0 +1,108 @@
+"""The birth of a run: its first row and its first events (run-lifecycle T01, T02)."""
+
+import msgspec
+
+from tandem.domain.admission import Needs
+from tandem.domain.automation import Automation
+from tandem.domain.definition_version import definition_version
+from tandem.domain.execution import ExecutionProfile
+from tandem.domain.graph import Plan
+from tandem.domain.ids import AutomationId, ChangeId, EngineId, RunId, TenantId
+from tandem.domain.json import JsonObject
+from tandem.domain.lifecycle import RunEvent, next_run_state
+from tandem.domain.run import LifecycleEvent, Run
+from tandem.domain.trigger import TriggerType, dry_run_of
+
+E = RunEvent
+
+DRY_RUN: str = "dry_run"
+
+
+class NewRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that is about to be created."""
+
+    run_id: RunId
+    tenant: TenantId
+    change_id: ChangeId
+    plan: Plan
+    document: bytes
+    """The canonical JSON of the definition; stored once per tenant and digest."""
+    inputs: JsonObject
+    workspace: str
+    trigger_type: str = TriggerType.MANUAL
+    trigger_reason: str = ""
+    owner: EngineId | None = None
+    requested_profile: ExecutionProfile | None = None
+    effective_profile: ExecutionProfile = ExecutionProfile.STRICT
+    runtime_context: JsonObject | None = None
+    automation_version: int | None = None
+    """The stored version that it executes; the store refuses it if that may not run."""
+    is_dry: bool = False
+    started_by: str = ""
+    needs: Needs = Needs()
+
+
+def effective_profile(
+    automation: Automation, requested: ExecutionProfile | None, default: ExecutionProfile
+) -> ExecutionProfile:
+    """Return the profile of a run: as asked for, else as the definition says, else the default."""
+    policy = automation.execution
+    return requested or (policy.profile if policy else None) or default
+
+
+def create(new: NewRun, *, now_ms: int) -> tuple[Run, tuple[LifecycleEvent, ...]]:
+    """Return the row of a new run and its events. A dry run is completed at once (T02)."""
+    automation = new.plan.automation
+    run = Run(
+        run_id=new.run_id,
+        tenant=new.tenant,
+        automation_id=AutomationId(automation.automation_id),
+        name=automation.name,
+        definition_digest=new.plan.digest,
+        definition_version=definition_version(automation, new.plan.digest),
+        automation_version=new.automation_version,
+        trigger_type=dry_run_of(new.trigger_type) if new.is_dry else str(new.trigger_type),
+        trigger_reason=new.trigger_reason,
+        requested_execution_profile=new.requested_profile,
+        effective_execution_profile=new.effective_profile,
+        last_change_id=new.change_id,
+        owner=None if new.is_dry else new.owner,
+        started_by=new.started_by,
+        created_at_ms=now_ms,
+        updated_at_ms=now_ms,
+        due_at_ms=now_ms,
+        queued_at_ms=now_ms,
+        inputs=dict(new.inputs),
+        workspace=new.workspace,
+        lock_path=new.needs.lock_path,
+        concurrency_key=new.needs.concurrency_key,
+        concurrency_limit=new.needs.concurrency_limit,
+        labels=new.needs.labels,
+        runtime_context=None if new.runtime_context is None else dict(new.runtime_context),
+        nodes_total=len(new.plan),
+    )
+    happened = [E.RUN_CREATED]
+    if new.is_dry:
+        happened.append(E.RUN_COMPLETED_DRY)
+        run.started_at_ms = run.finished_at_ms = now_ms
+        run.due_at_ms = run.queued_at_ms = None
+        run.detail = DRY_RUN
+        run.nodes_total = 0
+    for event in happened:
+        run.status = next_run_state(run.status, event)
+    run.event_seq = len(happened)
+    events = tuple(
+        LifecycleEvent(seq=seq, event=event, recorded_at_ms=now_ms, change_id=new.change_id)
+        for seq, event in enumerate(happened, start=1)
+    )
+    return run, events
+
+
+def first_event(run: Run) -> LifecycleEvent:
+    """Return the first event of a run that its own change created."""
+    return LifecycleEvent(
+        seq=1,
+        event=E.RUN_CREATED,
+        recorded_at_ms=run.created_at_ms,
+        change_id=run.last_change_id,
+    )
