@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from tandem.domain.admission import Facts, Lock, refuse
+from tandem.domain.automation_review import Review, hold_sentence
 from tandem.domain.ids import EngineId, RunId, TenantId
 from tandem.domain.lifecycle import TERMINAL, RunEvent, RunState
 from tandem.domain.run import Gate, LifecycleEvent, QueueReason, Run, Wait
@@ -54,6 +55,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     lock: Lock | None = None
     holders: Sequence[Holder] = ()
     claims: int = 0
+    review: Review | None = None
+    """The review of its automation, while one is required."""
     engines: Sequence[EngineFacts] = ()
 
 
@@ -62,6 +65,7 @@ class ReasonKind(StrEnum):
 
     RETRY_BACKOFF = "retry_backoff"
     DEFINITION_UNREADABLE = "definition_unreadable"
+    REVIEW_REQUIRED = "review_required"
     RATE_LIMIT = "rate_limit"
     WORKSPACE_LOCK = "workspace_lock"
     CONCURRENCY = "concurrency"
@@ -131,8 +135,13 @@ def _queued(found: Situation) -> Reason:
             held_by=(run.resource_key,),
             freed_by="an engine that can read it, or `tandem db check` if the file is damaged",
         )
-    refusal = refuse(run, Facts(throttles=found.throttles, lock=found.lock, claims=found.claims))
+    refusal = refuse(
+        run,
+        Facts(throttles=found.throttles, lock=found.lock, claims=found.claims, review=found.review),
+    )
     match refusal.reason if refusal is not None else None:
+        case Q.REVIEW_REQUIRED if found.review is not None:
+            return _to_review(run, found.review)
         case Q.RATE_LIMIT:
             return _throttled(found, max(found.throttles, key=lambda n: (found.throttles[n], n)))
         case Q.WORKSPACE_LOCK if found.lock is not None:
@@ -155,6 +164,16 @@ def _not_due(found: Situation, due_at_ms: int) -> Reason:
         held_by=(run.resource_key,) if run.resource_key else (),
         freed_by="time",
         until_ms=due_at_ms,
+    )
+
+
+def _to_review(run: Run, review: Review) -> Reason:
+    return Reason(
+        kind=K.REVIEW_REQUIRED,
+        sentence=hold_sentence(review),
+        since_ms=max(_queued_since(run), review.review_requested_at_ms or 0),
+        held_by=(review.review_request_id,),
+        freed_by=f"`tandem governance acknowledge {review.automation_id}`",
     )
 
 

@@ -42,6 +42,7 @@ def why(
             lock=facts.lock,
             holders=facts.holders,
             claims=facts.claims,
+            review=facts.review,
             engines=_engines(store, host, now_ms=now_ms, leaving=leaving),
         )
     )

@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from tandem.domain.admission import Lock, Needs
+from tandem.domain.automation_review import Review
 from tandem.domain.change import Change, NodeArtifact
 from tandem.domain.command import Command
 from tandem.domain.graph import Plan
@@ -25,6 +26,7 @@ from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run, Wa
 from tandem.domain.signal import Signal
 from tandem.domain.standing import Holder
 from tandem.domain.view import RunView
+from tandem.ports.learning import LearningStore
 
 
 class NewRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +153,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     lock: Lock | None
     holders: Sequence[Holder]
     claims: int
+    review: Review | None = None
 
 
 class LaneCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,7 +176,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     waits_ms: Sequence[int]
 
 
-class Store(Protocol):
+class Store(LearningStore, Protocol):
     """Rows of runs. Every write is one transaction, on disk before the awaitable is done."""
 
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:

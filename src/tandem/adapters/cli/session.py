@@ -37,6 +37,7 @@ _HELD: Final = frozenset(
         QueueReason.WORKSPACE_LOCK,
         QueueReason.CONCURRENCY,
         QueueReason.DEFINITION_UNREADABLE,
+        QueueReason.REVIEW_REQUIRED,
     }
 )
 

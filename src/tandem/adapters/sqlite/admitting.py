@@ -12,15 +12,17 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
-from tandem.adapters.sqlite import keys
+from tandem.adapters.sqlite import keys, reviewing
+from tandem.adapters.sqlite.learning import tell_run
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.domain import admission
 from tandem.domain.admission import Claimant, Facts, Lane, Refusal, holds_keys
+from tandem.domain.automation_review import Review, is_review_key, parse_review_key
 from tandem.domain.change import Change
 from tandem.domain.command import Claim
 from tandem.domain.decision import decide
 from tandem.domain.errors import EngineError
-from tandem.domain.ids import ChangeId, DefinitionDigest, EngineId, TenantId
+from tandem.domain.ids import AutomationId, ChangeId, DefinitionDigest, EngineId, TenantId
 from tandem.domain.lifecycle import NodeState
 from tandem.domain.provider import required_providers
 from tandem.domain.run import Run
@@ -52,6 +54,7 @@ class AdmissionPass:
         self._claimant = claimant
         self._now_ms = now_ms
         self._throttles: dict[TenantId, Mapping[str, int]] = {}
+        self._reviews: dict[TenantId, Mapping[AutomationId, Review]] = {}
         self._examined = 0
         self._claimed: list[Claimed] = []
 
@@ -146,6 +149,7 @@ class AdmissionPass:
             throttles=throttles,
             lock=keys.find_lock(connection, sql, run.lock_path) if run.lock_path else None,
             claims=keys.count_claims(connection, sql, key) if key else 0,
+            review=self._reviews_of(run.tenant).get(run.automation_id),
         )
 
     def _throttles_of(self, tenant: TenantId) -> Mapping[str, int]:
@@ -153,6 +157,12 @@ class AdmissionPass:
             found = self._rows("list_throttles", tenant, self._now_ms, THROTTLES_MAX)
             self._throttles[tenant] = dict(found)
         return self._throttles[tenant]
+
+    def _reviews_of(self, tenant: TenantId) -> Mapping[AutomationId, Review]:
+        if tenant not in self._reviews:
+            found = reviewing.list_open(self._connection, self._tables.sql, tenant)
+            self._reviews[tenant] = found
+        return self._reviews[tenant]
 
     def _still_needed(self, run: Run, throttles: Mapping[str, int]) -> Mapping[str, int]:
         """Keep the throttles of providers that a node needs which is not completed."""
@@ -167,6 +177,7 @@ class AdmissionPass:
         wait_ms = admission.wait_ms(run, now_ms=self._now_ms)
         self._run("put_wait_of_admission", number % admission.WAITS_KEPT, wait_ms)
         view.apply(change)
+        tell_run(self._tables, self._connection, view.run)
         self._claimed.append(Claimed(view, change))
 
     def _find(self, name: str, *values: object) -> list[dict[str, Any]]:
@@ -231,6 +242,9 @@ def is_free(tables: Tables, connection: apsw.Connection, key: str) -> bool:
         except EngineError:
             return False
         return True
+    if is_review_key(key):
+        review = reviewing.find_review(connection, sql, *parse_review_key(key))
+        return review is None or not review.review_required
     claims = keys.count_claims(connection, sql, key)
     return bool(connection.execute(sql["has_waker_for"], (key, claims)).fetchall())
 
@@ -250,6 +264,6 @@ def wake_free(
         return 0
     for run in _holders(tables, connection, key):
         run_statement(connection, tables.sql["release_workspace"], (run.run_no,))
-    counted = not (admission.is_workspace_key(key) or admission.is_definition_key(key))
+    counted = admission.is_counted_key(key)
     claims = keys.count_claims(connection, tables.sql, key) if counted else keys.ANY_NUMBER
     return keys.wake(connection, tables.sql, key, claims=claims, now_ms=now_ms, limit=limit)

@@ -6,7 +6,7 @@ from typing import Any, Final
 import apsw
 
 from tandem.adapters.sql import rows
-from tandem.adapters.sqlite import keys
+from tandem.adapters.sqlite import keys, reviewing
 from tandem.adapters.sqlite.admitting import (
     THROTTLES_MAX,
     lane_of,
@@ -50,6 +50,7 @@ def read_standing(
         lock=lock if lock is None or lock.run_no != run.run_no else None,
         holders=holders,
         claims=claims,
+        review=reviewing.find_review(connection, sql, run.tenant, run.automation_id),
     )
 
 

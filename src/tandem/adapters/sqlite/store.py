@@ -13,6 +13,7 @@ import msgspec
 from tandem.adapters.sql import rows
 from tandem.adapters.sql.statements import load_statements
 from tandem.adapters.sqlite.admitting import list_free_keys
+from tandem.adapters.sqlite.beside import Beside
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.connection import (
     migrate,
@@ -72,7 +73,7 @@ _IN_STATUS = {
 }
 
 
-class SqliteStore:
+class SqliteStore(Beside):
     """Rows of runs in one file. Writes go through the committer, reads have their own connection.
 
     `synchronous` is FULL: what was acknowledged is on disk. NORMAL survives a killed process but

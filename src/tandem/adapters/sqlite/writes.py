@@ -6,7 +6,12 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
+from tandem.adapters.sqlite import reviewing
 from tandem.adapters.sqlite.admitting import AdmissionPass, Claimed, wake_free
+from tandem.adapters.sqlite.forgetting import forget_beside
+from tandem.adapters.sqlite.learning import DecideCandidate, Learn
+from tandem.adapters.sqlite.reviewing import AcknowledgeReview, Enrol
+from tandem.adapters.sqlite.sessions import TendSession
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals, catch_up
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.domain import forking
@@ -56,6 +61,7 @@ class Create(msgspec.Struct, frozen=True, tag=True):
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> int:
         """See `Write`."""
+        reviewing.refuse_creation(connection, tables.sql, self.run)
         return tables.insert_run(connection, self.run, self.document)
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: int | None) -> bool:
@@ -161,6 +167,7 @@ class ForkRun(msgspec.Struct, frozen=True, tag=True):
             now_ms=self.now_ms,
         )
         document = tables.document(connection, self.tenant, run.definition_digest)
+        reviewing.refuse_creation(connection, tables.sql, run)
         tables.write(connection, noted)
         change.run.run_no = tables.insert_run(connection, run, document)
         tables.insert_fork(connection, change.run, change)
@@ -185,6 +192,7 @@ class DeleteRun(msgspec.Struct, frozen=True, tag=True):
         """See `Write`."""
         run = tables.run(connection, self.run_id, self.tenant)
         refuse_deletion(run)
+        forget_beside(tables, connection, run)
         return tables.delete_run(connection, run)
 
     def landed(
@@ -359,6 +367,11 @@ AnyWrite = (
     | PutEngine
     | RemoveEngine
     | ReadVersion
+    | Learn
+    | DecideCandidate
+    | Enrol
+    | AcknowledgeReview
+    | TendSession
 )
 
 
