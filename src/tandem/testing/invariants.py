@@ -352,6 +352,8 @@ class Invariants:
             " + (SELECT count(*) FROM gate WHERE run_no = ?1)"
             " + (SELECT count(*) FROM wait WHERE run_no = ?1)"
             " + (SELECT count(*) FROM artifact WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM learning_due WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM run_facts WHERE run_no = ?1)"
             " + (SELECT count(*) FROM node_run WHERE node_run_id >> 20 = ?1)"
             " + (SELECT count(*) FROM attempt WHERE attempt_no >> 32 = ?1) AS rows",
             run_no,
