@@ -11,6 +11,8 @@ import msgspec
 
 from tandem.adapters.files.document import load_automation, parse_automation
 from tandem.domain import automation as definition
+from tandem.domain.automation_review import Review
+from tandem.domain.candidate import Candidate, ReviewAction
 from tandem.domain.command import (
     Cancel,
     Command,
@@ -42,6 +44,7 @@ from tandem.domain.workspace_root import declared_workspace
 from tandem.engine.bulk import BulkResult, each
 from tandem.engine.dry_run import DryRun
 from tandem.engine.waiting import is_at_rest, is_ended
+from tandem.ports.learning import CandidateFilter
 from tandem.ports.store import RunFilter
 from tandem.settings import Settings, read_settings
 from tandem.wiring import Parts, open_engine
@@ -656,6 +659,46 @@ class Engine:
             self.parts.store, chosen, act, created_before_ms=created_before_ms
         ):
             yield result
+
+    def candidates(self, automation_id: str = "", *, limit: int = 100) -> list[Candidate]:
+        """Return what was learned from ended runs, newest first; of one automation, or of all."""
+        chosen = CandidateFilter(
+            tenant=LOCAL_TENANT,
+            workflow_id=AutomationId(automation_id) if automation_id else None,
+            limit=limit,
+        )
+        return list(self.parts.store.list_candidates(chosen))
+
+    async def review_candidate(
+        self, candidate_id: str, action: str, *, by: str, note: str = ""
+    ) -> Candidate:
+        """Decide on a candidate: `approve`, `reject`, `applied`, `supersede` or `regress`.
+
+        Raises:
+            NotFound: there is no such candidate.
+            Refused: its status does not allow it.
+        """
+        return await self.parts.engine.review_candidate(
+            candidate_id, ReviewAction(action), by=by, note=note
+        )
+
+    async def enrol(self, automation_id: str, *, runs_max: int | None = None) -> Review:
+        """Count the runs of an automation; after `runs_max` ends a person has to look.
+
+        Without a number the setting decides; 0 counts only.
+        """
+        most = self.parts.settings.review_runs_max if runs_max is None else runs_max
+        return await self.parts.engine.enrol(AutomationId(automation_id), runs_max=most)
+
+    async def acknowledge_review(self, automation_id: str, *, by: str, note: str = "") -> Review:
+        """Say that a person has looked at an automation; runs that were held go on.
+
+        Raises:
+            NotFound: its runs are not counted.
+        """
+        return await self.parts.engine.acknowledge_review(
+            AutomationId(automation_id), by=by, note=note
+        )
 
     def get_run(self, run_id: str) -> Run:
         """Return a run of the store.

@@ -1,6 +1,7 @@
 """Every setting: its name in the environment, its type and unit, its default, one sentence."""
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -80,6 +81,30 @@ def _positive_or(default: int) -> Callable[[str], int]:
 
 
 _U64_PAST = 2**64
+
+
+def _yes_or_no(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in _YES | _NO:
+        raise ValueError("one of true, false")
+    return word in _YES
+
+
+_YES: Final = frozenset({"1", "true", "yes", "on"})
+_NO: Final = frozenset({"", "0", "false", "no", "off"})
+
+
+def _number(lowest: float, highest: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = float(text) if _DECIMAL.fullmatch(text.strip()) else highest + 1
+        if not lowest <= value <= highest:
+            raise ValueError(f"a number from {lowest:g} to {highest:g}")
+        return value
+
+    return parse
+
+
+_DECIMAL: Final = re.compile(r"\d+(\.\d*)?(e-?\d+)?|\.\d+", re.ASCII | re.IGNORECASE)
 
 
 def _is_present(_text: str) -> bool:
@@ -298,6 +323,56 @@ SETTINGS: Final = (
         sentence="Any value, even an empty one, lets no run go on by itself.",
         parse=_is_present,
     ),
+    Setting(
+        field="review_runs_max",
+        name="TANDEM_AGENT_AUTOMATION_RUN_REVIEW_THRESHOLD",
+        unit="runs",
+        sentence="After so many ended runs of an automation that is enrolled for reviews somebody "
+        "has to look before a new one begins; 0 lets none be held.",
+        parse=_whole(0, 2**53),
+    ),
+    Setting(
+        field="learning_auto_apply",
+        name="TANDEM_WORKFLOW_LEARNING_AUTO_APPLY",
+        unit="yes or no",
+        sentence="Whether what was learned from runs is applied without a person.",
+        parse=_yes_or_no,
+    ),
+    Setting(
+        field="learning_min_confidence",
+        name="TANDEM_WORKFLOW_LEARNING_MIN_CONFIDENCE",
+        unit="0 to 1",
+        sentence="Without a person nothing is applied that is less certain.",
+        parse=_number(0, 1),
+    ),
+    Setting(
+        field="learning_min_baseline_sample",
+        name="TANDEM_WORKFLOW_LEARNING_MIN_BASELINE_SAMPLE",
+        unit="runs",
+        sentence="Without a person nothing is applied that fewer ended runs speak for.",
+        parse=_whole(0, 50),
+    ),
+    Setting(
+        field="learning_max_intervention_rate",
+        name="TANDEM_WORKFLOW_LEARNING_MAX_HUMAN_INTERVENTION_RATE",
+        unit="0 to 1",
+        sentence="Nothing is applied by itself to an automation of whose runs people steer more.",
+        parse=_number(0, 1),
+    ),
+    Setting(
+        field="learning_post_apply_min_sample",
+        name="TANDEM_WORKFLOW_LEARNING_POST_APPLY_MIN_SAMPLE",
+        unit="runs",
+        sentence="After so many ended runs it is judged whether what was applied made them worse.",
+        parse=_whole(1, 50),
+    ),
+    Setting(
+        field="learning_regression_margin",
+        name="TANDEM_WORKFLOW_LEARNING_REGRESSION_MARGIN",
+        unit="0 to 1",
+        sentence="What was applied counts as regressed when completion or validation fell by more.",
+        parse=_number(0, 1),
+    ),
 )
 
 
@@ -331,6 +406,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auto_resume_window_ms: int = 1_200_000
     auto_resumes_max: int = 2
     auto_resume_disabled: bool = False
+    review_runs_max: int = 20
+    learning_auto_apply: bool = False
+    learning_min_confidence: float = 0.8
+    learning_min_baseline_sample: int = 5
+    learning_max_intervention_rate: float = 0.0
+    learning_post_apply_min_sample: int = 3
+    learning_regression_margin: float = sys.float_info.epsilon
     sources: Mapping[str, str] = {}
 
     @property

@@ -17,6 +17,7 @@ from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.command import LossPolicy
 from tandem.domain.execution import ExecutionProfile
 from tandem.domain.gate_policy import GatePolicy
+from tandem.domain.learning import LearningPolicy
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine, Limits
 from tandem.engine.recovery import RecoveryLimits
@@ -121,11 +122,19 @@ async def open_engine(
                         auto_resume_window_ms=settings.auto_resume_window_ms,
                         auto_resumes_max=settings.auto_resumes_max,
                     ),
+                    learning=LearningPolicy(
+                        auto_apply=settings.learning_auto_apply,
+                        min_confidence=settings.learning_min_confidence,
+                        min_baseline_sample=settings.learning_min_baseline_sample,
+                        max_human_intervention_rate=settings.learning_max_intervention_rate,
+                        post_apply_min_sample=settings.learning_post_apply_min_sample,
+                        regression_margin=settings.learning_regression_margin,
+                    ),
                 ),
                 default_profile=ExecutionProfile(settings.default_profile),
                 on_problem=on_problem,
             )
-            engine.listen(status.changed, caught_up=status.caught_up)
+            engine.listen(status.changed, caught_up=status.caught_up, learned=status.learned)
             parts = Parts(
                 settings=settings,
                 engine=engine,

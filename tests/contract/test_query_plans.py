@@ -30,6 +30,13 @@ GROWING = {
     "definition": "definition",
     "automation": "automation",
     "automation_event": "automation_event",
+    "learning_candidate": "learning_candidate",
+    "learning_due": "learning_due",
+    "run_facts": "run_facts",
+    "f": "run_facts",
+    "session": "session",
+    "instance": "instance",
+    "review": "review",
 }
 """Tables that grow with history, by the names that the statements give them."""
 
@@ -105,6 +112,20 @@ WAYS = {
     "delete_artifacts": ["artifact_of_run (run_no=?)"],
     "delete_run": ["run USING INTEGER PRIMARY KEY"],
     "list_held": ["run_held (engine_id=?)", "run_owned (owner=?)", "run_cleanup (cleanup=?)"],
+    "delete_sessions": ["session_of_run (tenant=? AND run_id=?)"],
+    "delete_instances": ["sqlite_autoindex_instance_1 (tenant=? AND run_id=?)"],
+    "find_learning_due": ["sqlite_autoindex_learning_due_1 (run_no=?)"],
+    "count_node_runs": ["node_run USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "list_telling_outputs": ["node_run USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "list_run_facts": ["run_of_automation (tenant=? AND automation_id=?)", "f USING INTEGER"],
+    "find_candidates": ["sqlite_autoindex_learning_candidate_1 (candidate_id=?)"],
+    "prune_candidates": ["candidate_of_automation (tenant=? AND automation_id=? AND status=?"],
+    "list_told": ["candidate_told (tenant=? AND automation_id=?)"],
+    "list_candidates": ["candidate_of_tenant (tenant=?)"],
+    "list_open_reviews": ["review_open (tenant=? AND review_required=?)"],
+    "find_session": ["sqlite_autoindex_session_1 (tenant=? AND session_id=?)"],
+    "list_sessions_of_run": ["session_of_run (tenant=? AND run_id=?)"],
+    "list_instances_of_run": ["sqlite_autoindex_instance_1 (tenant=? AND run_id=?)"],
 }
 """The way into the table that each statement has to take."""
 
@@ -120,6 +141,9 @@ PAGED = (
     "list_automation_events",
     "list_newest_events",
     "list_reaped",
+    "list_told",
+    "list_candidates",
+    "list_sessions_of_run",
 )
 """Their order comes from the index: with a limit they stop after a page."""
 
@@ -149,6 +173,11 @@ INDEXES = {
     "run_forked": "list_forks",
     "artifact_digest": "is_digest_used",
     "node_run_output_digest": "is_digest_used",
+    "candidate_of_automation": "prune_candidates",
+    "candidate_of_tenant": "list_candidates",
+    "candidate_told": "list_told",
+    "review_open": "list_open_reviews",
+    "session_of_run": "list_sessions_of_run",
 }
 """Every index of the schema, and a statement that must notice when it is gone."""
 

@@ -1,8 +1,9 @@
 """Admission: whether a due run may be claimed now, and what stands in its way if not.
 
-Checks in the order of design section 5: not due, throttled provider, workspace, concurrency,
-capacity. The store gathers the facts and writes the answer in the transaction of the claim, so that
-no two claims are decided on the same facts. Sources: run-lifecycle 3.2 to 3.4.
+Checks in the order of design section 5, behind the review of the automation: not due, throttled
+provider, workspace, concurrency, capacity. The store gathers the facts and writes the answer in the
+transaction of the claim, so that no two claims are decided on the same facts.
+Sources: run-lifecycle 3.2 to 3.4.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from tandem.domain.automation import Automation
+from tandem.domain.automation_review import Review, holds, is_review_key, review_key
 from tandem.domain.execution import WorkspaceUse
 from tandem.domain.ids import EngineId, RunId, TenantId
 from tandem.domain.json import JsonObject, encode
@@ -48,6 +50,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     throttles: Mapping[str, int] = {}
     lock: Lock | None = None
     claims: int = 0
+    review: Review | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +68,11 @@ def refuse(run: Run, facts: Facts) -> Refusal | None:
     Of several throttled providers the one counts that lasts longest: before that there is no use
     in looking again.
     """
+    if holds(facts.review, run):
+        return Refusal(
+            reason=QueueReason.REVIEW_REQUIRED,
+            resource_key=review_key(run.tenant, run.automation_id),
+        )
     if facts.throttles:
         provider = max(facts.throttles, key=lambda name: (facts.throttles[name], name))
         return Refusal(
@@ -78,6 +86,11 @@ def refuse(run: Run, facts: Facts) -> Refusal | None:
     if run.concurrency_key and facts.claims >= run.concurrency_limit:
         return Refusal(reason=QueueReason.CONCURRENCY, resource_key=run.concurrency_key)
     return None
+
+
+def is_counted_key(key: str) -> bool:
+    """Say whether this is a concurrency key, under which runs are counted."""
+    return not (is_workspace_key(key) or is_review_key(key))
 
 
 def is_workspace_key(key: str) -> bool:

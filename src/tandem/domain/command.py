@@ -235,6 +235,16 @@ class AutoResume(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     attempts_max: int
 
 
+class NoteEnd(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Record what the end of a run led to beside the run: candidates applied, a review asked for.
+
+    It moves nothing. `review_request_id` is empty when no review was asked for.
+    """
+
+    auto_applied: tuple[str, ...] = ()
+    review_request_id: str = ""
+
+
 Command = (
     Claim
     | Pause
@@ -259,4 +269,5 @@ Command = (
     | Panic
     | Reap
     | AutoResume
+    | NoteEnd
 )

@@ -3,6 +3,7 @@
 from typing import assert_never
 
 from tandem.domain import (
+    aftermath,
     attention,
     by_hand,
     claiming,
@@ -28,6 +29,7 @@ from tandem.domain.command import (
     DecideGate,
     Dispose,
     HandBack,
+    NoteEnd,
     NoteFork,
     Own,
     Panic,
@@ -105,6 +107,8 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
             staleness.reap(draft, command)
         case AutoResume():
             staleness.auto_resume(draft, command)
+        case NoteEnd():
+            aftermath.note_end(draft, command)
         case _:
             assert_never(command)
     draft.moved = True

@@ -137,6 +137,8 @@ class RunEvent(StrEnum):
     WAIT_WOKEN_REQUEUED = "stateful_wait_woken_requeued"
     WAIT_TIMEOUT_NOTED = "stateful_wait_timeout_paused_run"
     WAIT_TIMEOUT_CANCELLED = "stateful_wait_timeout_cancelled_run"
+    LEARNING_AUTO_APPLIED = "workflow_learning_candidate_auto_applied"
+    REVIEW_REQUESTED = "automation_review_requested"
 
 
 S, E, N = RunState, RunEvent, NodeState
@@ -265,6 +267,9 @@ RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (S.RUNNING, E.RUN_BLOCKED): S.BLOCKED,
     (S.RUNNING, E.RUN_FAILED): S.FAILED,
     **{(state, E.RUN_FAILED_PANIC): S.FAILED for state in DRIVEN},
+    # What the end of a run led to; by then it may have been recovered.
+    **{(state, E.LEARNING_AUTO_APPLIED): state for state in RunState},
+    **{(state, E.REVIEW_REQUESTED): state for state in RunState},
 }
 
 NODE_TRANSITIONS: Final[Mapping[tuple[NodeState, RunEvent], NodeState]] = {

@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from tandem.domain.artifact import ArtifactRef
+from tandem.domain.candidate import Learning, LearningSummary
 from tandem.domain.execution import ExecutionProfile
 from tandem.domain.ids import (
     AttemptId,
@@ -32,6 +33,7 @@ class QueueReason(StrEnum):
 
     RETRY_BACKOFF = "retry_backoff"
     AUTOMATION_PAUSED = "automation_paused"
+    REVIEW_REQUIRED = "review_required"
     RATE_LIMIT = "rate_limit"
     WORKSPACE_LOCK = "workspace_lock"
     CONCURRENCY = "concurrency"
@@ -64,6 +66,8 @@ class Run(msgspec.Struct, kw_only=True):
     it is written beside the lease, never by a change. `interruptions` counts the engines that died
     with the run since a node of it completed, `auto_resumes` how often it was resumed without a
     person, `reaped_at_ms` is when it was last found stale.
+    `learnings` is what the run was told when it was claimed, `learning_summary` what was learned of
+    it; both are written beside the changes, never by one.
     """
 
     run_no: int = 0
@@ -125,6 +129,8 @@ class Run(msgspec.Struct, kw_only=True):
     interruptions: int = 0
     auto_resumes: int = 0
     reaped_at_ms: int | None = None
+    learnings: tuple[Learning, ...] = ()
+    learning_summary: LearningSummary | None = None
 
 
 class Handling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -13,6 +13,7 @@ import msgspec
 
 from tandem.domain.admission import Facts, Lock, refuse
 from tandem.domain.automation_keeping import hold_of
+from tandem.domain.automation_review import Review, hold_sentence
 from tandem.domain.hold import Hold
 from tandem.domain.ids import EngineId, RunId, TenantId
 from tandem.domain.lifecycle import TERMINAL, RunEvent, RunState
@@ -59,6 +60,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """The stored automation of the run, if there is one."""
     holders: Sequence[Holder] = ()
     claims: int = 0
+    review: Review | None = None
+    """The review of its automation, while one is required."""
     engines: Sequence[EngineFacts] = ()
 
 
@@ -67,6 +70,7 @@ class ReasonKind(StrEnum):
 
     RETRY_BACKOFF = "retry_backoff"
     AUTOMATION_PAUSED = "automation_paused"
+    REVIEW_REQUIRED = "review_required"
     RATE_LIMIT = "rate_limit"
     WORKSPACE_LOCK = "workspace_lock"
     CONCURRENCY = "concurrency"
@@ -131,8 +135,13 @@ def _queued(found: Situation) -> Reason:
     hold = hold_of(found.automation)
     if hold is not None:
         return _held(found, hold)
-    refusal = refuse(run, Facts(throttles=found.throttles, lock=found.lock, claims=found.claims))
+    refusal = refuse(
+        run,
+        Facts(throttles=found.throttles, lock=found.lock, claims=found.claims, review=found.review),
+    )
     match refusal.reason if refusal is not None else None:
+        case Q.REVIEW_REQUIRED if found.review is not None:
+            return _to_review(run, found.review)
         case Q.RATE_LIMIT:
             return _throttled(found, max(found.throttles, key=lambda n: (found.throttles[n], n)))
         case Q.WORKSPACE_LOCK if found.lock is not None:
@@ -165,6 +174,16 @@ def _not_due(found: Situation, due_at_ms: int) -> Reason:
         held_by=(run.resource_key,) if run.resource_key else (),
         freed_by="time",
         until_ms=due_at_ms,
+    )
+
+
+def _to_review(run: Run, review: Review) -> Reason:
+    return Reason(
+        kind=K.REVIEW_REQUIRED,
+        sentence=hold_sentence(review),
+        since_ms=max(_queued_since(run), review.review_requested_at_ms or 0),
+        held_by=(review.review_request_id,),
+        freed_by=f"`tandem governance acknowledge {review.automation_id}`",
     )
 
 

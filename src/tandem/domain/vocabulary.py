@@ -387,4 +387,16 @@ WORDS: Final[Mapping[RunEvent, Word]] = {
         "automation.v2.wait.timeout_cancelled",
         ("wait_id", "event_type"),
     ),
+    E.LEARNING_AUTO_APPLIED: Word(
+        "What was learned from the end of the run is applied without a person, as settings allow.",
+        _run("learning_auto_applied"),
+        ("candidate_id",),
+        ("workflow_learning.candidate.auto_applied",),
+    ),
+    E.REVIEW_REQUESTED: Word(
+        "With the end of the run its automation is due for review; no new run of it begins before.",
+        _run("review_requested"),
+        ("review_request_id", "review_kind", "request_type", "requested_by"),
+        ("automation.governance.approval.requested",),
+    ),
 }

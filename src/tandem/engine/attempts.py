@@ -15,6 +15,7 @@ from tandem.domain.errors import EngineError, Refused, StoreUnavailable
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import AttemptId, EngineId, NodeId, attempt_id, idempotency_key
 from tandem.domain.json import JsonValue, decode, encode
+from tandem.domain.learning import lines_for
 from tandem.domain.outcome import (
     Blocked,
     Failed,
@@ -236,6 +237,7 @@ class AttemptRunner:
             action=self._action(view, plan_node, outputs),
             inputs=_inputs(plan_node, outputs),
             repair=node.repair,
+            learnings=lines_for(run.learnings, plan_node.node_id),
             workspace=run.workspace,
             scratch=f"{self._scratch_root}/{run.run_id}/{plan_node.node_id}/{number}",
             output_bytes_max=self._output_bytes_max,

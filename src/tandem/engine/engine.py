@@ -48,6 +48,7 @@ from tandem.domain.ids import (
 )
 from tandem.domain.inputs import fill_inputs
 from tandem.domain.json import JsonObject, JsonValue, digest, encode
+from tandem.domain.learning import LearningPolicy
 from tandem.domain.lifecycle import TERMINAL, StopKind
 from tandem.domain.preview import ResetPreview, preview
 from tandem.domain.run import Run, Wait
@@ -61,8 +62,10 @@ from tandem.engine import reasons
 from tandem.engine.attempts import AttemptRunner
 from tandem.engine.driver import Driver
 from tandem.engine.dry_run import DryRun, tell
+from tandem.engine.learning import LearningPasses
 from tandem.engine.leases import RENEWALS, OwnLease
 from tandem.engine.recovery import Recovery, RecoveryLimits
+from tandem.engine.reviews import Reviews
 from tandem.engine.runnable import unrunnable
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
@@ -84,6 +87,7 @@ ARTIFACT_REST_MS = 3_600_000
 
 Listener = Callable[[RunView, Change], None]
 CaughtUp = Callable[[RunId], Awaitable[None]]
+LearnedListener = Callable[[RunView], None]
 Output = Callable[[RunId, str, str, str], None]
 
 
@@ -113,9 +117,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     store_is_shared: bool = False
     """Engines of other hosts may write to the store at any time."""
     recovery: RecoveryLimits = RecoveryLimits()
+    learning: LearningPolicy = LearningPolicy()
 
 
-class Engine:
+class Engine(Reviews):
     """One engine of a store. `async with` starts it; leaving hands its runs back.
 
     Not entered, it can still create runs and execute commands: that is what a command line that
@@ -188,6 +193,14 @@ class Engine:
             new_change_id=self.new_change_id,
             complain=self._complain,
         )
+        self._learning = LearningPasses(
+            store=store,
+            clock=clock,
+            policy=self.limits.learning,
+            new_change_id=self.new_change_id,
+            told=self._tell_learned,
+        )
+        self._learned: list[LearnedListener] = []
         self._is_stopping = False
         self._stack = AsyncExitStack()
 
@@ -230,6 +243,7 @@ class Engine:
             await self.fail_running_runs_for_shutdown()
         else:
             await self._hand_back(LossPolicy.RESUME)
+        await self._learning.finish()
         for part in self._parts:
             part.cancel()
         await self._stack.aclose()
@@ -296,7 +310,13 @@ class Engine:
 
     # Use
 
-    def listen(self, listener: Listener, *, caught_up: CaughtUp | None = None) -> None:
+    def listen(
+        self,
+        listener: Listener,
+        *,
+        caught_up: CaughtUp | None = None,
+        learned: LearnedListener | None = None,
+    ) -> None:
         """Call `listener` after every change that this engine made, on the loop, in order.
 
         Args:
@@ -304,8 +324,11 @@ class Engine:
             caught_up: for a listener whose work goes on after it returned. It is awaited with the
                 id of a run before anyone who waits for that run is told, and returns in bounded
                 time, whatever happened.
+            learned: called with a run when something was learned from its end, which is later.
         """
         self._listeners.append(listener)
+        if learned is not None:
+            self._learned.append(learned)
         if caught_up is not None:
             self._caught_up.append(caught_up)
 
@@ -880,6 +903,13 @@ class Engine:
         for listener in self._listeners:
             listener(view, change)
 
+    def _tell_learned(self, view: RunView, change: Change | None) -> None:
+        """Tell what the end of a run led to, which may have been driven by another engine."""
+        if change is not None:
+            self._announce(view, change)
+        for listener in self._learned:
+            listener(view)
+
     def _report(self, run_id: RunId, node_id: str, kind: str, text: str) -> None:
         for output in self._outputs:
             # What listens is a skin; its mistakes must not reach the body that speaks.
@@ -958,6 +988,7 @@ class Engine:
                 self._recovery.auto_resume,
                 self._tend_signals,
                 self._wake_freed,
+                self._learning.learn,
             ):
                 # What cannot be done now (the store is away, a process does not die) is tried
                 # again with the next turn.

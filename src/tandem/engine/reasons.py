@@ -43,6 +43,7 @@ def why(
             automation=facts.automation,
             holders=facts.holders,
             claims=facts.claims,
+            review=facts.review,
             engines=_engines(store, host, now_ms=now_ms, leaving=leaving),
         )
     )

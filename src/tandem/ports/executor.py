@@ -32,6 +32,8 @@ class AttemptSpec(msgspec.Struct, frozen=True, kw_only=True):
     action: Action
     inputs: Mapping[str, JsonValue]
     repair: tuple[str, ...] = ()
+    learnings: tuple[str, ...] = ()
+    """What was learned from earlier runs and approved, one line each."""
     workspace: str = ""
     scratch: str = ""
     output_bytes_max: int = 16 * 1024 * 1024

@@ -7,6 +7,7 @@ import msgspec
 
 from tandem.domain.admission import Lock
 from tandem.domain.automation_keeping import AutomationCommand
+from tandem.domain.automation_review import Review
 from tandem.domain.change import Change, NodeArtifact
 from tandem.domain.command import Command
 from tandem.domain.creation import NewRun
@@ -27,6 +28,7 @@ from tandem.domain.signal import Signal
 from tandem.domain.standing import Holder
 from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
+from tandem.ports.learning import LearningStore
 
 
 class Claimed(NamedTuple):
@@ -154,6 +156,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     automation: StoredAutomation | None
     holders: Sequence[Holder]
     claims: int
+    review: Review | None = None
 
 
 class LaneCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,7 +179,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     waits_ms: Sequence[int]
 
 
-class Store(Protocol):
+class Store(LearningStore, Protocol):
     """Rows of runs. Every write is one transaction, on disk before the awaitable is done."""
 
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:

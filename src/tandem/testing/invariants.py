@@ -146,6 +146,7 @@ class Invariants:
         for run_no in dict.fromkeys(row["run_no"] for row in found):
             self.compare(run_no)
         self.check_admission()
+        self.check_learning()
 
     def check_admission(self) -> None:
         """Compare what runs hold with what is locked and counted.
@@ -164,6 +165,21 @@ class Invariants:
         epochs = sum(replay.epoch for replay in self._replays.values())
         _must(totals["admitted_total"] == epochs, f"{epochs} claims, but {totals}")
         _must(totals["completed_total"] == self._ends, f"{self._ends} ends, but {totals}")
+
+    def check_learning(self) -> None:
+        """Compare the ends of runs with what was counted of them, and with what is to be learned.
+
+        Raises:
+            Violation: an end was lost, or counted twice (W-34).
+        """
+        (review,) = self._find("SELECT sum(runs_total) AS ends FROM review")
+        _must(review["ends"] == self._ends, f"{self._ends} ends, but {review} in the reviews")
+        forgotten = self._find(
+            "SELECT run_no FROM run WHERE status IN ('completed', 'blocked', 'failed', 'cancelled')"
+            " AND run_no NOT IN (SELECT run_no FROM learning_due)"
+            " AND run_no NOT IN (SELECT run_no FROM run_facts)"
+        )
+        _must(not forgotten, f"nothing will be learned from {forgotten}")
 
     def _check_locks(
         self,
@@ -336,6 +352,8 @@ class Invariants:
             " + (SELECT count(*) FROM gate WHERE run_no = ?1)"
             " + (SELECT count(*) FROM wait WHERE run_no = ?1)"
             " + (SELECT count(*) FROM artifact WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM learning_due WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM run_facts WHERE run_no = ?1)"
             " + (SELECT count(*) FROM node_run WHERE node_run_id >> 20 = ?1)"
             " + (SELECT count(*) FROM attempt WHERE attempt_no >> 32 = ?1) AS rows",
             run_no,

@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 import apsw
 import msgspec
 
+from tandem.adapters.sql.statements import load_statements
+from tandem.adapters.sqlite.reviewing import put_review
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.adapters.sqlite.tables import Found
 from tandem.domain.automation_keeping import (
@@ -28,6 +30,7 @@ from tandem.domain.automation_keeping import (
     ResumeAutomation,
     Save,
 )
+from tandem.domain.automation_review import Review
 from tandem.domain.change import Change
 from tandem.domain.command import (
     Cancel,
@@ -904,5 +907,15 @@ def _template() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="tandem-sim-template-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / "tandem.db"
-    SqliteStore(path, synchronous="OFF").close()
+    store = SqliteStore(path, synchronous="OFF")
+    # The ends of all simulated runs are counted.
+    counted = Review(
+        tenant=LOCAL_TENANT,
+        automation_id=AutomationId("simulated"),
+        runs_max=0,
+        created_at_ms=0,
+        updated_at_ms=0,
+    )
+    put_review(store.committer.connection, load_statements(), counted)
+    store.close()
     return path

@@ -31,6 +31,8 @@ _COMMANDS: Final = {
     "runs": ("runs", "runs"),
     "gates": ("gates", "gates"),
     "waits": ("waits", "waits"),
+    "learning": ("learning", "learning"),
+    "governance": ("governance", "governance"),
     "scheduler": ("scheduler", "scheduler"),
     "doctor": ("upkeep", "doctor"),
     "db": ("upkeep", "db"),

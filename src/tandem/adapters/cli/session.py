@@ -36,6 +36,7 @@ _HELD: Final = frozenset(
         QueueReason.RATE_LIMIT,
         QueueReason.WORKSPACE_LOCK,
         QueueReason.CONCURRENCY,
+        QueueReason.REVIEW_REQUIRED,
     }
 )
 

@@ -26,6 +26,8 @@ def identifiers(attempt: AttemptSpec, scratch: Path) -> dict[str, str]:
 
     TANDEM_RUNTIME_CONTEXT names a file with the context of the run, if it has one.
     TANDEM_REPAIR is a JSON list of reasons, unset unless the attempt before missed its contract.
+    TANDEM_LEARNINGS is a JSON list of lines, unset unless something was learned and approved; the
+    engine bounds how many there are and how long.
     """
     found = {
         "TANDEM_RUN_ID": attempt.run_id,
@@ -44,6 +46,8 @@ def identifiers(attempt: AttemptSpec, scratch: Path) -> dict[str, str]:
     if attempt.repair:
         reasons = [reason[:REASON_CHARS_MAX] for reason in attempt.repair[:REASONS_MAX]]
         found["TANDEM_REPAIR"] = encode(reasons).decode()
+    if attempt.learnings:
+        found["TANDEM_LEARNINGS"] = encode(list(attempt.learnings)).decode()
     return found
 
 

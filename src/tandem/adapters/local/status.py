@@ -65,7 +65,7 @@ def status_of(view: RunView) -> dict[str, Any]:
             if node.attempts
         },
         "last_failure": run.last_failure,
-        "learning_summary": None,
+        "learning_summary": run.learning_summary,
         "updated_at_ms": run.updated_at_ms,
     }
 
@@ -150,6 +150,10 @@ class StatusFiles:
         self._dirty[view.run.run_id] = view
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self.flush)
+
+    def learned(self, view: RunView) -> None:
+        """Write the file of an ended run again, with what was learned of it."""
+        self._write(view)
 
     def flush(self) -> None:
         """Write everything that is noted."""

@@ -585,3 +585,184 @@ SELECT seq, event, recorded_at_ms, change_id, actor, reason, version, definition
 -- The definition of a version: as it was first recorded.
 SELECT definition_digest FROM automation_event
  WHERE automation_no = :automation_no AND version = :version ORDER BY seq LIMIT 1;
+-- name: put_learning_due
+-- A run has ended: something is to be learned of it; written with its end.
+INSERT INTO learning_due (run_no, review_request_id) VALUES (:run_no, :review_request_id)
+ON CONFLICT (run_no) DO UPDATE SET review_request_id =
+       CASE WHEN excluded.review_request_id <> '' THEN excluded.review_request_id
+            ELSE review_request_id END;
+
+-- name: list_learning_due
+-- Runs of which nothing was learned yet, in the order of their ends.
+SELECT run_no FROM learning_due WHERE due_no > 0 ORDER BY due_no LIMIT :limit;
+
+-- name: find_learning_due
+-- Whether something is to be learned of a run.
+SELECT review_request_id FROM learning_due WHERE run_no = :run_no;
+
+-- name: remove_learning_due
+-- It was learned.
+DELETE FROM learning_due WHERE run_no = :run_no;
+
+-- name: count_node_runs
+-- What the node runs of a run add up to.
+SELECT count(*) FILTER (WHERE attempts > 0) AS nodes_attempted,
+       coalesce(sum(attempts), 0) AS attempts,
+       coalesce(max(state <> 'completed' AND repair IS NOT NULL), 0) AS needs_repair
+  FROM node_run WHERE node_run_id BETWEEN :first AND :last;
+
+-- name: has_gate_history
+-- Whether a gate of a run was decided, or expired.
+SELECT 1 FROM gate WHERE run_no = :run_no AND status IN ('decided', 'expired') LIMIT 1;
+
+-- name: list_telling_outputs
+-- Outputs, of the first completed nodes of a run, that say something of themselves.
+SELECT node_run_id, output FROM (
+    SELECT node_run_id, output FROM node_run
+     WHERE node_run_id BETWEEN :first AND :last AND state = 'completed' AND output IS NOT NULL
+     ORDER BY node_run_id LIMIT :limit) AS done
+ WHERE instr(CAST(output AS TEXT), '"summary"')
+    OR instr(CAST(output AS TEXT), '"validator_summary"');
+
+-- name: put_run_facts
+-- What is kept of a run that has ended.
+INSERT OR REPLACE INTO run_facts (run_no, facts) VALUES (:run_no, :facts);
+
+-- name: list_run_facts
+-- The facts of the newest runs of an automation, of those that have ended.
+SELECT f.facts FROM (
+    SELECT run_no, finished_at_ms FROM run
+     WHERE tenant = :tenant AND automation_id = :automation_id
+     ORDER BY run_no DESC LIMIT :limit) AS newest
+  JOIN run_facts AS f ON f.run_no = newest.run_no
+ WHERE newest.finished_at_ms IS NOT NULL;
+
+-- name: find_candidates
+-- Candidates by their ids.
+SELECT candidate FROM learning_candidate
+ WHERE candidate_id IN (SELECT value FROM json_each(:candidate_ids));
+
+-- name: put_candidate
+-- A candidate as it is now.
+INSERT INTO learning_candidate (candidate_id, tenant, automation_id, kind, status, confidence,
+       updated_at_ms, candidate)
+VALUES (:candidate_id, :tenant, :automation_id, :kind, :status, :confidence, :updated_at_ms,
+       :candidate)
+ON CONFLICT (candidate_id) DO UPDATE SET status = excluded.status,
+       confidence = excluded.confidence, updated_at_ms = excluded.updated_at_ms,
+       candidate = excluded.candidate;
+
+-- name: prune_candidates
+-- The oldest proposals of a kind make room when there are too many of them.
+DELETE FROM learning_candidate WHERE candidate_no IN (
+    SELECT candidate_no FROM learning_candidate
+     WHERE tenant = :tenant AND automation_id = :automation_id AND status = 'proposed'
+       AND kind = :kind
+     ORDER BY candidate_no DESC LIMIT :surplus OFFSET :kept);
+
+-- name: list_told
+-- What runs of an automation are told, the most confident first.
+SELECT candidate FROM learning_candidate
+ WHERE status IN ('approved', 'applied') AND tenant = :tenant AND automation_id = :automation_id
+ ORDER BY confidence DESC LIMIT :limit;
+
+-- name: list_candidates
+-- The newest candidates of a tenant.
+SELECT candidate FROM learning_candidate
+ WHERE tenant = :tenant AND (:kind = '' OR kind = :kind) AND (:status = '' OR status = :status)
+   AND (:automation_id = '' OR automation_id = :automation_id)
+ ORDER BY candidate_no DESC LIMIT :limit;
+
+-- name: tell_run
+-- What a run was told when it was claimed.
+UPDATE run SET learnings = :learnings, learning_summary = :learning_summary
+ WHERE run_no = :run_no;
+
+-- name: put_learning_summary
+-- What was learned of a run.
+UPDATE run SET learning_summary = :learning_summary WHERE run_no = :run_no;
+
+-- name: find_review
+-- The record of an automation whose runs are counted.
+SELECT * FROM review WHERE tenant = :tenant AND automation_id = :automation_id;
+
+-- name: put_review
+-- The record as it is now.
+INSERT OR REPLACE INTO review (tenant, automation_id, runs_max, runs_since_review, runs_total,
+       review_required, review_kind, review_requested_at_ms, review_request_id, review_reason,
+       review_run_id, health_last_checked_at_ms, reviewed_at_ms, reviewed_by, review_note,
+       created_at_ms, updated_at_ms)
+VALUES (:tenant, :automation_id, :runs_max, :runs_since_review, :runs_total, :review_required,
+       :review_kind, :review_requested_at_ms, :review_request_id, :review_reason, :review_run_id,
+       :health_last_checked_at_ms, :reviewed_at_ms, :reviewed_by, :review_note, :created_at_ms,
+       :updated_at_ms);
+
+-- name: list_open_reviews
+-- Automations of a tenant that a review holds back.
+SELECT * FROM review WHERE tenant = :tenant AND review_required = 1 LIMIT :limit;
+
+-- name: list_reviews
+-- The records of a tenant.
+SELECT * FROM review WHERE tenant = :tenant ORDER BY automation_id LIMIT :limit;
+
+-- name: add_session
+-- A session was opened under the claim that its run has now; again only what is new is written.
+INSERT INTO session (tenant, session_id, run_id, node_id, epoch, is_mapped, is_open)
+VALUES (:tenant, :session_id, :run_id, :node_id,
+       coalesce((SELECT epoch FROM run WHERE run_id = :run_id AND tenant = :tenant), 0), 1, 1)
+ON CONFLICT (tenant, session_id) DO UPDATE SET run_id = excluded.run_id, is_mapped = 1,
+       is_open = 1, node_id = coalesce(excluded.node_id, node_id), epoch = excluded.epoch;
+
+-- name: set_mcp_servers
+-- The MCP servers of a session, also of one that is not known yet.
+INSERT INTO session (tenant, session_id, run_id, epoch, is_mapped, is_open, mcp_servers)
+VALUES (:tenant, :session_id, '', 0, 0, 0, :mcp_servers)
+ON CONFLICT (tenant, session_id) DO UPDATE SET mcp_servers = excluded.mcp_servers;
+
+-- name: clear_session
+-- A session was closed.
+UPDATE session SET is_mapped = 0, is_open = 0
+ WHERE tenant = :tenant AND session_id = :session_id;
+
+-- name: forget_sessions
+-- Sessions are mapped to nothing any more.
+UPDATE session SET is_mapped = 0, mcp_servers = NULL
+ WHERE tenant = :tenant AND session_id IN (SELECT value FROM json_each(:session_ids));
+
+-- name: find_session
+-- A session by its id.
+SELECT * FROM session WHERE tenant = :tenant AND session_id = :session_id;
+
+-- name: list_sessions_of_run
+-- The newest sessions of a run, newest first.
+SELECT * FROM session WHERE tenant = :tenant AND run_id = :run_id
+ ORDER BY session_no DESC LIMIT :limit;
+
+-- name: add_instance
+-- An instance works for a run under the claim that it has now.
+INSERT INTO instance (tenant, run_id, instance_id, epoch)
+VALUES (:tenant, :run_id, :instance_id,
+       coalesce((SELECT epoch FROM run WHERE run_id = :run_id AND tenant = :tenant), 0))
+ON CONFLICT (tenant, run_id, instance_id) DO UPDATE SET epoch = excluded.epoch;
+
+-- name: clear_instance
+-- An instance works for a run no more.
+DELETE FROM instance
+ WHERE tenant = :tenant AND run_id = :run_id AND instance_id = :instance_id;
+
+-- name: list_instances_of_run
+-- The instances of a run.
+SELECT instance_id, epoch FROM instance WHERE tenant = :tenant AND run_id = :run_id
+ ORDER BY instance_no LIMIT :limit;
+
+-- name: delete_run_facts
+-- The facts of a run go with it.
+DELETE FROM run_facts WHERE run_no = :run_no;
+
+-- name: delete_sessions
+-- The sessions of a run go with it.
+DELETE FROM session WHERE tenant = :tenant AND run_id = :run_id;
+
+-- name: delete_instances
+-- The instances of a run go with it.
+DELETE FROM instance WHERE tenant = :tenant AND run_id = :run_id;

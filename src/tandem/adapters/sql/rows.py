@@ -33,6 +33,8 @@ _JSON_COLUMNS = (
     "handling",
     "reading",
     "unmet",
+    "learnings",
+    "learning_summary",
 )
 _UNTOUCHED = PolicyState()
 

@@ -13,11 +13,13 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
-from tandem.adapters.sqlite import keys
+from tandem.adapters.sqlite import keys, reviewing
+from tandem.adapters.sqlite.learning import tell_run
 from tandem.adapters.sqlite.tables import Tables, ViewParts, bare_view, fetch, run_statement
 from tandem.domain import admission
 from tandem.domain.admission import Claimant, Facts, Lane, Refusal, holds_keys
 from tandem.domain.automation_keeping import hold_of
+from tandem.domain.automation_review import Review, is_review_key, parse_review_key
 from tandem.domain.change import Change
 from tandem.domain.claim_basis import ClaimBasis
 from tandem.domain.command import Claim
@@ -205,6 +207,7 @@ class AdmissionPass:
         self._now_ms = now_ms
         self._holds = Holds(tables, connection)
         self._throttles: dict[TenantId, Mapping[str, int]] = {}
+        self._reviews: dict[TenantId, Mapping[AutomationId, Review]] = {}
         self._examined = 0
         self._decided: list[ClaimedRun] = []
         self._taken = 0
@@ -262,7 +265,9 @@ class AdmissionPass:
             if refusal is not None:
                 self._refuse(run, refusal)
                 continue
-            if self._decide(run, claim, next(change_ids)).is_taken:
+            decided = self._decide(run, claim, next(change_ids))
+            if decided.is_taken:
+                tell_run(self._tables, self._connection, decided.change.run)
                 wait_ms = admission.wait_ms(run, now_ms=self._now_ms)
                 self._run("put_wait_of_admission", number % admission.WAITS_KEPT, wait_ms)
                 self._taken += 1
@@ -300,6 +305,7 @@ class AdmissionPass:
             throttles=self._throttles_for(run),
             lock=keys.find_lock(connection, sql, run.lock_path) if run.lock_path else None,
             claims=keys.count_claims(connection, sql, key) if key else 0,
+            review=self._reviews_of(run.tenant).get(run.automation_id),
         )
         return admission.refuse(run, facts)
 
@@ -327,6 +333,12 @@ class AdmissionPass:
         decided = ClaimedRun(change, self._tables.parts(self._connection, change.run))
         self._decided.append(decided)
         return decided
+
+    def _reviews_of(self, tenant: TenantId) -> Mapping[AutomationId, Review]:
+        if tenant not in self._reviews:
+            found = reviewing.list_open(self._connection, self._tables.sql, tenant)
+            self._reviews[tenant] = found
+        return self._reviews[tenant]
 
     def _find(self, name: str, *values: object) -> list[dict[str, Any]]:
         return fetch(self._connection, self._tables.sql[name], values)
@@ -391,6 +403,9 @@ def is_free(tables: Tables, connection: apsw.Connection, key: str) -> bool:
         return all(not holds_keys(run) for run in _holders(tables, connection, key))
     if is_automation_key(key):
         return False
+    if is_review_key(key):
+        review = reviewing.find_review(connection, sql, *parse_review_key(key))
+        return review is None or not review.review_required
     claims = keys.count_claims(connection, sql, key)
     return bool(connection.execute(sql["has_waker_for"], (key, claims)).fetchall())
 
@@ -410,6 +425,6 @@ def wake_free(
         return 0
     for run in _holders(tables, connection, key):
         run_statement(connection, tables.sql["release_workspace"], (run.run_no,))
-    is_path = admission.is_workspace_key(key)
-    claims = keys.ANY_NUMBER if is_path else keys.count_claims(connection, tables.sql, key)
+    counted = admission.is_counted_key(key)
+    claims = keys.count_claims(connection, tables.sql, key) if counted else keys.ANY_NUMBER
     return keys.wake(connection, tables.sql, key, claims=claims, now_ms=now_ms, limit=limit)

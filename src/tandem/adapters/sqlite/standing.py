@@ -6,7 +6,7 @@ from typing import Any, Final
 import apsw
 
 from tandem.adapters.sql import rows
-from tandem.adapters.sqlite import keys
+from tandem.adapters.sqlite import keys, reviewing
 from tandem.adapters.sqlite.admitting import (
     THROTTLES_MAX,
     lane_of,
@@ -51,6 +51,7 @@ def read_standing(
         automation=tables.find_automation(connection, tenant, run.automation_id),
         holders=holders,
         claims=claims,
+        review=reviewing.find_review(connection, sql, run.tenant, run.automation_id),
     )
 
 

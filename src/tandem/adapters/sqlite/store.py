@@ -20,6 +20,7 @@ from tandem.adapters.sqlite.admitting import (
     read_definition,
     read_known,
 )
+from tandem.adapters.sqlite.beside import Beside
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.connection import (
     migrate,
@@ -94,7 +95,7 @@ _IN_STATUS = {
 }
 
 
-class SqliteStore:
+class SqliteStore(Beside):
     """Rows of runs in one file. Writes go through the committer, reads have their own connection.
 
     `synchronous` is FULL: what was acknowledged is on disk. NORMAL survives a killed process but

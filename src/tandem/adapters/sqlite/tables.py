@@ -8,7 +8,7 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
-from tandem.adapters.sqlite import keys
+from tandem.adapters.sqlite import keys, reviewing
 from tandem.domain.automation import Automation, Flow, parse_document
 from tandem.domain.change import Change, NodeArtifact
 from tandem.domain.claim_basis import ClaimBasis, basis_of
@@ -109,6 +109,7 @@ class Tables:
             keys.record_throttle(connection, sql, change.run, throttle)
         if change.moved:
             keys.follow(connection, sql, change)
+            reviewing.follow(connection, sql, change)
 
     def insert_fork(self, connection: apsw.Connection, fork: Run, change: Change) -> None:
         """Write where a new run comes from and what it takes over; its row exists."""

@@ -7,7 +7,17 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
-from tandem.adapters.sqlite.admitting import AdmissionPass, Admitted, KnownDefinition, wake_free
+from tandem.adapters.sqlite import reviewing
+from tandem.adapters.sqlite.admitting import (
+    AdmissionPass,
+    Admitted,
+    KnownDefinition,
+    wake_free,
+)
+from tandem.adapters.sqlite.forgetting import forget_beside
+from tandem.adapters.sqlite.learning import DecideCandidate, Learn
+from tandem.adapters.sqlite.reviewing import AcknowledgeReview, Enrol
+from tandem.adapters.sqlite.sessions import TendSession
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals, catch_up
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.domain import creation, forking
@@ -70,6 +80,7 @@ class Create(msgspec.Struct, frozen=True, tag=True):
         if run.automation_version is not None:
             row = tables.find_automation(connection, run.tenant, run.automation_id)
             check_may_run(row, run.automation_id, is_dry=is_dry_run(run.trigger_type))
+        reviewing.refuse_creation(connection, tables.sql, run)
         return tables.insert_run(connection, run, self.events, self.document)
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: int | None) -> bool:
@@ -175,6 +186,7 @@ class ForkRun(msgspec.Struct, frozen=True, tag=True):
             now_ms=self.now_ms,
         )
         document = tables.document(connection, self.tenant, run.definition_digest)
+        reviewing.refuse_creation(connection, tables.sql, run)
         tables.write(connection, noted)
         change.run.run_no = tables.insert_run(
             connection, run, [creation.first_event(run)], document
@@ -201,6 +213,7 @@ class DeleteRun(msgspec.Struct, frozen=True, tag=True):
         """See `Write`."""
         run = tables.run(connection, self.run_id, self.tenant)
         refuse_deletion(run)
+        forget_beside(tables, connection, run)
         return tables.delete_run(connection, run)
 
     def landed(
@@ -450,6 +463,11 @@ AnyWrite = (
     | PutEngine
     | RemoveEngine
     | ReadVersion
+    | Learn
+    | DecideCandidate
+    | Enrol
+    | AcknowledgeReview
+    | TendSession
 )
 
 
