@@ -11,6 +11,7 @@ import msgspec
 from tandem.adapters.sql.rows import ATTEMPT_BITS, NODE_BITS
 from tandem.domain.admission import overlap
 from tandem.domain.graph import Plan, PlanNode
+from tandem.domain.hold import is_automation_key
 from tandem.domain.lifecycle import (
     DRIVEN,
     NODE_EVENTS,
@@ -209,6 +210,15 @@ class Invariants:
             limits = [run["concurrency_limit"] for run in holding if run["concurrency_key"] == key]
             _must(len(limits) <= max(limits), f"{len(limits)} runs hold {key}")
 
+    def _is_paused(self, run: dict[str, Any]) -> bool:
+        found = self._find(
+            "SELECT 1 FROM automation WHERE tenant = ? AND automation_id = ?"
+            " AND status = 'paused' AND deleted_at_ms IS NULL",
+            run["tenant"],
+            run["automation_id"],
+        )
+        return bool(found)
+
     def _check_blocked(
         self,
         runs: dict[int, dict[str, Any]],
@@ -221,7 +231,12 @@ class Invariants:
                 continue
             key = run["resource_key"]
             claims = sum(other["concurrency_key"] == key for other in holding)
-            taken = key in paths if key.startswith("/") else claims >= run["concurrency_limit"]
+            if is_automation_key(key):
+                taken = self._is_paused(run)
+            elif key.startswith("/"):
+                taken = key in paths
+            else:
+                taken = claims >= run["concurrency_limit"]
             _must(taken, f"run {run['run_id']} waits for {key}, which is free")
 
     def check_all(self) -> None:
@@ -417,13 +432,7 @@ class Invariants:
                 _must(known, f"{what}: queued without a due moment or a key")
                 _must(run["queued_at_ms"] is not None, f"{what}: queued since never")
             case S.RUNNING:
-                paused = self._find(
-                    "SELECT 1 FROM automation WHERE tenant = ? AND automation_id = ?"
-                    " AND status = 'paused' AND deleted_at_ms IS NULL",
-                    run["tenant"],
-                    run["automation_id"],
-                )
-                _must(not paused, f"{what}: runs although its automation is paused")
+                _must(not self._is_paused(run), f"{what}: runs although its automation is paused")
             case S.AWAITING_APPROVAL:
                 _must(bool(gates), f"{what}: awaits a gate that is not open")
             case S.PAUSED if run["parked"]:
