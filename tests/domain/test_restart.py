@@ -300,3 +300,14 @@ def test_run_that_another_engine_holds_or_that_waits_is_not_ended(engine: Engine
         tale.command(HandBack(engine_id=ENGINE))
     with pytest.raises(Refused, match="does not drive it"):
         fail_unreadable(tale.run, (), dead=engine, why="", change_id=ChangeId("c"), now_ms=9)
+
+
+def test_claim_made_since_the_look_is_not_adopted() -> None:
+    tale = Tale(python_node("a")).claim()
+    seen = tale.run.epoch
+    tale.command(HandBack(engine_id=ENGINE))
+    tale.claim()
+    with pytest.raises(Refused, match="has claimed it again"):
+        tale.command(Adopt(dead=ENGINE, epoch=seen))
+    tale.command(Adopt(dead=ENGINE, epoch=tale.run.epoch))
+    assert tale.status is S.QUEUED

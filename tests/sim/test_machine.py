@@ -28,7 +28,7 @@ from tandem.testing.builders import random_story
 from tandem.testing.faults import Fault
 from tandem.testing.invariants import Violation
 from tandem.testing.simulation import World, commands_of, open_world
-from tests.sim.test_mutants import everybody_else_is_dead
+from tests.sim.test_mutants import claims_do_not_raise_the_epoch
 
 STEPS = 50
 EXAMPLES = 250
@@ -199,7 +199,7 @@ def test_whatever_happens_every_invariant_holds(chunk: int) -> None:
 
 
 def test_the_search_finds_a_mistake_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    everybody_else_is_dead(monkeypatch)
+    claims_do_not_raise_the_epoch(monkeypatch)
     with pytest.raises(Violation):
         _search(steps=STEPS * 40, start=0, phases=(Phase.generate,))
 

@@ -20,7 +20,6 @@ from tandem.domain import (
     operating,
     reviving,
     selection,
-    staleness,
     waits,
 )
 from tandem.domain.change import Change
@@ -39,7 +38,7 @@ from tandem.testing.executor import ScriptedExecutor
 from tandem.testing.host import SimulatedHost
 from tandem.testing.simulation import Broken, simulate
 
-SEEDS_MAX = 300
+SEEDS_MAX = 1_200
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -288,17 +287,6 @@ def silent_bodies_show_no_life(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Driver, "is_active", property(lambda _driver: False))
 
 
-def reaped_runs_go_on_at_once(patch: pytest.MonkeyPatch) -> None:
-    """A stale run does not wait for the end of its processes."""
-    original = staleness.reap
-
-    def reap(draft: Draft, command: Any) -> None:
-        original(draft, command)
-        draft.run.cleanup = None
-
-    patch.setattr(staleness, "reap", reap)
-
-
 def revived_runs_do_not_ask_anew(patch: pytest.MonkeyPatch) -> None:
     """What the end of a run withdrew is not asked again when the run is taken up."""
     patch.setattr(reviving, "_ask_anew", lambda *_args, **_more: None)
@@ -377,7 +365,6 @@ MUTANTS: tuple[Patch, ...] = (
     claims_do_not_count_each_other,
     places_are_those_of_the_engine_alone,
     silent_bodies_show_no_life,
-    reaped_runs_go_on_at_once,
     barriers_hold_nobody,
     claims_collide_with_nothing,
     stopped_bodies_are_forgotten,

@@ -180,9 +180,14 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Adopt(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Take a run out of the hands of an engine that is dead; its leftovers are ended already."""
+    """Take a run out of the hands of an engine that is dead; its leftovers are ended already.
+
+    `epoch` is the claim that was looked at: an engine that turned out to live may have claimed the
+    run again since, and what it started then is no leftover.
+    """
 
     dead: EngineId
+    epoch: int | None = None
     owner: EngineId | None = None
     policy: LossPolicy = LossPolicy.RESUME
     probed: tuple[Probed, ...] = ()

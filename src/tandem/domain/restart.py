@@ -31,6 +31,8 @@ def adopt(draft: Draft, command: Adopt) -> None:
     run = draft.run
     if run.status not in DRIVEN or run.engine_id != command.dead:
         raise draft.refusal("adopt", f"engine {command.dead} does not hold it")
+    if command.epoch not in (None, run.epoch):
+        raise draft.refusal("adopt", f"engine {command.dead} has claimed it again")
     reason = f"engine {command.dead} died"
     in_progress = sorted(draft.in_state(N.RUNNING))
     interrupt_running(draft, AttemptEnd.INTERRUPTED, reason=reason, probed=command.probed)

@@ -242,6 +242,7 @@ WORDS: Final[Mapping[RunEvent, Word]] = {
             "execution_profile",
             "yolo_review_relaxed",
             "yolo_non_safety_blocker_relaxed",
+            "warning_count",
         ),
     ),
     E.NODE_RECOVERED: Word(

@@ -143,6 +143,7 @@ class Recovery:
         if view.run.engine_id == dead:
             command = Adopt(
                 dead=dead,
+                epoch=view.run.epoch,
                 owner=owner,
                 policy=policy or self._limits.restart_policy,
                 probed=await self._probe(view),
