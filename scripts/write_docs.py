@@ -129,7 +129,38 @@ the original engine publishes for the same thing.
 """
 
 
+def rules() -> str:
+    """Return docs/reference/lifecycle-rules.md, made of the tables beside it."""
+    found = [
+        [cell.strip() for cell in line.split(" | ")]
+        for path in sorted((ROOT / "docs" / "reference" / "rules").glob("*.psv"))
+        for line in path.read_text("utf-8").splitlines()
+        if line.strip()
+    ]
+    lines = ["| rule | what it says | code | test | verdict |", "|---|---|---|---|---|"]
+    for row in sorted(found, key=lambda row: (_part_of(row[0]), row[0])):
+        name, says, code, test, verdict = (cell.replace("|", "\\|") for cell in row)
+        code, test = (f"`{cell}`" if cell else "" for cell in (code, test))
+        lines.append(f"| {name} | {says} | {code} | {test} | {verdict} |")
+    table = "\n".join(lines)
+    return f"""{NOTE}
+# The rules of the lifecycle, and where each is kept
+
+Each row: a rule of the reference (T: transitions, W: known weaknesses of the original, A: its
+checklist, numbers: sections, U: what users of such engines ask for), the code that keeps it, the
+test that proves it, and whether it is kept as it stands. The rows live in `docs/reference/rules`;
+a test checks that what they name exists and lists the rules that have no row.
+
+{table}
+"""
+
+
+def _part_of(name: str) -> int:
+    return "TWA".find(name[0]) if name[0] in "TWA" else 3
+
+
 DOCUMENTS = {
+    "docs/reference/lifecycle-rules.md": rules,
     "docs/reference/events.md": events,
     "docs/lifecycle.md": lifecycle,
     "docs/reference/settings.md": settings,

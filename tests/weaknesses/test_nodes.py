@@ -112,7 +112,7 @@ def test_w07_bad_statuses_start_nothing_after_them() -> None:
     w07_bad_statuses_start_nothing_after_them()
 
 
-def test_w07_outputs_that_are_not_read_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_w07_outputs_that_are_not_read_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output_status, "read_output", lambda _node, outcome: Read(outcome))
     caught(w07_bad_statuses_start_nothing_after_them)
 
