@@ -97,6 +97,14 @@ SETTINGS: Final = (
         parse=_whole(1, 100_000),
     ),
     Setting(
+        field="retention_days",
+        name="TANDEM_AUTOMATION_V2_RUNS_RETENTION_DAYS",
+        unit="days",
+        sentence="How long after its end a run stays unpacked; packed ones are read and recovered "
+        "as before, only slower. 0 packs none.",
+        parse=_whole(0, 36_500),
+    ),
+    Setting(
         field="synchronous",
         name="TANDEM_STORE_SYNCHRONOUS",
         unit="",
@@ -157,6 +165,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str = ""
     lease_ms: int = 30_000
     runs_max: int = 8
+    retention_days: int = 7
     synchronous: str = "FULL"
     writer: str = "auto"
     status_writer: str = "auto"

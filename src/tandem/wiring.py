@@ -18,6 +18,8 @@ from tandem.engine.engine import Engine, Limits
 from tandem.engine.waiting import Waiters
 from tandem.settings import Settings
 
+DAY_MS = 86_400_000
+
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """An engine and what stands around it."""
@@ -92,6 +94,7 @@ async def open_engine(
                     lease_ms=settings.lease_ms,
                     inline_bytes_max=settings.inline_bytes_max,
                     output_bytes_max=settings.output_bytes_max,
+                    retention_ms=settings.retention_days * DAY_MS,
                     own_only=own_only,
                 ),
                 on_problem=on_problem,

@@ -21,6 +21,8 @@ GROWING = {
     "wait": "wait",
     "artifact": "artifact",
     "definition": "definition",
+    "archive_part": "archive_part",
+    "imported_run": "imported_run",
 }
 """Tables that grow with history, by the names that the statements give them."""
 
@@ -36,7 +38,18 @@ WAYS = {
     "list_gates_of_run": ["gate_of_run (run_no=? AND status=?)"],
     "list_gates_in_run": ["gate_of_run (run_no=? AND status=?)"],
     "list_waits_of_run": ["wait_of_run (run_no=? AND status=?)"],
-    "list_artifacts_of_run": ["artifact_of_run (run_no=?)"],
+    "list_artifacts_of_run": ["artifact_of_node (run_no=?)"],
+    "list_artifacts_of_node": ["artifact_of_node (run_no=? AND node_no=?)"],
+    "invalidate_artifacts": ["artifact_of_node (run_no=? AND node_no=?)"],
+    "is_referenced": ["artifact_of_digest (digest=?)"],
+    "list_retired": ["run_retired (updated_at_ms<?)"],
+    "list_archive_parts": ["archive_part_1 (run_no=?)"],
+    "remove_archive_parts": ["archive_part_1 (run_no=?)"],
+    "take_node_run": ["node_run USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "take_attempt": ["attempt USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "take_lifecycle_event": ["lifecycle_event_1 (run_no=?)"],
+    "take_wait": ["wait_of_run (run_no=?)"],
+    "drop_lifecycle_event": ["lifecycle_event_1 (run_no=? AND seq<?)"],
     "list_gates": ["gate_of_status (status=?)"],
     "list_claimable_own": ["run_queue (owner=? AND due_at_ms<?)"],
     "list_claimable": ["run_queue (owner=? AND due_at_ms<?)", "run_queue (owner>?)"],
@@ -51,7 +64,14 @@ WAYS = {
 }
 """The way into the table that each statement has to take."""
 
-PAGED = ("list_runs", "list_runs_of_status", "list_runs_of_automation", "list_events", "list_due")
+PAGED = (
+    "list_runs",
+    "list_runs_of_status",
+    "list_runs_of_automation",
+    "list_events",
+    "list_due",
+    "list_retired",
+)
 """Their order comes from the index: with a limit they stop after a page."""
 
 INDEXES = {
@@ -67,7 +87,9 @@ INDEXES = {
     "gate_of_run": "list_gates_of_run",
     "gate_of_status": "list_gates",
     "wait_of_run": "list_waits_of_run",
-    "artifact_of_run": "list_artifacts_of_run",
+    "artifact_of_node": "list_artifacts_of_node",
+    "artifact_of_digest": "is_referenced",
+    "run_retired": "list_retired",
 }
 """Every index of the schema, and a statement that must notice when it is gone."""
 

@@ -2,18 +2,10 @@
 
 import msgspec
 
-from tandem.domain.artifact import ArtifactRef
+from tandem.domain.artifact import Invalidated, NodeArtifact
 from tandem.domain.ids import ChangeId
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, Run, Wait
-
-
-class NodeArtifact(msgspec.Struct, frozen=True, kw_only=True):
-    """An artifact and the attempt that produced it."""
-
-    node_no: int
-    attempt: int
-    ref: ArtifactRef
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,4 +27,5 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     gates: tuple[Gate, ...] = ()
     waits: tuple[Wait, ...] = ()
     artifacts: tuple[NodeArtifact, ...] = ()
+    invalidated: tuple[Invalidated, ...] = ()
     events: tuple[LifecycleEvent, ...] = ()

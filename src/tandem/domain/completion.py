@@ -1,15 +1,20 @@
 """The end of an attempt, and the completion of a node; whoever causes them."""
 
+from collections.abc import Sequence
+
 import msgspec
 
-from tandem.domain.artifact import ArtifactRef
+from tandem.domain.artifact import ArtifactRef, NodeArtifact
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import EngineId, attempt_id
+from tandem.domain.json import JsonObject, JsonValue, digest
 from tandem.domain.lifecycle import NodeState, RunEvent
 from tandem.domain.run import Attempt, AttemptEnd, NodeRun
 
 E, N = RunEvent, NodeState
+
+_NO_METADATA: JsonObject = {}
 
 
 def complete(
@@ -18,9 +23,11 @@ def complete(
     *,
     output: bytes | None,
     output_ref: ArtifactRef | None = None,
+    artifacts: Sequence[NodeArtifact] = (),
     reason: str = "",
+    metadata: JsonObject = _NO_METADATA,
 ) -> None:
-    """Count a node as completed with this output."""
+    """Count a node as completed with this output; `artifacts` are what the event is to prove."""
     node = draft.node(plan_node.node_no)
     done = msgspec.structs.replace(
         node,
@@ -32,12 +39,34 @@ def complete(
         repair=(),
         failure=None,
     )
-    draft.move(plan_node, E.NODE_COMPLETED, done, attempt=node.attempts or None, reason=reason)
+    draft.move(
+        plan_node,
+        E.NODE_COMPLETED,
+        done,
+        attempt=node.attempts or None,
+        reason=reason,
+        metadata={**_evidence(output, output_ref, artifacts), **metadata},
+    )
     draft.run.detail = f"completed node `{plan_node.node_id}`; continuing"
     failure = draft.run.last_failure
     if failure is not None and failure.node_id == plan_node.node_id:
         draft.run.last_failure = None
         draft.moved = True
+
+
+def _evidence(
+    output: bytes | None, output_ref: ArtifactRef | None, artifacts: Sequence[NodeArtifact]
+) -> JsonObject:
+    """Return the digests that the chain of receipts vouches for."""
+    found: dict[str, JsonValue] = {}
+    if output_ref is not None:
+        found["output_digest"] = output_ref.digest
+    elif output is not None:
+        found["output_digest"] = digest(output)
+    files = {left.ref.path: left.ref.digest for left in artifacts if left.ref.path}
+    if files:
+        found["artifacts"] = files
+    return found
 
 
 def end_attempt(

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tandem.domain.change import Change, NodeArtifact
+from tandem.domain.artifact import Invalidated, NodeArtifact
+from tandem.domain.change import Change
 from tandem.domain.errors import Refused
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, GateId, NodeId, WaitId
@@ -19,6 +20,7 @@ from tandem.domain.lifecycle import (
     next_node_state,
     next_run_state,
 )
+from tandem.domain.receipts import seal
 from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, NodeRun, Wait, WaitStatus
 from tandem.domain.view import RunView
 
@@ -40,6 +42,7 @@ class Draft:
         self.attempts_started: list[Attempt] = []
         self.attempts_ended: list[Attempt] = []
         self.artifacts: list[NodeArtifact] = []
+        self.invalidated: list[Invalidated] = []
         self.events: list[LifecycleEvent] = []
         self.moved = False
         self._deps: dict[int, int] = {}
@@ -73,19 +76,19 @@ class Draft:
             run.status = after
             self.moved = True
         run.event_seq += 1
-        self.events.append(
-            LifecycleEvent(
-                seq=run.event_seq,
-                event=event,
-                recorded_at_ms=self.now_ms,
-                change_id=self.change_id,
-                node_id=node_id,
-                attempt=attempt,
-                reason=reason,
-                stop_kind=stop_kind,
-                metadata=dict(metadata),
-            )
+        record = LifecycleEvent(
+            seq=run.event_seq,
+            event=event,
+            recorded_at_ms=self.now_ms,
+            change_id=self.change_id,
+            node_id=node_id,
+            attempt=attempt,
+            reason=reason,
+            stop_kind=stop_kind,
+            metadata=dict(metadata),
         )
+        self.events.append(seal(run.event_hash, record))
+        run.event_hash = self.events[-1].record_hash
 
     def move(
         self,
@@ -195,5 +198,6 @@ class Draft:
             gates=tuple(self.gates.values()),
             waits=tuple(self.waits.values()),
             artifacts=tuple(self.artifacts),
+            invalidated=tuple(self.invalidated),
             events=tuple(self.events),
         )

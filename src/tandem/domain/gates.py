@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from tandem.domain.artifact import Invalidated, Validity
 from tandem.domain.command import DecideGate
 from tandem.domain.completion import complete
 from tandem.domain.draft import Draft
@@ -147,6 +148,8 @@ def decide(draft: Draft, command: DecideGate) -> None:
                 repair=node.repair,
             )
             draft.move(plan_node, E.NODE_RESET, again, reason=command.reason)
+            gone = Invalidated(node_no=gate.node_no, validity=Validity.SUPERSEDED)
+            draft.invalidated.append(gone)
         case "done":
             complete(draft, plan_node, output=command.output or b"null", reason=command.reason)
         case _:

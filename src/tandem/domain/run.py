@@ -42,7 +42,8 @@ class Run(msgspec.Struct, kw_only=True):
     `due_at_ms` is when an engine has to look at the run again: to claim it while it is queued, to
     wake it while it is parked. `owner` is the engine that created the run for itself; while that
     engine lives nobody else claims it. `cleanup` is the engine whose processes may still be alive
-    after the run was stopped. `event_seq` is the number of the newest lifecycle event.
+    after the run was stopped. `event_seq` is the number of the newest lifecycle event, `event_hash`
+    its hash. `archived_at_ms` is when all that belongs to an old run was packed.
     """
 
     run_no: int = 0
@@ -77,6 +78,8 @@ class Run(msgspec.Struct, kw_only=True):
     workspace: str = ""
     nodes_total: int = 0
     nodes_completed: int = 0
+    event_hash: str = ""
+    archived_at_ms: int | None = None
 
 
 class NodeRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,7 +195,8 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
 class LifecycleEvent(msgspec.Struct, frozen=True, kw_only=True):
     """The durable record of one transition, numbered within its run.
 
-    `cursor` is the store's global position, 0 until it is stored.
+    `record_hash` seals it to the event before it (`domain.receipts`); empty where it was stored
+    before there was a chain. `cursor` is the store's global position, 0 until it is stored.
     """
 
     seq: int
@@ -204,4 +208,5 @@ class LifecycleEvent(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     stop_kind: StopKind | None = None
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    record_hash: str = ""
     cursor: int = 0

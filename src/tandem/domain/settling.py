@@ -1,16 +1,17 @@
 """Settling an attempt: what its outcome does to its node, and to the nodes after it."""
 
+from collections.abc import Mapping
 from typing import assert_never
 
 import msgspec
 
 from tandem.domain import gates
-from tandem.domain.artifact import ArtifactRef
-from tandem.domain.change import NodeArtifact
+from tandem.domain.artifact import ArtifactRef, NodeArtifact, Provenance, Validity
 from tandem.domain.completion import complete, end_attempt
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import attempt_id
+from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import NodeState, RunEvent
 from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Stopped, Succeeded
 from tandem.domain.retry import GiveUp, RetryAt, decide_retry
@@ -20,17 +21,30 @@ E, N = RunEvent, NodeState
 
 INTERRUPTIONS_MAX = 5
 REASON_CHARS_MAX = 500
+_REUSED: JsonObject = {
+    "accepted_candidate_source": "preexisting_output",
+    "status": "reused_valid",
+}
 _CLASSES_OF_VERIFICATION = frozenset({FailureClass.VERIFICATION_FAILED})
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt that ended. `output` is JSON text; a large one is an artifact, `output_ref`."""
+    """An attempt that ended. `output` is JSON text; a large one is an artifact, `output_ref`.
+
+    `provenance` has what the contract found out about files, by path; `contract` is its digest.
+    `inputs_digest` is the digest of what the node was given, only where reuse is allowed; `reused` says
+    that the body was not run because what it would make is there.
+    """
 
     node_no: int
     number: int
     outcome: Outcome
     output: bytes | None = None
     output_ref: ArtifactRef | None = None
+    provenance: Mapping[str, Provenance] = {}
+    contract: str = ""
+    inputs_digest: str = ""
+    reused: bool = False
 
 
 def settle(draft: Draft, item: Settled) -> None:
@@ -57,9 +71,45 @@ def _settle_success(
     draft: Draft, plan_node: PlanNode, node: NodeRun, item: Settled, outcome: Succeeded
 ) -> None:
     end_attempt(draft, node, AttemptEnd.SUCCEEDED, exit_code=outcome.exit_code)
-    for ref in outcome.artifacts:
-        draft.artifacts.append(NodeArtifact(node_no=node.node_no, attempt=node.attempts, ref=ref))
-    complete(draft, plan_node, output=item.output, output_ref=item.output_ref)
+    refs = outcome.artifacts if item.output_ref is None else (*outcome.artifacts, item.output_ref)
+    left = [_entry(draft, node, item, ref) for ref in refs]
+    draft.artifacts += left
+    complete(
+        draft,
+        plan_node,
+        output=item.output,
+        # With both, the artifact is a copy for later reuse.
+        output_ref=item.output_ref if item.output is None else None,
+        artifacts=left,
+        metadata=_REUSED if item.reused else {},
+    )
+
+
+def _entry(
+    draft: Draft,
+    node: NodeRun,
+    item: Settled,
+    ref: ArtifactRef,
+    validity: Validity = Validity.VALID,
+) -> NodeArtifact:
+    """Return the entry of the registry for what an attempt left."""
+    found = item.provenance.get(ref.path) or Provenance()
+    is_valid = validity is Validity.VALID
+    return NodeArtifact(
+        node_no=node.node_no,
+        attempt=node.attempts,
+        ref=ref,
+        contract=item.contract,
+        inputs_digest=item.inputs_digest,
+        validity=validity,
+        provenance=msgspec.structs.replace(
+            found,
+            validation_outcome="passed" if is_valid else "failed",
+            repair_attempt=node.repairs_used,
+            repair_succeeded=is_valid and node.repairs_used > 0,
+        ),
+        registered_at_ms=draft.now_ms,
+    )
 
 
 def _settle_repair(
@@ -81,6 +131,9 @@ def _settle_repair(
         draft.move(plan_node, E.NODE_REPAIR_REQUESTED, again, attempt=node.attempts, reason=reason)
         draft.run.detail = f"repairing node `{plan_node.node_id}`: {reason}"
         return
+    if item.output_ref is not None:
+        # It is kept for whoever looks into it, and never counts (W-10).
+        draft.artifacts.append(_entry(draft, node, item, item.output_ref, Validity.REJECTED))
     kept = msgspec.structs.replace(
         node, output=item.output, output_ref=item.output_ref, repair=outcome.reasons
     )

@@ -47,6 +47,11 @@ from tandem.ports.workspace import WorkspaceFiles
 POLL_MS = 100
 SWEEP_MS = 1_000
 SWEEP_LIMIT = 100
+ARCHIVE_REST_MS = 60_000
+ARCHIVE_ROWS_MAX = 200
+"""So many rows are packed in one transaction: about a millisecond."""
+ARCHIVE_STEPS_MAX = 5
+"""So many transactions of packing belong to one sweep."""
 
 Listener = Callable[[RunView, Change], None]
 CaughtUp = Callable[[RunId], Awaitable[None]]
@@ -60,6 +65,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     lease_ms: int = 30_000
     inline_bytes_max: int = 16 * 1024
     output_bytes_max: int = 16 * 1024 * 1024
+    retention_ms: int = 0
+    """A run that rests this long after its end is packed; 0 keeps all as they are."""
     own_only: bool = False
     """Claim only runs that this engine created or was asked to resume."""
 
@@ -99,6 +106,7 @@ class Engine:
             files=files,
             clock=clock,
             scratch_root=scratch_root,
+            list_artifacts=store.list_artifacts_of_node,
             inline_bytes_max=self.limits.inline_bytes_max,
             output_bytes_max=self.limits.output_bytes_max,
         )
@@ -112,6 +120,7 @@ class Engine:
         self._changes = 0
         self._plans: dict[int, tuple[Automation, Plan, bytes]] = {}
         self._row: EngineRow | None = None
+        self._archive_at_ms = 0
         self._is_stopping = False
         self._stack = AsyncExitStack()
 
@@ -458,7 +467,23 @@ class Engine:
             # the dead engine and is tried again with the next turn.
             with suppress(EngineError):
                 await self.recover()
+            with suppress(EngineError):
+                await self._archive()
             await self._clock.sleep(SWEEP_MS)
+
+    async def _archive(self) -> None:
+        """Pack some of what is old; while there is more, again with the next sweep."""
+        now_ms = self._clock.now_ms()
+        if not self.limits.retention_ms or now_ms < self._archive_at_ms:
+            return
+        before_ms = now_ms - self.limits.retention_ms
+        for _ in range(ARCHIVE_STEPS_MAX):
+            moved = await self.store.archive(
+                before_ms=before_ms, rows_max=ARCHIVE_ROWS_MAX, now_ms=now_ms
+            )
+            if not moved:
+                self._archive_at_ms = now_ms + ARCHIVE_REST_MS
+                return
 
     async def recover(self) -> int:
         """Take the runs of engines that are provably dead out of their hands; return how many."""

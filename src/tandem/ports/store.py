@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from tandem.domain.artifact import NodeArtifact
 from tandem.domain.change import Change
 from tandem.domain.command import Command
 from tandem.domain.graph import Plan
@@ -123,6 +124,18 @@ class Store(Protocol):
         """
         ...
 
+    async def archive(self, *, before_ms: int, rows_max: int, now_ms: int) -> int:
+        """Pack rows of runs that ended and did not change since `before_ms`, oldest first.
+
+        At most about `rows_max` rows move in one transaction; 0 says that nothing is left to move.
+        No field is lost and every read answers as before. A run that is recovered is unpacked in
+        the transaction of its recovery.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
     async def load(self, run_id: RunId, *, tenant: TenantId) -> RunView:
         """Load a run with its nodes, outputs, open gates and waits.
 
@@ -147,6 +160,18 @@ class Store(Protocol):
 
     def list_attempts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Attempt]:
         """Return the attempts of a run, by node and number."""
+        ...
+
+    def list_artifacts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[NodeArtifact]:
+        """Return what the attempts of a run left, oldest first.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        ...
+
+    def list_artifacts_of_node(self, run_no: int, node_no: int) -> Sequence[NodeArtifact]:
+        """Return what the attempts of one node left, oldest first."""
         ...
 
     def list_gates(

@@ -71,15 +71,16 @@ def test_failing_migration_leaves_the_store_as_it_was(
     connection = open_connection(path, synchronous="FULL")
     migrate(connection, path)
     before = schema_of(connection)
-    broken = (2, "CREATE TABLE half (x); INSERT INTO half VALUES (1); SELECT no_such_column;")
-    steps = [*load_migrations(), broken]
+    newest = load_migrations()[-1][0]
+    script = "CREATE TABLE half (x); INSERT INTO half VALUES (1); SELECT no_such_column;"
+    steps = [*load_migrations(), (newest + 1, script)]
     monkeypatch.setattr(connection_module, "load_migrations", lambda: steps)
 
     with pytest.raises(StoreUnavailable, match="cannot prepare the store"):
         migrate(connection, path)
 
     assert schema_of(connection) == before
-    assert connection.execute("PRAGMA user_version").fetchall() == [(1,)]
+    assert connection.execute("PRAGMA user_version").fetchall() == [(newest,)]
     assert not connection.in_transaction
     connection.close()
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tandem.domain.automation import Automation
-from tandem.domain.change import NodeArtifact
 from tandem.domain.errors import Problem
 from tandem.domain.ids import RunId, TenantId
 from tandem.domain.view import RunView
@@ -35,10 +34,6 @@ class LocalStore(Store, Protocol):
 
     def list_run_ids(self, prefix: str, *, tenant: TenantId, limit: int) -> Sequence[RunId]:
         """Return ids of runs that begin with `prefix`, in the order of the ids."""
-        ...
-
-    def list_artifacts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[NodeArtifact]:
-        """Return what the attempts of a run left, oldest first."""
         ...
 
     def check(self) -> list[str]:

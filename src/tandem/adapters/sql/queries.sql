@@ -4,13 +4,13 @@
 -- name: advance_run
 -- The first statement of a change that moves no state; no row means that it is refused as a whole.
 UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq = :event_seq,
-       detail = :detail, nodes_completed = :nodes_completed
+       detail = :detail, nodes_completed = :nodes_completed, event_hash = :event_hash
  WHERE run_no = :run_no AND last_change_id = :builds_on AND epoch = :epoch RETURNING run_no;
 
 -- name: move_run
 -- The first statement of a change that moves the run; no row means that it is refused as a whole.
 UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq = :event_seq,
-       detail = :detail, nodes_completed = :nodes_completed,
+       detail = :detail, nodes_completed = :nodes_completed, event_hash = :event_hash,
        status = :status, epoch = :epoch_after, engine_id = :engine_id, owner = :owner,
        cleanup = :cleanup, started_at_ms = :started_at_ms, finished_at_ms = :finished_at_ms,
        due_at_ms = :due_at_ms, queue_reason = :queue_reason, parked = :parked,
@@ -23,10 +23,10 @@ UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq =
 INSERT INTO run (run_id, tenant, automation_id, name, definition_digest, trigger_type, status,
        last_change_id, epoch, owner, event_seq, created_at_ms, updated_at_ms, due_at_ms, parked,
        detail, stop_reason, pause_reason, resume_reason, inputs, workspace, nodes_total,
-       nodes_completed)
+       nodes_completed, event_hash)
 VALUES (:run_id, :tenant, :automation_id, :name, :definition_digest, :trigger_type, :status,
        :last_change_id, 0, :owner, 1, :now_ms, :updated_at_ms, :due_at_ms, '', '', '', '', '',
-       :inputs, :workspace, :nodes_total, 0)
+       :inputs, :workspace, :nodes_total, 0, :event_hash)
 RETURNING run_no;
 
 -- name: put_definition
@@ -75,14 +75,17 @@ VALUES (:wait_id, :run_no, :node_no, :node_id, :kind, :due_at_ms, :registered_at
 
 -- name: add_artifact
 -- A file or large output that an attempt left.
-INSERT INTO artifact (run_no, node_no, attempt, ref) VALUES (:run_no, :node_no, :attempt, :ref);
+INSERT INTO artifact (run_no, node_no, attempt, ref, digest, contract, inputs_digest, validity, provenance,
+       registered_at_ms)
+VALUES (:run_no, :node_no, :attempt, :ref, :digest, :contract, :inputs_digest, :validity, :provenance,
+       :registered_at_ms);
 
 -- name: add_event
 -- The record of one transition.
 INSERT INTO lifecycle_event (run_no, seq, event, recorded_at_ms, change_id, node_id, attempt,
-       reason, stop_kind, metadata)
+       reason, stop_kind, metadata, record_hash)
 VALUES (:run_no, :seq, :event, :recorded_at_ms, :change_id, :node_id, :attempt, :reason, :stop_kind,
-       :metadata);
+       :metadata, :record_hash);
 
 -- name: find_run
 -- One run of a tenant by its id.
@@ -119,8 +122,21 @@ SELECT * FROM gate WHERE run_no = :run_no AND status = 'open' ORDER BY +requeste
 SELECT * FROM wait WHERE run_no = :run_no AND status = 'waiting' ORDER BY due_at_ms, wait_id;
 
 -- name: list_artifacts_of_run
--- What the attempts of a run left.
-SELECT node_no, attempt, ref FROM artifact WHERE run_no = :run_no ORDER BY artifact_no;
+-- What the attempts of a run left; the plus keeps the planner from walking all artifacts in order.
+SELECT * FROM artifact WHERE run_no = :run_no ORDER BY +artifact_no;
+
+-- name: list_artifacts_of_node
+-- What the attempts of a node left.
+SELECT * FROM artifact WHERE run_no = :run_no AND node_no = :node_no ORDER BY artifact_no;
+
+-- name: invalidate_artifacts
+-- What a node left does not count any more.
+UPDATE artifact SET validity = :validity, invalidated_at_ms = :now_ms
+ WHERE run_no = :run_no AND node_no = :node_no AND validity = 'valid';
+
+-- name: is_referenced
+-- Whether any run has an artifact with this digest.
+SELECT 1 FROM artifact WHERE digest = :digest LIMIT 1;
 
 -- name: list_gates
 -- Gates of one tenant with their runs, oldest first; an open gate of a run that has ended can be
@@ -225,3 +241,61 @@ SELECT run_id, run_no, tenant, status, engine_id, owner, cleanup, last_change_id
 UNION
 SELECT run_id, run_no, tenant, status, engine_id, owner, cleanup, last_change_id FROM run
  WHERE cleanup = :engine_id;
+
+-- name: list_retired
+-- Runs that ended and rest, oldest first, whose rows are not all packed yet.
+SELECT run_no FROM run
+ WHERE finished_at_ms IS NOT NULL AND archived_at_ms IS NULL AND updated_at_ms <= :before_ms
+   AND cleanup IS NULL
+ ORDER BY updated_at_ms LIMIT :limit;
+
+-- name: mark_archived
+-- Everything of the run is packed; null when it is not any more.
+UPDATE run SET archived_at_ms = :now_ms WHERE run_no = :run_no;
+
+-- name: list_archive_parts
+-- What of a run is packed.
+SELECT part, rows FROM archive_part WHERE run_no = :run_no ORDER BY part;
+
+-- name: add_archive_part
+-- The next part of a run; its number comes back.
+INSERT INTO archive_part (run_no, part, rows)
+SELECT :run_no, coalesce(max(part), 0) + 1, :rows FROM archive_part WHERE run_no = :of_run
+RETURNING part;
+
+-- name: remove_archive_parts
+-- Nothing of the run is packed any more.
+DELETE FROM archive_part WHERE run_no = :run_no;
+
+-- name: take_node_run
+-- The next node runs of a run to be packed.
+SELECT * FROM node_run WHERE node_run_id BETWEEN :first AND :last
+ ORDER BY node_run_id LIMIT :limit;
+
+-- name: take_attempt
+-- The next attempts of a run to be packed.
+SELECT * FROM attempt WHERE attempt_no BETWEEN :first AND :last ORDER BY attempt_no LIMIT :limit;
+
+-- name: take_lifecycle_event
+-- The next events of a run to be packed; first and last are its number.
+SELECT * FROM lifecycle_event WHERE run_no = :first AND run_no = :last ORDER BY seq LIMIT :limit;
+
+-- name: take_wait
+-- The next waits of a run to be packed; first and last are its number.
+SELECT * FROM wait WHERE run_no = :first AND run_no = :last ORDER BY wait_id LIMIT :limit;
+
+-- name: drop_node_run
+-- The node runs that were packed.
+DELETE FROM node_run WHERE node_run_id BETWEEN :first AND :last AND node_run_id <= :newest;
+
+-- name: drop_attempt
+-- The attempts that were packed.
+DELETE FROM attempt WHERE attempt_no BETWEEN :first AND :last AND attempt_no <= :newest;
+
+-- name: drop_lifecycle_event
+-- The events that were packed.
+DELETE FROM lifecycle_event WHERE run_no = :first AND run_no = :last AND seq <= :newest;
+
+-- name: drop_wait
+-- The waits that were packed.
+DELETE FROM wait WHERE run_no = :first AND run_no = :last AND wait_id <= :newest;

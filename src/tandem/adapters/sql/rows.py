@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from tandem.domain.artifact import NodeArtifact
 from tandem.domain.change import Change
 from tandem.domain.ids import NodeId, RunId, attempt_id
 from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, Run, Wait
@@ -15,7 +16,17 @@ T = TypeVar("T")
 NODE_BITS = 20
 ATTEMPT_BITS = 12
 _encode = msgspec.json.encode
-_JSON_COLUMNS = ("inputs", "last_failure", "output_ref", "repair", "failure", "decisions")
+_JSON_COLUMNS = (
+    "inputs",
+    "last_failure",
+    "output_ref",
+    "repair",
+    "failure",
+    "decisions",
+    "ref",
+    "provenance",
+)
+_HASH_COLUMNS = ("event_hash", "record_hash")
 
 
 def node_run_id(run_no: int, node_no: int) -> int:
@@ -32,6 +43,10 @@ def _json(value: object) -> str | None:
     return _encode(value).decode() if value else None
 
 
+def _hash(text: str) -> bytes | None:
+    return bytes.fromhex(text) if text else None
+
+
 def advance_row(change: Change) -> Row:
     """Return the values of `advance_run`."""
     run = change.run
@@ -41,6 +56,7 @@ def advance_row(change: Change) -> Row:
         run.event_seq,
         run.detail,
         run.nodes_completed,
+        _hash(run.event_hash),
         run.run_no,
         change.builds_on,
         change.epoch_before,
@@ -56,6 +72,7 @@ def move_row(change: Change) -> Row:
         run.event_seq,
         run.detail,
         run.nodes_completed,
+        _hash(run.event_hash),
         run.status.value,
         run.epoch,
         run.engine_id,
@@ -143,6 +160,22 @@ def gate_row(run_no: int, gate: Gate) -> Row:
     )
 
 
+def artifact_row(run_no: int, left: NodeArtifact) -> Row:
+    """Return the values of `add_artifact`."""
+    return (
+        run_no,
+        left.node_no,
+        left.attempt,
+        _encode(left.ref).decode(),
+        left.ref.digest,
+        left.contract,
+        left.inputs_digest,
+        left.validity.value,
+        _encode(left.provenance).decode(),
+        left.registered_at_ms,
+    )
+
+
 def wait_row(run_no: int, wait: Wait) -> Row:
     """Return the values of `put_wait`."""
     return (
@@ -171,6 +204,7 @@ def event_row(run_no: int, event: LifecycleEvent) -> Row:
         event.reason,
         event.stop_kind,
         _json(event.metadata),
+        _hash(event.record_hash),
     )
 
 
@@ -179,6 +213,10 @@ def _record(kind: type[T], values: dict[str, Any]) -> T:
         text = values.get(name)
         if isinstance(text, str):
             values[name] = msgspec.json.decode(text)
+    for name in _HASH_COLUMNS:
+        raw = values.get(name)
+        if isinstance(raw, bytes):
+            values[name] = raw.hex()
     present = {name: value for name, value in values.items() if value is not None}
     return msgspec.convert(present, kind, builtin_types=(bytes,))
 
@@ -208,6 +246,11 @@ def attempt_of(row: Mapping[str, Any], run_id: RunId, node_ids: list[NodeId]) ->
 def gate_of(row: Mapping[str, Any]) -> Gate:
     """Read the row of a gate."""
     return _record(Gate, dict(row))
+
+
+def artifact_of(row: Mapping[str, Any]) -> NodeArtifact:
+    """Read the row of an artifact."""
+    return _record(NodeArtifact, dict(row))
 
 
 def wait_of(row: Mapping[str, Any]) -> Wait:

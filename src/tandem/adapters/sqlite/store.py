@@ -2,7 +2,8 @@
 
 import os
 import stat
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tandem.adapters.sqlite.writer import CommitTimes, Writer
 from tandem.adapters.sqlite.writer_process import WRITER_PROGRAM, WriterProcess
 from tandem.adapters.sqlite.writes import (
     Apply,
+    ArchiveRuns,
     ClaimRuns,
     Create,
     Execute,
@@ -31,7 +33,8 @@ from tandem.adapters.sqlite.writes import (
     RemoveEngine,
     data_version,
 )
-from tandem.domain.change import Change, NodeArtifact
+from tandem.domain.artifact import NodeArtifact
+from tandem.domain.change import Change
 from tandem.domain.command import Command
 from tandem.domain.errors import (
     EngineError,
@@ -40,6 +43,7 @@ from tandem.domain.errors import (
 )
 from tandem.domain.ids import ChangeId, EngineId, RunId, TenantId
 from tandem.domain.lifecycle import RunState
+from tandem.domain.receipts import first_event
 from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run
 from tandem.domain.view import RunView
 from tandem.ports.store import EngineRow, Held, NewRun, OpenGate, RunFilter
@@ -150,6 +154,7 @@ class SqliteStore:
             workspace=new.workspace,
             nodes_total=len(new.plan),
         )
+        run.event_hash = first_event(run).record_hash
         self._tables.remember(new.tenant, new.plan)
         run.run_no = await self._writer.submit(Create(run, new.document))
         return run
@@ -179,6 +184,11 @@ class SqliteStore:
         )
         return [view for view, _ in claimed]
 
+    async def archive(self, *, before_ms: int, rows_max: int, now_ms: int) -> int:
+        """See `Store.archive`."""
+        moved = await self._writer.submit(ArchiveRuns(before_ms, rows_max, now_ms))
+        return moved.rows + moved.runs_done
+
     # Loading
 
     async def load(self, run_id: RunId, *, tenant: TenantId) -> RunView:
@@ -192,16 +202,26 @@ class SqliteStore:
             NotFound: no such run for this tenant.
             StoreUnavailable: the file cannot be read.
         """
+        with self._one_picture():
+            return self._tables.load(self._reader, run_id, tenant)
+
+    # Reads
+
+    @contextmanager
+    def _one_picture(self) -> Iterator[None]:
+        """Let all reads in between see the same state of the store.
+
+        Raises:
+            StoreUnavailable: the file cannot be read.
+        """
         try:
             self._reader.execute("BEGIN")
             try:
-                return self._tables.load(self._reader, run_id, tenant)
+                yield
             finally:
                 self._reader.execute("COMMIT")
         except apsw.Error as error:
             raise self._unreadable(error) from error
-
-    # Reads
 
     def _find(self, name: str, *values: object) -> Found:
         try:
@@ -244,30 +264,40 @@ class SqliteStore:
         self, run_id: RunId, *, tenant: TenantId, after_seq: int, limit: int
     ) -> Sequence[LifecycleEvent]:
         """See `Store.list_events`."""
-        run = self.find_run(run_id, tenant=tenant)
-        if run is None:
-            raise NotFound(f"there is no run {run_id}")
-        return [rows.event_of(r) for r in self._find("list_events", run.run_no, after_seq, limit)]
+        with self._one_picture():
+            run = self.find_run(run_id, tenant=tenant)
+            if run is None:
+                raise NotFound(f"there is no run {run_id}")
+            found = self._find("list_events", run.run_no, after_seq, limit)
+            if run.finished_at_ms is not None:
+                packed = self._tables.archive.read(self._reader, run.run_no)["lifecycle_event"]
+                found = [*(row for row in packed if row["seq"] > after_seq), *found][:limit]
+        return [rows.event_of(row) for row in found]
 
     def list_attempts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Attempt]:
         """See `Store.list_attempts`."""
-        view = self.read(run_id, tenant=tenant)
-        run_no = view.run.run_no
+        with self._one_picture():
+            view = self._tables.load(self._reader, run_id, tenant)
+            run_no = view.run.run_no
+            first = rows.attempt_no(run_no, 0, 0)
+            found = self._find("list_attempts", first, rows.attempt_no(run_no + 1, 0, 0) - 1)
+            if view.run.finished_at_ms is not None:
+                found = [*self._tables.archive.read(self._reader, run_no)["attempt"], *found]
         node_ids = [node.node_id for node in view.plan.nodes]
-        first = rows.attempt_no(run_no, 0, 0)
-        found = self._find("list_attempts", first, rows.attempt_no(run_no + 1, 0, 0) - 1)
         return [rows.attempt_of(row, run_id, node_ids) for row in found]
 
     def list_artifacts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[NodeArtifact]:
-        """Return what the attempts of a run left, oldest first."""
+        """See `Store.list_artifacts`."""
         run = self.find_run(run_id, tenant=tenant)
         if run is None:
             raise NotFound(f"there is no run {run_id}")
         found = self._find("list_artifacts_of_run", run.run_no)
-        return [
-            msgspec.convert({**row, "ref": msgspec.json.decode(row["ref"])}, NodeArtifact)
-            for row in found
-        ]
+        return [rows.artifact_of(row) for row in found]
+
+    def list_artifacts_of_node(self, run_no: int, node_no: int) -> Sequence[NodeArtifact]:
+        """See `Store.list_artifacts_of_node`."""
+        found = self._find("list_artifacts_of_node", run_no, node_no)
+        return [rows.artifact_of(row) for row in found]
 
     def list_gates(
         self, *, tenant: TenantId, status: GateStatus, run_id: RunId | None, limit: int

@@ -8,13 +8,14 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
+from tandem.adapters.sqlite.archive import Archive
 from tandem.domain.automation import parse_document
 from tandem.domain.change import Change
 from tandem.domain.errors import ChangeRefused, LeaseLost, NotFound, StoreError
 from tandem.domain.graph import Plan
 from tandem.domain.ids import ChangeId, DefinitionDigest, RunId, TenantId
-from tandem.domain.lifecycle import RunEvent
-from tandem.domain.run import LifecycleEvent, Run
+from tandem.domain.receipts import first_event
+from tandem.domain.run import Run, WaitStatus
 from tandem.domain.view import RunView
 
 _PLANS_MAX = 256
@@ -27,10 +28,12 @@ class Tables:
 
     def __init__(self, statements: Mapping[str, str]) -> None:
         self.sql = statements
+        self.archive = Archive(statements)
         self._plans: OrderedDict[tuple[TenantId, DefinitionDigest], Plan] = OrderedDict()
 
     def insert_run(self, connection: apsw.Connection, run: Run, document: bytes) -> int:
         """Write a new run with its definition and its first event; return its number."""
+        first = first_event(run)
         connection.execute(
             self.sql["put_definition"], (run.tenant, run.definition_digest, document)
         )
@@ -52,16 +55,11 @@ class Tables:
                 msgspec.json.encode(run.inputs).decode(),
                 run.workspace,
                 run.nodes_total,
+                bytes.fromhex(first.record_hash),
             ),
         ).fetchall()
         run_no = int(inserted[0][0])
-        event = LifecycleEvent(
-            seq=1,
-            event=RunEvent.RUN_CREATED,
-            recorded_at_ms=run.created_at_ms,
-            change_id=run.last_change_id,
-        )
-        connection.execute(self.sql["add_event"], rows.event_row(run_no, event))
+        connection.execute(self.sql["add_event"], rows.event_row(run_no, first))
         return run_no
 
     def write(self, connection: apsw.Connection, change: Change) -> None:
@@ -84,9 +82,12 @@ class Tables:
             execute(sql["put_gate"], rows.gate_row(run_no, gate))
         for wait in change.waits:
             execute(sql["put_wait"], rows.wait_row(run_no, wait))
+        for gone in change.invalidated:
+            now_ms = change.run.updated_at_ms
+            values = (gone.validity.value, now_ms, run_no, gone.node_no)
+            execute(sql["invalidate_artifacts"], values)
         for left in change.artifacts:
-            ref = msgspec.json.encode(left.ref).decode()
-            execute(sql["add_artifact"], (run_no, left.node_no, left.attempt, ref))
+            execute(sql["add_artifact"], rows.artifact_row(run_no, left))
         for event in change.events:
             execute(sql["add_event"], rows.event_row(run_no, event))
 
@@ -127,13 +128,24 @@ class Tables:
         plan = self.plan(connection, run.tenant, run.definition_digest)
         first = rows.node_run_id(run.run_no, 0)
         last = rows.node_run_id(run.run_no + 1, 0) - 1
+        nodes = fetch(connection, self.sql["list_node_runs"], (first, last))
+        waits = fetch(connection, self.sql["list_waits_of_run"], (run.run_no,))
+        if run.finished_at_ms is not None:
+            packed = self.archive.read(connection, run.run_no)
+            nodes = [*packed["node_run"], *nodes]
+            waits += [row for row in packed["wait"] if row["status"] == WaitStatus.WAITING.value]
         return RunView(
             run,
             plan,
-            map(rows.node_of, fetch(connection, self.sql["list_node_runs"], (first, last))),
+            map(rows.node_of, nodes),
             map(rows.gate_of, fetch(connection, self.sql["list_gates_of_run"], (run.run_no,))),
-            map(rows.wait_of, fetch(connection, self.sql["list_waits_of_run"], (run.run_no,))),
+            map(rows.wait_of, waits),
         )
+
+    def bring_back(self, connection: apsw.Connection, run: Run) -> None:
+        """Unpack a run that is about to change; an ended run may be packed, wholly or in part."""
+        if run.finished_at_ms is not None:
+            self.archive.move_out(connection, run.run_no)
 
     def plan(self, connection: apsw.Connection, tenant: TenantId, digest: DefinitionDigest) -> Plan:
         """Return the plan of a stored definition.

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import apsw
 import msgspec
 
+from tandem.adapters.sqlite.archive import Moved
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.domain.change import Change
 from tandem.domain.command import Claim, Command
@@ -102,6 +103,7 @@ class Execute(msgspec.Struct, frozen=True, tag=True):
         """See `Write`."""
         view = tables.load(connection, self.run_id, self.tenant)
         change = decide(view, self.command, change_id=self.change_id, now_ms=self.now_ms)
+        tables.bring_back(connection, view.run)
         tables.write(connection, change)
         return change
 
@@ -167,6 +169,30 @@ class ClaimRuns(msgspec.Struct, frozen=True, tag=True):
         ]
 
 
+class ArchiveRuns(msgspec.Struct, frozen=True, tag=True):
+    """Pack rows of runs that ended; the result is what was moved."""
+
+    before_ms: int
+    rows_max: int
+    now_ms: int
+
+    def perform(self, tables: Tables, connection: apsw.Connection) -> Moved:
+        """See `Write`."""
+        return tables.archive.move_in(
+            connection, before_ms=self.before_ms, rows_max=self.rows_max, now_ms=self.now_ms
+        )
+
+    def landed(self, tables: Tables, connection: apsw.Connection, result: Moved | None) -> bool:
+        """See `Write`."""
+        return result is not None and all(
+            tables.archive.has_part(connection, *part) for part in result.parts
+        )
+
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Moved:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=Moved)
+
+
 class PutEngine(msgspec.Struct, frozen=True, tag=True):
     """Write the row of an engine, or renew its lease."""
 
@@ -225,7 +251,9 @@ class ReadVersion(msgspec.Struct, frozen=True, tag=True):
         return msgspec.msgpack.decode(raw, type=int)
 
 
-AnyWrite = Create | Apply | Execute | ClaimRuns | PutEngine | RemoveEngine | ReadVersion
+AnyWrite = (
+    Create | Apply | Execute | ClaimRuns | ArchiveRuns | PutEngine | RemoveEngine | ReadVersion
+)
 
 
 def data_version(connection: apsw.Connection) -> int:
