@@ -32,8 +32,8 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt that ended. `output` is JSON text; a large one is an artifact, `output_ref`.
 
     `provenance` has what the contract found out about files, by path; `contract` is its digest.
-    `inputs_digest` is the digest of what the node was given, only where reuse is allowed; `reused` says
-    that the body was not run because what it would make is there.
+    `inputs_digest` is the digest of what the node was given, only where reuse is allowed; `reused`
+    says that the body was not run because what it would make is there.
     """
 
     node_no: int

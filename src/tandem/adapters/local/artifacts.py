@@ -1,7 +1,9 @@
 """Artifacts as files below the state directory, by tenant and digest."""
 
+import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,7 +25,18 @@ class FileArtifacts:
             name=name, digest=digest(content), size_bytes=len(content), media_type=media_type
         )
         path = self._path(tenant, ref)
-        if path.exists():
+        try:
+            with shared(self._folder):
+                return self._put(path, ref, content)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"cannot keep the output of `{name}` ({len(content)} bytes): {error.strerror}"
+            ) from error
+
+    def _put(self, path: Path, ref: ArtifactRef, content: bytes) -> ArtifactRef:
+        """Write the file, or say that it is needed again: garbage is what is old."""
+        with suppress(FileNotFoundError):
+            os.utime(path)
             return ref
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
@@ -34,12 +47,10 @@ class FileArtifacts:
                 os.fsync(file.fileno())
             temporary.rename(path)
             _sync_folder(path.parent)
-        except OSError as error:
+        except OSError:
             with suppress(OSError):
                 temporary.unlink()
-            raise StoreUnavailable(
-                f"cannot keep the output of `{name}` ({len(content)} bytes): {error.strerror}"
-            ) from error
+            raise
         return ref
 
     def get(self, tenant: TenantId, ref: ArtifactRef) -> bytes:
@@ -57,6 +68,31 @@ class FileArtifacts:
         # A tenant's name may hold anything; its hash is a safe folder.
         owner = sha256(tenant.encode()).hexdigest()[:16]
         return self._folder / owner / hexadecimal[:2] / hexadecimal
+
+
+@contextmanager
+def shared(folder: Path) -> Iterator[None]:
+    """Keep the garbage collector out while a file is written; it holds its lock for one file."""
+    with _locked(folder, fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep writers out while one file is judged and removed."""
+    with _locked(folder, fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, how)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _sync_folder(folder: Path) -> None:

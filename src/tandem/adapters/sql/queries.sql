@@ -299,3 +299,25 @@ DELETE FROM lifecycle_event WHERE run_no = :first AND run_no = :last AND seq <= 
 -- name: drop_wait
 -- The waits that were packed.
 DELETE FROM wait WHERE run_no = :first AND run_no = :last AND wait_id <= :newest;
+
+-- name: list_runs_after
+-- Runs of all tenants in the order of their numbers.
+SELECT * FROM run WHERE run_no > :after_no ORDER BY run_no LIMIT :limit;
+
+-- name: find_run_by_id
+-- A run by its id, whoever's it is.
+SELECT * FROM run WHERE run_id = :run_id;
+
+-- name: add_imported_run
+-- Where a run came from.
+INSERT OR REPLACE INTO imported_run (run_no, digest, source, imported_at_ms, document)
+VALUES (:run_no, :digest, :source, :imported_at_ms, :document);
+
+-- name: was_imported
+-- Whether a run came from exactly this.
+SELECT 1 FROM imported_run WHERE run_no = :run_no AND digest = :digest;
+
+-- name: list_imports_of_run
+-- Where a run came from.
+SELECT source, digest, imported_at_ms, document FROM imported_run WHERE run_no = :run_no
+ ORDER BY imported_at_ms, digest;

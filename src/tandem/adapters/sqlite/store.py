@@ -12,7 +12,9 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
+from tandem.adapters.sql.portable import PortableDefinition, PortableRun
 from tandem.adapters.sql.statements import load_statements
+from tandem.adapters.sqlite.backup import back_up
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.connection import (
     migrate,
@@ -20,6 +22,7 @@ from tandem.adapters.sqlite.connection import (
     refuse_network_file_system,
 )
 from tandem.adapters.sqlite.tables import Found, Tables, fetch
+from tandem.adapters.sqlite.transfer import Imported, NewHistory, export_runs
 from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.adapters.sqlite.writer import CommitTimes, Writer
 from tandem.adapters.sqlite.writer_process import WRITER_PROGRAM, WriterProcess
@@ -188,6 +191,68 @@ class SqliteStore:
         """See `Store.archive`."""
         moved = await self._writer.submit(ArchiveRuns(before_ms, rows_max, now_ms))
         return moved.rows + moved.runs_done
+
+    # In and out
+
+    def export(self) -> Iterator[PortableDefinition | PortableRun]:
+        """Yield every run of the store at one moment, each definition before its first run.
+
+        Raises:
+            StoreUnavailable: the file cannot be read.
+        """
+        connection = open_connection(self._path, synchronous="FULL", read_only=True)
+        try:
+            connection.execute("BEGIN")
+            yield from export_runs(self._tables, connection)
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+        finally:
+            connection.close()
+
+    async def import_runs(
+        self,
+        definitions: Sequence[PortableDefinition],
+        runs: Sequence[PortableRun],
+        *,
+        change_id: ChangeId,
+        now_ms: int,
+    ) -> Sequence[Imported]:
+        """Write exported runs in one transaction; what is here already stays as it is.
+
+        Raises:
+            Refused: they hold what this version does not know; nothing was written.
+            StoreUnavailable: nothing was written.
+        """
+        write = ImportRuns(list(definitions), list(runs), change_id, now_ms)
+        return await self._writer.submit(write)
+
+    async def import_histories(
+        self, histories: Sequence[NewHistory], *, now_ms: int
+    ) -> Sequence[Imported]:
+        """Write runs of the original in one transaction; what is here already stays as it is.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        return await self._writer.submit(ImportHistories(list(histories), now_ms))
+
+    def list_imports(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Mapping[str, Any]]:
+        """Return where a run came from: `source`, `digest`, `imported_at_ms`, `document`."""
+        run = self.find_run(run_id, tenant=tenant)
+        return self._find("list_imports_of_run", run.run_no) if run is not None else []
+
+    def is_referenced(self, digest: str) -> bool:
+        """Say whether any run has an artifact with this digest."""
+        return bool(self._find("is_referenced", digest))
+
+    def back_up(self, target: Path, *, progress: Callable[[int, int], None]) -> int:
+        """Copy the store as it is at this moment to a new file; return its size in bytes.
+
+        Raises:
+            Refused: the file exists.
+            StoreUnavailable: it could not be written; nothing is left there.
+        """
+        return back_up(self._path, target, progress=progress)
 
     # Loading
 

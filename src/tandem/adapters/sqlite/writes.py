@@ -8,6 +8,7 @@ import msgspec
 
 from tandem.adapters.sqlite.archive import Moved
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
+from tandem.adapters.sqlite.transfer import ImportHistories, ImportRuns
 from tandem.domain.change import Change
 from tandem.domain.command import Claim, Command
 from tandem.domain.decision import decide
@@ -252,7 +253,16 @@ class ReadVersion(msgspec.Struct, frozen=True, tag=True):
 
 
 AnyWrite = (
-    Create | Apply | Execute | ClaimRuns | ArchiveRuns | PutEngine | RemoveEngine | ReadVersion
+    Create
+    | Apply
+    | Execute
+    | ClaimRuns
+    | ArchiveRuns
+    | ImportRuns
+    | ImportHistories
+    | PutEngine
+    | RemoveEngine
+    | ReadVersion
 )
 
 

@@ -35,9 +35,10 @@ CREATE INDEX run_retired ON run (updated_at_ms)
 
 -- Where a run came from, when it was not started here. `document` is what had no place in a row.
 CREATE TABLE imported_run (
-    run_no         INTEGER PRIMARY KEY,
-    source         TEXT NOT NULL,
+    run_no         INTEGER NOT NULL,
     digest         TEXT NOT NULL,
+    source         TEXT NOT NULL,
     imported_at_ms INTEGER NOT NULL,
-    document       BLOB NOT NULL
+    document       BLOB NOT NULL,
+    PRIMARY KEY (run_no, digest)
 );
