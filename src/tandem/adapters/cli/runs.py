@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tandem.adapters.cli import exits
+from tandem.adapters.cli.verify import verify
 
 if TYPE_CHECKING:
     from tandem.adapters.cli.tools import OpenEngine, Tools
@@ -38,6 +39,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.group()
 def runs() -> None:
     """Look at runs, hold them, end them. RUN is an id, the beginning of one, or `latest`."""
+
+
+runs.add_command(verify)
 
 
 @runs.command("list")

@@ -22,7 +22,13 @@ from tandem.adapters.sqlite.connection import (
     refuse_network_file_system,
 )
 from tandem.adapters.sqlite.tables import Found, Tables, fetch
-from tandem.adapters.sqlite.transfer import Imported, NewHistory, export_runs
+from tandem.adapters.sqlite.transfer import (
+    Imported,
+    ImportHistories,
+    ImportRuns,
+    NewHistory,
+    export_runs,
+)
 from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.adapters.sqlite.writer import CommitTimes, Writer
 from tandem.adapters.sqlite.writer_process import WRITER_PROGRAM, WriterProcess
