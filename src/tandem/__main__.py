@@ -101,7 +101,7 @@ class LocalTools:
 
     def open_host(self, settings: "Settings") -> "LocalHost":
         """See `Tools.open_host`."""
-            from tandem.adapters.local.host import LocalHost
+        from tandem.adapters.local.host import LocalHost
 
         return LocalHost(settings.state_dir)
 
