@@ -161,7 +161,8 @@ RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (S.RUNNING, E.RUN_BLOCKED): S.BLOCKED,
     (S.RUNNING, E.RUN_FAILED): S.FAILED,
     **{(state, E.RUN_FAILED_PANIC): S.FAILED for state in DRIVEN},
-    (S.QUEUED, E.RUN_BLOCKED_CORRUPT): S.BLOCKED,
+    # A stored run of the original that cannot be read (T05).
+    (S.RUNNING, E.RUN_BLOCKED_CORRUPT): S.BLOCKED,
 }
 
 NODE_TRANSITIONS: Final[Mapping[tuple[NodeState, RunEvent], NodeState]] = {
@@ -180,8 +181,6 @@ NODE_TRANSITIONS: Final[Mapping[tuple[NodeState, RunEvent], NodeState]] = {
     (N.GATED, E.NODE_COMPLETED): N.COMPLETED,
     (N.PENDING, E.WAIT_REGISTERED): N.WAITING,
     (N.WAITING, E.NODE_COMPLETED): N.COMPLETED,
-    # A stored run of the original that cannot be read has one node, which says so (T05).
-    (N.PENDING, E.RUN_BLOCKED_CORRUPT): N.BLOCKED,
     **{(state, E.NODE_RESET): N.PENDING for state in NodeState if state is not N.RUNNING},
 }
 

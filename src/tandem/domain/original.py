@@ -24,7 +24,7 @@ from tandem.domain.ids import (
     RunId,
     TenantId,
 )
-from tandem.domain.json import JsonValue, digest, encode
+from tandem.domain.json import digest, encode
 from tandem.domain.lifecycle import TERMINAL, NodeState, RunEvent, RunState, StopKind
 from tandem.domain.receipts import first_event
 from tandem.domain.run import Failure, NodeRun, Run
@@ -35,13 +35,14 @@ E, N, S = RunEvent, NodeState, RunState
 CORRUPT_DETAIL: Final = "automation run checkpoint could not be parsed during startup: "
 CORRUPT_NODE: Final = NodeId("checkpoint")
 CORRUPT_KIND: Final = "checkpoint_recovery_failed"
+_ABSENT: Final = object()
 _ENDS: Final = {
     S.COMPLETED: E.RUN_COMPLETED,
     S.BLOCKED: E.RUN_BLOCKED,
     S.FAILED: E.RUN_FAILED,
     S.CANCELLED: E.RUN_STOPPED,
 }
-_PRUNINGS_MAX: Final = 50
+_UNKNOWN: Final = "extra_forbidden"
 
 
 class OriginalRecord(msgspec.Struct, kw_only=True):
@@ -179,7 +180,10 @@ def tell_corrupt(
     )
     plan_node = plan.nodes[0]
     blocked = NodeRun(node_no=0, finished_at_ms=failed_at_ms, failure=failure)
-    draft.move(plan_node, E.RUN_BLOCKED_CORRUPT, blocked, reason=detail)
+    _claim(draft, found)
+    draft.move(plan_node, E.NODE_BLOCKED, blocked, reason=detail)
+    draft.happen(E.RUN_BLOCKED_CORRUPT, reason=detail)
+    draft.run.started_at_ms = number("started_at_ms") or None
     draft.run.last_failure = failure
     return _closed(draft, run, document, found)
 
@@ -205,31 +209,29 @@ def automation_of(found: OriginalRun) -> Automation:
 def _parse(snapshot: dict[str, Any]) -> Automation | None:
     """Read a snapshot; keys that we do not know are left out, anything else makes it None."""
     document = msgspec.json.decode(encode(snapshot))
-    for _ in range(_PRUNINGS_MAX):
+    while True:
         try:
             automation = Automation.model_validate(document)
             Plan(automation, DefinitionDigest(""))
             return automation
         except pydantic.ValidationError as error:
             problems = error.errors(include_url=False, include_context=False, include_input=False)
-            if any(problem["type"] != "extra_forbidden" for problem in problems):
-                return None
-            if not all(_remove(document, problem["loc"]) for problem in problems):
+            unknown = [problem["loc"] for problem in problems if problem["type"] == _UNKNOWN]
+            # Each turn removes at least one key, so there is a last one.
+            removed = [_remove(document, place) for place in unknown]
+            if len(unknown) < len(problems) or not any(removed):
                 return None
         except KeyError:
             return None  # a dependency that is no node
-    return None
 
 
 def _remove(document: Any, place: tuple[int | str, ...]) -> bool:
     """Remove what pydantic named; parts of the place that only name a variant are passed over."""
-    holder = document
+    holder: Any = document
     for part in place[:-1]:
-        try:
+        if isinstance(holder, list) or part in holder:
             holder = holder[part]
-        except (KeyError, IndexError, TypeError):
-            continue
-    return isinstance(holder, dict) and holder.pop(place[-1], None) is not None
+    return holder.pop(place[-1], _ABSENT) is not _ABSENT
 
 
 def _node_ids(found: OriginalRun) -> list[str]:
@@ -282,7 +284,7 @@ def _draft(run: Run, plan: Plan, change_id: ChangeId) -> Draft:
 def _claim(draft: Draft, found: OriginalRun) -> None:
     draft.run.epoch = max(found.execution_claim_epoch, 1)
     draft.run.started_at_ms = draft.now_ms
-    draft.happen(E.RUN_CLAIMED, metadata={"imported": True, "lease_epoch": draft.run.epoch})
+    draft.happen(E.RUN_CLAIMED, metadata={"claimant_id": "import", "lease_epoch": draft.run.epoch})
 
 
 def _in_order(plan: Plan, found: OriginalRun) -> list[PlanNode]:
@@ -361,7 +363,7 @@ def _tell_end(draft: Draft, found: OriginalRun) -> None:
     event = _ENDS[found.status]
     if run.status is S.QUEUED and event is not E.RUN_STOPPED:
         _claim(draft, found)
-    draft.happen(event, reason=reason, stop_kind=found.stop_kind, metadata={"imported": True})
+    draft.happen(event, reason=reason, stop_kind=found.stop_kind)
     run.finished_at_ms = found.finished_at_ms or found.updated_at_ms
     run.stop_kind = found.stop_kind
     run.stop_reason = found.stop_reason or ""
@@ -379,7 +381,7 @@ def _tell_rest(draft: Draft, found: OriginalRun, obstacles: str) -> None:
     )
     if run.status is S.RUNNING:
         draft.happen(E.RUN_PAUSE_REQUESTED, reason=reason)
-    draft.happen(E.RUN_PAUSED, reason=reason, metadata={"imported": True})
+    draft.happen(E.RUN_PAUSED, reason=reason)
     run.due_at_ms = None
     run.pause_reason = reason
 
@@ -394,8 +396,3 @@ def _closed(draft: Draft, run: Run, document: bytes, found: OriginalRun) -> Told
     # The run is as old as it was there: retention counts from its own end.
     change.run.updated_at_ms = max(found.updated_at_ms, found.created_at_ms)
     return Told(run, document, change)
-
-
-def verbatim(entry: JsonValue) -> bytes:
-    """Return a stored entry as it is kept: all of it, in its own order."""
-    return encode(entry)

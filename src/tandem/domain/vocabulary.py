@@ -92,8 +92,17 @@ WORDS: Final[Mapping[RunEvent, Word]] = {
         _run("failed"),
         older=("automation_v2.run.failed",),
     ),
+    E.RUN_BLOCKED_CORRUPT: Word(
+        "A stored run of the original engine could not be read; its text is kept.",
+        _run("blocked"),
+        older=("automation_v2.run.failed",),
+    ),
     E.NODE_STARTED: Word("An attempt began.", _node("started")),
-    E.NODE_COMPLETED: Word("The node counts as completed with its output.", _node("completed")),
+    E.NODE_COMPLETED: Word(
+        "The node counts as completed with its output; the digests are what the record proves.",
+        _node("completed"),
+        ("output_digest", "artifacts", "accepted_candidate_source", "status"),
+    ),
     E.NODE_REPAIR_REQUESTED: Word(
         "The output misses its contract; the next attempt is told why.", _node("repair_requested")
     ),

@@ -130,6 +130,7 @@ class ImportRuns(msgspec.Struct, frozen=True, tag=True):
         of = run_tables(connection)
         by_name = {table.name: table for table in of}
         self._refuse_unknown(by_name)
+        self._refuse_without_definition(tables, connection)
         for made in self.definitions:
             values = (made.tenant, made.digest, made.document.encode())
             connection.execute(tables.sql["put_definition"], values).fetchall()
@@ -142,6 +143,18 @@ class ImportRuns(msgspec.Struct, frozen=True, tag=True):
                 f"the export has what this engine does not know: {', '.join(sorted(unknown))}; "
                 "nothing of these runs was imported, use a newer engine",
                 code="export_too_new",
+            )
+
+    def _refuse_without_definition(self, tables: Tables, connection: apsw.Connection) -> None:
+        given = {(made.tenant, made.digest) for made in self.definitions}
+        for made in self.runs:
+            key = (str(made.run["tenant"]), str(made.run["definition_digest"]))
+            if key in given or fetch(connection, tables.sql["get_definition"], key):
+                continue
+            raise Refused(
+                f"the export has no definition {key[1]} for its run {made.run['run_id']}; a line "
+                "is missing",
+                code="export_damaged",
             )
 
     def _import(
