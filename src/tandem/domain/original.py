@@ -229,7 +229,7 @@ def _remove(document: Any, place: tuple[int | str, ...]) -> bool:
     """Remove what pydantic named; parts of the place that only name a variant are passed over."""
     holder: Any = document
     for part in place[:-1]:
-        if isinstance(holder, list) or part in holder:
+        if not isinstance(holder, dict) or part in holder:
             holder = holder[part]
     return holder.pop(place[-1], _ABSENT) is not _ABSENT
 
