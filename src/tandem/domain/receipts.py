@@ -31,12 +31,14 @@ def record_hash(before: str, event: LifecycleEvent) -> str:
             event.metadata,
         )
     )
-    return sha256(bytes.fromhex(before) + content).hexdigest()
+    return sha256(before.encode() + content).hexdigest()
 
 
 def seal(before: str, event: LifecycleEvent) -> LifecycleEvent:
-    """Return the event with its hash."""
-    return msgspec.structs.replace(event, record_hash=record_hash(before, event))
+    """Give a new event its hash and return it; nobody else has seen it yet."""
+    # The record is frozen for everybody else; a copy of it for each event would cost as much again.
+    msgspec.structs.force_setattr(event, "record_hash", record_hash(before, event))
+    return event
 
 
 def first_event(run: Run) -> LifecycleEvent:
