@@ -78,13 +78,20 @@ def older_names(setting: Setting) -> str:
     return f" Older names, read when this one is not set: {names}." if names else ""
 
 
+def default_words(value: object) -> str:
+    """Return a default as the table shows it."""
+    if value is None:
+        return "none"
+    return "empty" if value in ("", ()) else str(value)
+
+
 def settings() -> str:
     """Return docs/reference/settings.md."""
     defaults = msgspec.structs.asdict(Settings())
     defaults["state_dir"] = "the platform's state folder for `tandem`"
     lines = [
         f"| `{setting.name}` | {setting.unit or 'text'} | "
-        f"{defaults[setting.field] if defaults[setting.field] != '' else 'empty'} | "
+        f"{default_words(defaults[setting.field])} | "
         f"{setting.sentence}{older_names(setting)} |"
         for setting in SETTINGS
     ]

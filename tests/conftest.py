@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from tandem.settings import OLDER_BACKEND, OLDER_POSTGRES_URL
 
 # Before anything imports it: its assertions are to explain themselves like those of a test module.
-pytest.register_assert_rewrite("tandem.testing.store_suite")
+pytest.register_assert_rewrite("tandem.testing.store_suite", "tandem.testing.admission_suite")
 
 # How fast a shared machine is says nothing about what these tests judge.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -19,6 +19,20 @@ def test_every_field_is_a_setting_and_has_a_default() -> None:
     assert {setting.field for setting in SETTINGS} == fields
 
 
+def test_mode_and_labels() -> None:
+    settings = read_settings(
+        {
+            "TANDEM_SCHEDULER_MODE": "single",
+            "TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS": "5",
+            "TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS_TOTAL": "9",
+            "TANDEM_ENGINE_LABELS": " gpu, eu,,gpu ",
+        }
+    )
+    assert (settings.runs_at_once, settings.runs_total_max) == (1, 9)
+    assert settings.labels == ("eu", "gpu")
+    assert (Settings(runs_max=5).runs_at_once, Settings().runs_total_max) == (5, None)
+
+
 def test_values_come_from_the_environment_and_say_so() -> None:
     settings = read_settings({"TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS": "3"})
     assert settings.runs_max == 3
@@ -38,6 +52,8 @@ def test_the_lease_is_clamped(given: str, expected: int) -> None:
     [
         ("TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS", "0"),
         ("TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS", "many"),
+        ("TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS_TOTAL", "0"),
+        ("TANDEM_SCHEDULER_MODE", "double"),
         ("TANDEM_STORE_SYNCHRONOUS", "OFF"),
         ("TANDEM_STATE_DIR", " "),
         ("TANDEM_PROCESS_ISOLATION", "none"),
@@ -140,3 +156,46 @@ async def test_a_store_named_in_the_program_wins_over_older_names(
     monkeypatch.setenv(BACKEND, "mysql")
     async with Engine.open(f"sqlite:///{tmp_path}/x.db"):
         assert (tmp_path / "x.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "window_ms"),
+    [
+        ("5", 5),
+        ("+5", 5),
+        ("0", 1_200_000),
+        (" 5", 1_200_000),
+        ("5 ", 1_200_000),
+        ("", 1_200_000),
+        ("-5", 1_200_000),
+        ("5.0", 1_200_000),
+        ("1_000", 1_200_000),
+        ("18446744073709551615", 2**64 - 1),
+        ("18446744073709551616", 1_200_000),
+    ],
+)
+def test_the_window_of_the_auto_resume_is_read_as_the_original_reads_it(
+    text: str, window_ms: int
+) -> None:
+    settings = read_settings({"TANDEM_STALE_AUTO_RESUME_WINDOW_MS": text})
+    assert settings.auto_resume_window_ms == window_ms
+
+
+@pytest.mark.parametrize("value", ["", "0", "false", "1"])
+def test_presence_alone_disables_the_auto_resume(value: str) -> None:
+    assert read_settings({"TANDEM_DISABLE_STALE_AUTO_RESUME": value}).auto_resume_disabled
+    assert not read_settings({}).auto_resume_disabled
+
+
+def test_recovery_has_the_defaults_of_the_original_or_safer_ones() -> None:
+    settings = read_settings({})
+    assert (settings.restart_policy, settings.shutdown_policy) == ("resume", "resume")
+    assert (settings.stale_after_ms, settings.shutdown_timeout_s) == (600_000, 30)
+    assert (settings.auto_resume_window_ms, settings.auto_resumes_max) == (1_200_000, 2)
+
+
+@pytest.mark.parametrize("name", ["TANDEM_RESTART_POLICY", "TANDEM_SHUTDOWN_POLICY"])
+def test_a_policy_is_one_of_two_words(name: str) -> None:
+    assert read_settings({name: " FAIL "}) != read_settings({name: "resume"})
+    with pytest.raises(InvalidSetting, match="one of resume, fail"):
+        read_settings({name: "forget"})

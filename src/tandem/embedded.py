@@ -1,26 +1,48 @@
 """The engine inside your process: no server, one file for the store."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from os import PathLike, environ
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 
 from tandem.adapters.files.document import load_automation, parse_automation
 from tandem.domain import automation as definition
-from tandem.domain.command import Cancel, Command, DecideGate, Pause, Recover, Resume
-from tandem.domain.errors import NotFound
-from tandem.domain.ids import LOCAL_TENANT, NodeId, RunId
-from tandem.domain.json import JsonObject, JsonValue, decode
+from tandem.domain.command import (
+    Cancel,
+    Command,
+    ContinueNode,
+    DecideGate,
+    Dispose,
+    Pause,
+    Recover,
+    Redeliver,
+    Repair,
+    ResolveWait,
+    Resume,
+    RetryNode,
+    Skip,
+)
+from tandem.domain.errors import NotFound, NothingToDo
+from tandem.domain.ids import LOCAL_TENANT, AutomationId, NodeId, RunId
+from tandem.domain.json import JsonObject, JsonValue, decode, encode
 from tandem.domain.lifecycle import NodeState, RunState
-from tandem.domain.run import LifecycleEvent
+from tandem.domain.preview import ResetPreview
+from tandem.domain.run import LifecycleEvent, Wait
 from tandem.domain.run import Run as RunRow
+from tandem.domain.signal import Signal, SignalKind
+from tandem.domain.standing import Reason
+from tandem.engine.bulk import BulkResult, each
 from tandem.engine.waiting import is_at_rest, is_ended
+from tandem.ports.store import RunFilter
 from tandem.settings import Settings, read_settings
 from tandem.wiring import Parts, open_engine
+
+BULK_MAX: Final = 100_000
+"""So many runs one call of `bulk` looks at."""
 
 
 class Automation:
@@ -71,6 +93,10 @@ class Run:
         """What it is doing, or why it stopped, in one sentence."""
         return self.row.detail
 
+    def why(self) -> Reason:
+        """Return what the run waits for, since when, who has it, and what would free it."""
+        return self._parts.engine.why(self.run_id)
+
     async def wait(self) -> RunState:
         """Wait for the end of the run and of everything it started."""
         return (await self._parts.waiters.wait(self.run_id, until=is_ended)).status
@@ -99,13 +125,15 @@ class Run:
             store.list_events(self.run_id, tenant=LOCAL_TENANT, after_seq=after, limit=limit)
         )
 
-    async def pause(self, reason: str = "paused by operator") -> None:
-        """Hold the run; attempts that run are let to their end.
+    async def pause(self, reason: str = "paused by operator", *, now: bool = False) -> None:
+        """Hold the run; attempts that run are let to their end, with `now` they are stopped.
+
+        The run is `pausing` until nothing of it runs, then `paused`.
 
         Raises:
             Refused: it cannot be paused now.
         """
-        await self._execute(Pause(reason=reason))
+        await self._execute(Pause(reason=reason, now=now))
 
     async def resume(self, reason: str = "resumed by operator") -> None:
         """Let a paused run go on, or a failed or blocked one try again.
@@ -116,13 +144,166 @@ class Run:
         again = self.status in (RunState.FAILED, RunState.BLOCKED)
         await self._execute(Recover(reason=reason) if again else Resume(reason=reason))
 
-    async def cancel(self, reason: str = "cancelled by operator") -> None:
-        """End the run for good.
+    async def recover(self, reason: str = "recovered by operator") -> None:
+        """Let a failed or blocked run try again what stopped it, or a paused one go on.
 
         Raises:
-            Refused: it has ended already.
+            Refused: it is in none of these states.
         """
-        await self._execute(Cancel(reason=reason))
+        await self._execute(Recover(reason=reason))
+
+    async def cancel(self, reason: str = "cancelled by operator") -> bool:
+        """End the run for good; False when it has ended already.
+
+        It is cancelled when this returns; `wait` waits until its processes are dead, too.
+        """
+        return await self._done(Cancel(reason=reason))
+
+    async def repair(
+        self,
+        node_id: str,
+        *,
+        prompt: str | None = None,
+        template_id: str | None = None,
+        model_policy: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        action: Mapping[str, Any] | None = None,
+        save: bool = False,
+        reason: str = "repaired by operator",
+    ) -> None:
+        """Change a node of this run's own version; it and everything after it run again.
+
+        What is not given stays. `inputs` replaces some inputs of the run.
+
+        Raises:
+            NotFound: no such node, or it has no such agent.
+            InvalidRequest: the edit would have no effect, or is none.
+            InvalidAutomation: with the mistakes that the edit makes.
+            Refused: the run goes on; pause it first. Or `save`, and the automation is not stored.
+        """
+        await self._execute(
+            Repair(
+                node_id=NodeId(node_id),
+                prompt=prompt,
+                template_id=template_id,
+                model_policy=None if model_policy is None else dict(model_policy),
+                inputs=None if inputs is None else dict(inputs),
+                action=None if action is None else dict(action),
+                save=save,
+                reason=reason,
+            )
+        )
+
+    async def retry(self, node_id: str, *, reason: str = "", requeue: bool = False) -> None:
+        """Let a node and everything after it run again, with new attempts.
+
+        Raises:
+            NotFound: no such node.
+            Refused: the run goes on; pause it first.
+        """
+        await self._execute(RetryNode(node_id=NodeId(node_id), reason=reason, requeue=requeue))
+
+    async def continue_blocked(
+        self, node_id: str, *, reason: str = "continued by operator"
+    ) -> None:
+        """Let a blocked node try again, told what its last output missed.
+
+        Raises:
+            NotFound: no such node.
+            Refused: the node did not block itself, or the run goes on.
+        """
+        await self._execute(ContinueNode(node_id=NodeId(node_id), reason=reason))
+
+    async def skip(self, node_id: str, *, reason: str, decided_by: str = "") -> None:
+        """Count a node as completed without running it; what follows goes on.
+
+        Raises:
+            NotFound: no such node.
+            InvalidRequest: no reason is given.
+            Refused: it runs, is completed, or asks a person.
+        """
+        await self._execute(Skip(node_id=NodeId(node_id), reason=reason, decided_by=decided_by))
+
+    async def set_output(
+        self, node_id: str, output: JsonValue, *, reason: str, decided_by: str = ""
+    ) -> None:
+        """Complete a node with this output; what was made from an earlier one runs again.
+
+        Raises:
+            NotFound: no such node.
+            InvalidRequest: it misses the schema of the contract, or no reason is given.
+            Refused: it runs, or asks a person.
+        """
+        await self._execute(
+            self._parts.engine.output_by_hand(
+                NodeId(node_id), output, reason=reason, decided_by=decided_by
+            )
+        )
+
+    async def dispose(
+        self, node_id: str, disposition: str, *, reason: str = "", decided_by: str = ""
+    ) -> bool:
+        """Keep what a person thinks of an output; False when that was known.
+
+        Raises:
+            NotFound: no such node, or it has no output.
+            InvalidRequest: there is no such disposition.
+        """
+        return await self._done(
+            Dispose(
+                node_id=NodeId(node_id),
+                disposition=disposition,
+                reason=reason,
+                decided_by=decided_by,
+            )
+        )
+
+    async def redeliver(self, reason: str = "dead letter retried by operator") -> None:
+        """Send out again what a node with outside effects could not deliver.
+
+        At most 5 times for a node, each time after a longer wait.
+
+        Raises:
+            Refused: there is no such node, or it was sent out too often.
+        """
+        await self._execute(Redeliver(reason=reason))
+
+    async def preview(self, command: Command) -> ResetPreview:
+        """Return what a command (of `tandem.domain.command`) would undo; nothing is written.
+
+        Raises:
+            NotFound: it names a node or gate that the run does not have.
+        """
+        return await self._parts.engine.preview(self.run_id, command)
+
+    async def fork(
+        self,
+        node_id: str,
+        inputs: JsonObject | None = None,
+        *,
+        asks_again: bool = False,
+        reason: str = "",
+    ) -> "Run":
+        """Start a run that takes over what this one has done and goes its own way from a node on.
+
+        `inputs` replaces some of this run's; with `asks_again` approvals are asked for again.
+
+        Raises:
+            NotFound: no such node.
+            InvalidAutomation: the inputs do not fit.
+        """
+        row = await self._parts.engine.fork(
+            self.run_id, NodeId(node_id), inputs=inputs, asks_again=asks_again, reason=reason
+        )
+        return Run(self._parts, row.run_id)
+
+    async def delete(self) -> int:
+        """Delete the run, which has ended, and the artifacts that only it had: so many.
+
+        Raises:
+            Refused: it has not ended.
+        """
+        return await self._parts.engine.delete(self.run_id)
 
     async def decide(
         self, decision: str, *, node_id: str | None = None, reason: str = "", decided_by: str = ""
@@ -141,8 +322,39 @@ class Run:
             )
         )
 
+    async def waits(self) -> list[Wait]:
+        """Return the waits of the run that can still be woken."""
+        view = await self._parts.store.load(self.run_id, tenant=LOCAL_TENANT)
+        return list(view.waits.values())
+
+    async def resolve_wait(
+        self, node_id: str, payload: JsonValue = None, *, idempotency_key: str, source: str = ""
+    ) -> Wait | None:
+        """Resolve the wait of a node; `payload` goes to its output.
+
+        The same key again returns the same record, another key for a wait that is over None.
+
+        Raises:
+            Refused: the payload misses the schema, or the run has not reached the wait.
+            InvalidSignal: the key has not 1 to 512 bytes, or the payload over 16,384.
+        """
+        command = ResolveWait(
+            idempotency_key=idempotency_key,
+            node_id=NodeId(node_id),
+            payload=encode(payload),
+            source=source,
+        )
+        return await self._parts.engine.resolve_wait(self.run_id, command)
+
     async def _execute(self, command: Command) -> None:
         await self._parts.engine.execute(self.run_id, command)
+
+    async def _done(self, command: Command) -> bool:
+        try:
+            await self._execute(command)
+        except NothingToDo:
+            return False
+        return True
 
 
 class Engine:
@@ -215,8 +427,9 @@ class Engine:
         inputs: JsonObject | None = None,
         *,
         workspace: str | PathLike[str] | None = None,
+        started_by: str = "",
     ) -> Run:
-        """Start a run; it is on disk when this returns.
+        """Start a run; it is on disk when this returns. `started_by` is shown at its gates.
 
         Raises:
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
@@ -224,9 +437,66 @@ class Engine:
         """
         root = workspace or automation.workspace_root
         row = await self.parts.engine.start(
-            automation, inputs, workspace=_absolute(root) if root else ""
+            automation,
+            inputs,
+            workspace=_absolute(root) if root else "",
+            started_by=started_by,
         )
         return Run(self.parts, row.run_id)
+
+    async def signal(
+        self, condition: str, payload: JsonValue = None, *, idempotency_key: str, source: str = ""
+    ) -> list[str]:
+        """Report an external condition to every run that waits for it now or is about to.
+
+        Returns the ids of the runs that it woke. The same key again wakes nobody.
+
+        Raises:
+            InvalidSignal: the key has not 1 to 512 bytes, or the payload over 16,384.
+        """
+        found = await self.parts.engine.signal(
+            Signal(
+                kind=SignalKind.EXTERNAL_CONDITION,
+                subject=condition,
+                idempotency_key=idempotency_key,
+                payload=encode(payload),
+                source=source,
+            )
+        )
+        return [change.run.run_id for _, change in found.woken]
+
+    async def bulk(
+        self,
+        command: Command,
+        *,
+        statuses: Sequence[str] = (),
+        automation_id: str | None = None,
+        created_before_ms: int | None = None,
+        limit: int = BULK_MAX,
+        cursor: int | None = None,
+    ) -> AsyncIterator[BulkResult]:
+        """Ask the same of every run that the filter finds, newest first.
+
+        A refusal does not stop the rest. `cursor` is that of an earlier result, to go on after.
+
+        Raises:
+            StoreUnavailable: the store failed; go on later with the cursor of the last result.
+        """
+        chosen = RunFilter(
+            tenant=LOCAL_TENANT,
+            statuses=tuple(RunState(status) for status in statuses),
+            automation_id=AutomationId(automation_id) if automation_id else None,
+            before_no=cursor,
+            limit=limit,
+        )
+
+        async def act(row: RunRow) -> None:
+            await self.parts.engine.execute(row.run_id, command)
+
+        async for result in each(
+            self.parts.store, chosen, act, created_before_ms=created_before_ms
+        ):
+            yield result
 
     def get_run(self, run_id: str) -> Run:
         """Return a run of the store.

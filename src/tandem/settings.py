@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 import platformdirs
 
+from tandem.domain.command import LossPolicy
 from tandem.domain.errors import EngineError
 
 
@@ -60,10 +61,35 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def _positive_or(default: int) -> Callable[[str], int]:
+    """Read a whole number above 0 as the original does: anything else counts as not given.
+
+    Blanks around the number are not taken away (run-lifecycle 2.3).
+    """
+
+    def parse(text: str) -> int:
+        digits = text.removeprefix("+")
+        is_number = digits.isascii() and digits.isdigit()
+        return int(digits) if is_number and 0 < int(digits) < _U64_PAST else default
+
+    return parse
+
+
+_U64_PAST = 2**64
+
+
+def _is_present(_text: str) -> bool:
+    return True
+
+
 def _folder(text: str) -> Path:
     if not text.strip():
         raise ValueError("a folder")
     return Path(text).expanduser().absolute()
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    return tuple(sorted({label.strip() for label in text.split(",")} - {""}))
 
 
 SETTINGS: Final = (
@@ -105,6 +131,30 @@ SETTINGS: Final = (
         parse=_whole(0, 36_500),
     ),
     Setting(
+        field="runs_total_max",
+        name="TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS_TOTAL",
+        unit="runs",
+        sentence="How many runs all engines of the store drive at once, as far as this engine adds "
+        "to them; without it only each engine's own number counts.",
+        parse=_whole(1, 1_000_000),
+    ),
+    Setting(
+        field="mode",
+        name="TANDEM_SCHEDULER_MODE",
+        unit="",
+        sentence="`single` drives one run at a time, with all checks of admission; `multi` as many "
+        "as TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS says.",
+        parse=_one_of("single", "multi"),
+    ),
+    Setting(
+        field="labels",
+        name="TANDEM_ENGINE_LABELS",
+        unit="",
+        sentence="What this engine has, as a list with commas (`gpu,eu`); runs that need a label "
+        "(`resources.labels`) are driven only where it is.",
+        parse=_labels,
+    ),
+    Setting(
         field="synchronous",
         name="TANDEM_STORE_SYNCHRONOUS",
         unit="",
@@ -142,6 +192,34 @@ SETTINGS: Final = (
         parse=_whole(1, 1_073_741_824),
     ),
     Setting(
+        field="gate_expires_after_ms",
+        name="TANDEM_APPROVAL_GATE_DEFAULT_EXPIRES_AFTER_MS",
+        unit="ms",
+        sentence="When a gate expires that gives no span of its own.",
+        parse=_whole(1, 2**53 - 1),
+    ),
+    Setting(
+        field="gate_on_expiry",
+        name="TANDEM_APPROVAL_GATE_DEFAULT_ON_EXPIRY",
+        unit="",
+        sentence="What follows when such a gate expires: `cancel`, `escalate`, `remind`, `resume`.",
+        parse=_one_of("cancel", "escalate", "remind", "resume"),
+    ),
+    Setting(
+        field="gate_stale_after_ms",
+        name="TANDEM_APPROVAL_GATE_STALE_AFTER_MS",
+        unit="ms",
+        sentence="How long a gate is open before it is marked as stale.",
+        parse=_whole(1, 2**53 - 1),
+    ),
+    Setting(
+        field="signal_retention_ms",
+        name="TANDEM_SIGNAL_RETENTION_MS",
+        unit="ms",
+        sentence="How long an accepted signal is kept for waits that are registered later.",
+        parse=_whole(1, 2**53 - 1),
+    ),
+    Setting(
         field="isolation",
         name="TANDEM_PROCESS_ISOLATION",
         unit="",
@@ -155,6 +233,61 @@ SETTINGS: Final = (
         sentence="The time between SIGTERM and SIGKILL for a command that is stopped.",
         parse=_whole(0, 600_000),
     ),
+    Setting(
+        field="restart_policy",
+        name="TANDEM_RESTART_POLICY",
+        unit="",
+        sentence="What becomes of a running run whose engine died: `resume` queues it again, "
+        "`fail` fails it.",
+        parse=_one_of(*LossPolicy),
+    ),
+    Setting(
+        field="shutdown_policy",
+        name="TANDEM_SHUTDOWN_POLICY",
+        unit="",
+        sentence="What becomes of a run that still runs when its engine has to stop: `resume` "
+        "queues it again, `fail` fails it.",
+        parse=_one_of(*LossPolicy),
+    ),
+    Setting(
+        field="shutdown_timeout_s",
+        name="TANDEM_SCHEDULER_SHUTDOWN_TIMEOUT_SECS",
+        unit="s",
+        sentence="How long a stopping engine lets attempts finish, and waits for a store that is "
+        "away; `tandem run` and engines in a program let none finish unless this is set.",
+        parse=_whole(0, 86_400),
+    ),
+    Setting(
+        field="stale_after_ms",
+        name="TANDEM_STALE_AFTER_MS",
+        unit="ms",
+        sentence="A run that shows no life for so long, and for a minute longer than any limit of "
+        "its nodes, is stopped.",
+        parse=_whole(1_000, 2**53),
+    ),
+    Setting(
+        field="auto_resume_window_ms",
+        name="TANDEM_STALE_AUTO_RESUME_WINDOW_MS",
+        unit="ms",
+        sentence="How long after that a run may go on by itself; what is no whole number above 0 "
+        "counts as not given.",
+        parse=_positive_or(1_200_000),
+    ),
+    Setting(
+        field="auto_resumes_max",
+        name="TANDEM_STALE_AUTO_RESUME_MAX_ATTEMPTS",
+        unit="times",
+        sentence="How often one run may go on by itself; what is no whole number above 0 counts as "
+        "not given.",
+        parse=_positive_or(2),
+    ),
+    Setting(
+        field="auto_resume_disabled",
+        name="TANDEM_DISABLE_STALE_AUTO_RESUME",
+        unit="presence",
+        sentence="Any value, even an empty one, lets no run go on by itself.",
+        parse=_is_present,
+    ),
 )
 
 
@@ -166,14 +299,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease_ms: int = 30_000
     runs_max: int = 8
     retention_days: int = 7
+    runs_total_max: int | None = None
+    mode: str = "multi"
+    labels: tuple[str, ...] = ()
     synchronous: str = "FULL"
     writer: str = "auto"
     status_writer: str = "auto"
     inline_bytes_max: int = 16_384
     output_bytes_max: int = 16_777_216
+    gate_expires_after_ms: int = 604_800_000
+    gate_on_expiry: str = "cancel"
+    gate_stale_after_ms: int = 86_400_000
+    signal_retention_ms: int = 604_800_000
     isolation: str = "auto"
     stop_grace_ms: int = 2_000
+    restart_policy: str = "resume"
+    shutdown_policy: str = "resume"
+    shutdown_timeout_s: int = 30
+    stale_after_ms: int = 600_000
+    auto_resume_window_ms: int = 1_200_000
+    auto_resumes_max: int = 2
+    auto_resume_disabled: bool = False
     sources: Mapping[str, str] = {}
+
+    @property
+    def runs_at_once(self) -> int:
+        """How many runs this engine drives at once, by its number and its mode."""
+        return 1 if self.mode == "single" else self.runs_max
 
     @property
     def store_path(self) -> Path:

@@ -338,9 +338,17 @@ def _history(stored: StoredRun, *, tenant: TenantId, change_id: ChangeId) -> tup
             stored.key, stored.entry, found, tenant=tenant, change_id=change_id
         )
     else:
-        problems = unrunnable(original.automation_of(found))
+        automation = original.automation_of(found)
+        problems = unrunnable(automation)
         obstacles = "; ".join(problem.message for problem in problems[:3])
-        told = original.tell(found, tenant=tenant, change_id=change_id, obstacles=obstacles)
+        workspace = automation.workspace_root
+        told = original.tell(
+            found,
+            tenant=tenant,
+            change_id=change_id,
+            obstacles=obstacles,
+            real_path=os.path.realpath(workspace) if workspace else "",
+        )
     history = NewHistory(
         run=told.run,
         document=told.document,

@@ -14,7 +14,10 @@ from tandem.adapters.local.host import LocalHost
 from tandem.adapters.local.ids import RandomIds
 from tandem.adapters.local.status import StatusFiles
 from tandem.adapters.sqlite.store import SqliteStore
+from tandem.domain.command import LossPolicy
+from tandem.domain.gate_policy import GatePolicy
 from tandem.engine.engine import Engine, Limits
+from tandem.engine.recovery import RecoveryLimits
 from tandem.engine.waiting import Waiters
 from tandem.settings import Settings
 
@@ -50,6 +53,7 @@ async def open_engine(
     *,
     drives: bool = True,
     own_only: bool = False,
+    lingers: bool = False,
     registered: Mapping[str, Callable[..., object]] | None = None,
     in_process: bool = False,
     on_problem: Callable[[str], None] | None = None,
@@ -60,6 +64,8 @@ async def open_engine(
         settings: of this process.
         drives: start it. Without, it only creates runs and executes commands.
         own_only: claim only runs that it created or was asked to resume.
+        lingers: on leaving, let attempts finish within the shutdown timeout, as a server does.
+            Without, that happens only when the environment sets the timeout.
         registered: functions of the host program that nodes may call by name, in this process.
         in_process: call all Python functions in this process.
         on_problem: hears what went wrong beside the runs, such as an unwritable status file.
@@ -90,12 +96,30 @@ async def open_engine(
                 ids=RandomIds(),
                 scratch_root=str(settings.state_dir / "scratch"),
                 limits=Limits(
-                    runs_max=settings.runs_max,
+                    runs_max=settings.runs_at_once,
+                    runs_total_max=settings.runs_total_max,
+                    labels=settings.labels,
                     lease_ms=settings.lease_ms,
                     inline_bytes_max=settings.inline_bytes_max,
                     output_bytes_max=settings.output_bytes_max,
                     retention_ms=settings.retention_days * DAY_MS,
+                    gate_policy=GatePolicy(
+                        expires_after_ms=settings.gate_expires_after_ms,
+                        on_expiry=settings.gate_on_expiry,
+                        stale_after_ms=settings.gate_stale_after_ms,
+                    ),
+                    signal_retention_ms=settings.signal_retention_ms,
                     own_only=own_only,
+                    shutdown_policy=LossPolicy(settings.shutdown_policy),
+                    shutdown_grace_ms=_grace_ms(settings, lingers=lingers),
+                    shutdown_timeout_ms=settings.shutdown_timeout_s * 1_000,
+                    recovery=RecoveryLimits(
+                        restart_policy=LossPolicy(settings.restart_policy),
+                        stale_after_ms=settings.stale_after_ms,
+                        auto_resume=not settings.auto_resume_disabled,
+                        auto_resume_window_ms=settings.auto_resume_window_ms,
+                        auto_resumes_max=settings.auto_resumes_max,
+                    ),
                 ),
                 on_problem=on_problem,
             )
@@ -115,6 +139,11 @@ async def open_engine(
                 yield parts
     finally:
         store.close()
+
+
+def _grace_ms(settings: Settings, *, lingers: bool) -> int:
+    is_set = settings.sources.get("shutdown_timeout_s") == "environment"
+    return settings.shutdown_timeout_s * 1_000 if lingers or is_set else 0
 
 
 def _ignore(_: Any) -> None:

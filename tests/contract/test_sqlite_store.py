@@ -7,6 +7,7 @@ import apsw
 import pytest
 
 from tandem.adapters.sqlite.store import SqliteStore
+from tandem.testing.admission_suite import AdmissionSuite
 from tandem.testing.store_suite import CommitFault, OpenStore, StoreSuite
 
 
@@ -20,7 +21,7 @@ def failing_commit(fault: CommitFault, connection: apsw.Connection) -> None:
         raise apsw.IOError("disk I/O error")
 
 
-class TestSqliteStore(StoreSuite):
+class TestSqliteStore(StoreSuite, AdmissionSuite):
     """All promises, on one file in WAL mode."""
 
     @pytest.fixture

@@ -5,6 +5,8 @@ standard input, waits for its end, and answers with one line of JSON. A job is
 
     {"folder": …, "automation": …, "kill": …}
 
+With `operate` the process drives nothing: it asks what that names of the newest run, and ends.
+
 where `folder` holds the store and everything else, and `isolation` may name how bodies are kept.
 The process drives the run that is in the store, or starts one, decides its gates, and writes
 `outputs.json` at its end. `kill` is null or
@@ -15,32 +17,42 @@ The process drives the run that is in the store, or starts one, decides its gate
     {"says": "word", "supervisors": true}          the same, together with all supervisors
     {"body": "name"}                               in the middle of the function of node `name`
     {"after_s": 0.02}                              from outside, after so many seconds
+
+`environment` sets variables. `hung` names the lock of an engine that was killed: this process holds
+it, as if that engine stood still, until the run was stopped because it shows no life.
 """
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import apsw
 
+import tandem.engine.engine
 import tandem.wiring
 from tandem import Automation, Engine
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.errors import Refused
 from tandem.domain.ids import LOCAL_TENANT
-from tandem.domain.lifecycle import RunState
+from tandem.domain.lifecycle import RunState, StopKind
 from tandem.embedded import Run
+from tandem.engine.leases import QuietWatch
 from tandem.ports.store import RunFilter
 from tandem.settings import Settings
 
 FLAKY_FAILURES = 2
+SWEEP_MS = 50
+"""How often an engine sweeps here, so that no test waits for it."""
+HELD = asyncio.Event()
+"""A body waits to be stopped."""
 
 
 def kill_now() -> None:
@@ -131,10 +143,98 @@ def functions(folder: Path, kill: dict[str, Any]) -> dict[str, Callable[..., obj
             raise RuntimeError("not yet")
         return {"name": name}
 
-    return {"host:work": work, "host:flaky": flaky}
+    def broken(name: str) -> object:
+        log_effect(folder, name)
+        if not (folder / "mended").exists():
+            raise RuntimeError("not mended")
+        return {"name": name}
+
+    async def held(name: str) -> object:
+        log_effect(folder, name)
+        if effects(folder).count(name) == 1:
+            HELD.set()
+            await asyncio.Event().wait()
+        return {"name": name}
+
+    def draft(name: str) -> object:
+        log_effect(folder, name)
+        return {"name": name} if (folder / "mended").exists() else "a draft"
+
+    return {
+        "host:work": work,
+        "host:flaky": flaky,
+        "host:broken": broken,
+        "host:draft": draft,
+        "host:held": held,
+    }
 
 
-async def drive(folder: Path, document: dict[str, Any], kill: dict[str, Any]) -> None:
+OPERATIONS: dict[str, Callable[[Run], Awaitable[object]]] = {
+    "pause": lambda run: run.pause(now=True),
+    "resume": lambda run: run.resume(),
+    "cancel": lambda run: run.cancel(),
+    "recover": lambda run: run.recover(),
+    "repair": lambda run: run.repair(
+        "b", action={"kind": "python", "function": "host:work", "arguments": {"name": "b2"}}
+    ),
+    "retry": lambda run: run.retry("b"),
+    "requeue": lambda run: run.retry("b", requeue=True),
+    "continue": lambda run: run.continue_blocked("b"),
+    "skip": lambda run: run.skip("b", reason="killed"),
+    "set-output": lambda run: run.set_output("b", {"value": 7}, reason="killed"),
+    "dispose": lambda run: run.dispose("a", "ok"),
+    "redeliver": lambda run: run.redeliver(),
+    "fork": lambda run: run.fork("b"),
+    "delete": lambda run: run.delete(),
+}
+
+
+async def operate(
+    folder: Path, document: dict[str, Any], kill: dict[str, Any], operation: str
+) -> None:
+    """Ask something of the newest run of this folder, as a command line does it."""
+    commit = Commit(kill.get("commit", 0), kill.get("moment", ""))
+
+    def open_store(settings: Settings) -> SqliteStore:
+        return SqliteStore(settings.store_path, synchronous=settings.synchronous, commit=commit)
+
+    tandem.wiring.open_store = open_store
+    settings = Settings(state_dir=folder, database_url=f"sqlite:///{folder}/store.db")
+    async with tandem.wiring.open_engine(settings, drives=False) as parts:
+        if operation == "create":
+            workspace = folder / "workspace"
+            workspace.mkdir()
+            automation = Automation.from_dict(document)
+            await parts.engine.start(automation, workspace=str(workspace))
+            return
+        (newest, *_) = parts.store.list_runs(RunFilter(tenant=LOCAL_TENANT))
+        await OPERATIONS[operation](Run(parts, newest.run_id))
+
+
+class Hung:
+    """An engine that seems to live: its lock is held, and its silence needs no long look."""
+
+    def __init__(self, lock: Path) -> None:
+        self._fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        look = QuietWatch.list_stale
+        tandem.engine.engine.SWEEP_MS = SWEEP_MS
+        QuietWatch.list_stale = lambda self, quiet, for_ms: look(self, quiet, for_ms=0)  # type: ignore[method-assign] # no test waits for a lease
+
+    def close(self) -> None:
+        """Let it die."""
+        os.close(self._fd)
+
+
+async def until_reaped(run: Run) -> None:
+    """Wait until the run was stopped because it shows no life; in an earlier process, maybe."""
+    while run.row.reaped_at_ms is None:
+        await asyncio.sleep(0.01)
+
+
+async def drive(
+    folder: Path, document: dict[str, Any], kill: dict[str, Any], hung: Hung | None = None
+) -> None:
     """Drive the run of this folder to its end."""
     commit = Commit(kill.get("commit", 0), kill.get("moment", ""))
 
@@ -153,16 +253,44 @@ async def drive(folder: Path, document: dict[str, Any], kill: dict[str, Any]) ->
 
         engine.parts.engine.listen_to_output(listen)
         run = await find_or_start(engine, document, folder)
-        while await run.wait_at_rest() is RunState.AWAITING_APPROVAL:
-            if kill.get("gate"):
-                kill_now()
-            try:
-                await run.decide("approve", decided_by="test")
-            except Refused:
-                continue  # the killed process had decided already
+        if hung is not None:
+            await until_reaped(run)
+            hung.close()
+        async with asyncio.TaskGroup() as group:
+            stopper = group.create_task(stop_what_is_held(run))
+            await come_to_the_end(run, kill)
+            stopper.cancel()
         outputs = await run.outputs()
         (folder / "outputs.json").write_text(json.dumps({"end": run.status, **outputs}))
     (folder / "commits.txt").write_text(str(commit.count))
+
+
+async def rest_of(run: Run) -> RunState:
+    """Wait until the run needs a person or has ended; one that was reaped goes on by itself."""
+    while True:
+        status = await run.wait_at_rest()
+        if run.row.stop_kind is not StopKind.STALE_REAPED:
+            return status
+        await asyncio.sleep(0.01)
+
+
+async def stop_what_is_held(run: Run) -> None:
+    """Pause the run at once when a body waits for that."""
+    await HELD.wait()
+    await run.pause(now=True)
+
+
+async def come_to_the_end(run: Run, kill: dict[str, Any]) -> None:
+    """Do what the run asks for until it has ended."""
+    while (state := await rest_of(run)) in (RunState.AWAITING_APPROVAL, RunState.PAUSED):
+        if kill.get("gate"):
+            kill_now()
+        # The killed process may have done so already.
+        with suppress(Refused):
+            if state is RunState.PAUSED:
+                await run.resume()
+            else:
+                await run.decide("approve", decided_by="test")
 
 
 async def find_or_start(engine: Engine, document: dict[str, Any], folder: Path) -> Run:
@@ -184,7 +312,13 @@ def child(job: dict[str, Any]) -> None:
         err = os.open(folder / "stderr.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.dup2(err, 2)
         os.environ["TANDEM_PROCESS_ISOLATION"] = job.get("isolation", "subreaper")
-        asyncio.run(drive(folder, job["automation"], job["kill"] or {}))
+        os.environ.update(job.get("environment", {}))
+        hung = Hung(Path(job["hung"])) if "hung" in job else None
+        kill = job["kill"] or {}
+        if job.get("operate"):
+            asyncio.run(operate(folder, job["automation"], kill, job["operate"]))
+        else:
+            asyncio.run(drive(folder, job["automation"], kill, hung))
         code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())

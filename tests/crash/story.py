@@ -34,6 +34,8 @@ class Nursery:
         kill: dict[str, Any] | None,
         *,
         isolation: str = "subreaper",
+        operate: str = "",
+        **more: Any,
     ) -> int:
         """Run one engine to its end and return its exit code; minus 9 when it was killed."""
         assert self._process.stdin is not None
@@ -43,6 +45,8 @@ class Nursery:
             "automation": automation,
             "kill": kill,
             "isolation": isolation,
+            **more,
+            "operate": operate,
         }
         print(json.dumps(job), file=self._process.stdin, flush=True)
         answer = json.loads(self._process.stdout.readline())
@@ -100,13 +104,19 @@ def effects_of(folder: Path) -> Counter[str]:
 
 
 def outputs_of(folder: Path) -> dict[str, Any]:
-    """Return the outputs of the run that ended there, without moments."""
+    """Return the outputs of the run that ended there, without moments and the ids of waits."""
     outputs: dict[str, Any] = json.loads((folder / "outputs.json").read_text())
-    for value in outputs.values():
-        if isinstance(value, dict):
-            for name in [key for key in value if key.endswith("_at_ms")]:
-                del value[name]
-    return outputs
+    return {name: _lasting(value) for name, value in outputs.items()}
+
+
+def _lasting(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _lasting(inner)
+        for key, inner in value.items()
+        if not key.endswith("_at_ms") and key != "wait_id"
+    }
 
 
 KILLED = -signal.SIGKILL

@@ -14,6 +14,7 @@ from outage import FAILURES, NODES, Outage, ride_out
 
 import tandem.wiring
 from tandem import Engine
+from tandem.adapters.sql.statements import load_migrations
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.errors import StoreTooNew, StoreUnavailable
 from tandem.settings import Settings
@@ -136,7 +137,9 @@ async def test_store_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path
     store.close()
     before = path.read_bytes()
 
-    with pytest.raises(StoreTooNew, match=r"has version 99, this engine knows 1; use a newer"):
+    newest = load_migrations()[-1][0]
+    said = f"has version 99, this engine knows {newest}; use a newer"
+    with pytest.raises(StoreTooNew, match=said):
         SqliteStore(path)
     with pytest.raises(StoreTooNew):
         async with Engine.open(f"sqlite:///{path}"):

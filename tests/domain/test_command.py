@@ -12,24 +12,33 @@ from tandem.domain.command import (
     Cancel,
     Claim,
     Command,
+    ContinueNode,
     DecideGate,
+    Dispose,
     HandBack,
+    NoteFork,
     Own,
     Panic,
     Pause,
     ProcessesEnded,
     Recover,
+    Redeliver,
+    Repair,
+    ResolveWait,
     Resume,
+    RetryNode,
+    SetOutput,
+    Skip,
     Wake,
 )
-from tandem.domain.errors import NotFound, Refused
+from tandem.domain.errors import NotFound, NothingToDo, Refused
 from tandem.domain.gates import GATE_ALIASES
-from tandem.domain.ids import EngineId, GateId, NodeId
+from tandem.domain.ids import EngineId, NodeId, RunId
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import DRIVEN, LIVE, TERMINAL, NodeState, RunState, StopKind
 from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Stopped, Succeeded
 from tandem.domain.settling import Settled
-from tandem.testing.builders import gate_node, python_node, timer_node
+from tandem.testing.builders import condition_node, gate_node, python_node, timer_node
 from tandem.testing.tale import ENGINE, Tale
 
 N, S = NodeState, RunState
@@ -67,7 +76,11 @@ ALLOWED: dict[str, tuple[Command, frozenset[RunState]]] = {
     "claim": (Claim(engine_id=ENGINE), frozenset({S.QUEUED})),
     "pause": (Pause(), frozenset({S.QUEUED, S.RUNNING, S.AWAITING_APPROVAL})),
     "resume": (Resume(), frozenset({S.PAUSED})),
-    "recover": (Recover(), frozenset({S.FAILED, S.BLOCKED})),
+    "pause now": (
+        Pause(now=True),
+        frozenset({S.QUEUED, S.RUNNING, S.PAUSING, S.AWAITING_APPROVAL}),
+    ),
+    "recover": (Recover(), frozenset({S.FAILED, S.BLOCKED, S.PAUSED})),
     "cancel": (Cancel(), LIVE | {S.BLOCKED}),
     "decide": (DecideGate(decision="approve"), frozenset({S.AWAITING_APPROVAL})),
     "wake": (Wake(), frozenset()),
@@ -141,6 +154,32 @@ def test_run_that_waits_for_time_can_be_held_by_a_person_and_resumed() -> None:
     assert (tale.run.resume_reason, tale.run.pause_reason, tale.run.owner) == ("go", "", ENGINE)
 
 
+def test_pause_at_once_leaves_the_run_driven_until_nothing_of_it_runs() -> None:
+    tale = Tale(python_node("a"), python_node("b")).claim()
+
+    tale.command(Pause(reason="stop", now=True))
+    assert (tale.status, tale.run.pause_mode, tale.run.engine_id) == (S.PAUSING, "now", ENGINE)
+    with pytest.raises(Refused):
+        tale.command(Pause(now=True))
+    tale.stop("a")
+    assert tale.status is S.PAUSING
+    tale.stop("b")
+
+    assert (tale.status, tale.run.pause_mode) == (S.PAUSED, "")
+    # What was stopped is not charged.
+    assert tale.node("a").attempts_used == 0
+
+
+def test_pause_can_be_hastened() -> None:
+    tale = a_run(S.RUNNING)
+    tale.command(Pause())
+    assert tale.run.pause_mode == ""
+    tale.command(Pause(reason="faster", now=True))
+    assert tale.run.pause_mode == "now"
+    tale.command(Adopt(dead=ENGINE))
+    assert (tale.status, tale.run.pause_mode) == (S.PAUSED, "")
+
+
 # Recovering
 
 
@@ -174,6 +213,20 @@ def test_run_is_not_recovered_while_its_processes_live() -> None:
 # Cancelling
 
 
+@pytest.mark.parametrize("status", [S.COMPLETED, S.FAILED, S.CANCELLED])
+def test_cancelling_what_has_ended_is_nothing_to_do(status: RunState) -> None:
+    with pytest.raises(NothingToDo) as refused:
+        a_run(status).command(Cancel())
+    assert refused.value.code == "already_terminal"
+
+
+def test_cancelled_blocked_run_ends_anew() -> None:
+    tale = a_run(S.BLOCKED)
+    tale.now_ms += 7
+    tale.command(Cancel())
+    assert (tale.status, tale.run.finished_at_ms) == (S.CANCELLED, tale.now_ms)
+
+
 def test_cancel_of_a_run_without_processes_leaves_nothing_to_clean_up() -> None:
     tale = a_run(S.QUEUED)
 
@@ -204,12 +257,17 @@ def test_approval_completes_the_gate_and_queues_the_run() -> None:
 
     assert (tale.status, tale.run.due_at_ms) == (S.QUEUED, tale.now_ms)
     output = decode(tale.node("g").output or b"")
-    assert output == {
-        "contract_kind": "approval_gate",
+    content = {
         "decision": "approve",
         "reason": "fine",
         "decided_by": "eve",
         "decided_at_ms": tale.now_ms,
+    }
+    assert output == {
+        "contract_kind": "approval_gate",
+        "status": "completed",
+        **content,
+        "content": {**content, "reviewed_artifact": None},
     }
 
 
@@ -242,16 +300,16 @@ def test_oldest_gate_is_decided_unless_one_is_named() -> None:
 def test_gate_that_is_not_open_is_refused_with_a_hint() -> None:
     tale = Tale(gate_node("g"), python_node("a", "g")).claim()
 
-    with pytest.raises(Refused, match="no open gate other; open: g") as refused:
-        tale.command(DecideGate(decision="approve", gate_id=GateId("other")))
-    assert refused.value.code == "gate_not_open"
-    with pytest.raises(Refused, match="no open gate node `a`; open: g"):
+    with pytest.raises(Refused, match="no open gate node `a`; open: g") as refused:
         tale.command(DecideGate(decision="approve", node_id=NodeId("a")))
+    assert refused.value.code == "AUTOMATION_V2_RUN_NOT_AWAITING_APPROVAL"
     with pytest.raises(NotFound, match="has no node `z`"):
         tale.command(DecideGate(decision="approve", node_id=NodeId("z")))
     tale.command(DecideGate(decision="approve"))
-    with pytest.raises(Refused, match="it was decided already, or the run has not reached it"):
+    with pytest.raises(Refused, match="has no open gate; gate `g` was decided already: approve"):
         tale.command(DecideGate(decision="approve"))
+    with pytest.raises(Refused, match="has no open gate; the run has not reached one"):
+        Tale(python_node("a")).claim().command(DecideGate(decision="approve"))
 
 
 @pytest.mark.parametrize("alias", [*GATE_ALIASES, " APPROVE "])
@@ -272,7 +330,7 @@ def offering(*decisions: str) -> Tale:
 def test_decisions_that_a_gate_does_not_offer_are_refused() -> None:
     with pytest.raises(Refused, match="does not offer `rework`; it offers approve, cancel") as no:
         offering("approve", "cancel").command(DecideGate(decision="rework"))
-    assert no.value.code == "gate_invalid_decision"
+    assert no.value.code == "AUTOMATION_V2_GATE_INVALID_DECISION"
     with pytest.raises(Refused, match="does not offer `cancel`"):
         offering("approve", "rework").command(DecideGate(decision="cancel"))
 
@@ -316,6 +374,18 @@ def test_rework_resets_what_the_gate_looked_at_and_asks_again() -> None:
     assert tale.node("b").attempts == 2
 
 
+def test_rework_leaves_what_is_asked_elsewhere_open() -> None:
+    tale = Tale(
+        python_node("a"), gate_node("g", "a"), gate_node("h"), timer_node("t", delay_ms=50)
+    ).claim()
+    tale.succeed("a")
+
+    tale.command(DecideGate(decision="rework", node_id=NodeId("g")))
+
+    assert [gate.node_id for gate in tale.open_gates()] == ["h"]
+    assert [wait.node_id for wait in tale.waits_left()] == ["t"]
+
+
 def test_rework_goes_back_to_the_declared_nodes() -> None:
     gate = {"required": True, "rework_targets": ["a", "gone"]}
     tale = Tale(
@@ -329,15 +399,6 @@ def test_rework_goes_back_to_the_declared_nodes() -> None:
 
     assert set(tale.states().values()) == {"pending"}
     assert sorted(gate.status.value for gate in tale.gates.values()) == ["decided", "withdrawn"]
-
-
-def test_rework_while_a_node_after_it_runs_is_refused() -> None:
-    gate = {"required": True, "rework_targets": ["a"]}
-    tale = Tale(python_node("a"), python_node("b", "a"), gate_node("g", "a", gate=gate)).claim()
-    tale.succeed("a")
-
-    with pytest.raises(Refused):
-        tale.command(DecideGate(decision="rework"))
 
 
 def test_node_that_completes_after_a_rework_is_no_longer_the_last_failure() -> None:
@@ -487,6 +548,8 @@ NODES: tuple[dict[str, Any], ...] = (
         gate={"required": True, "expiry_policy": {"expires_after_ms": 900, "on_expiry": "resume"}},
     ),
     timer_node("t", delay_ms=200),
+    condition_node("w", expires_after_ms=300, on_timeout="escalate", remind_every_ms=90),
+    condition_node("v", "a", key="other", expires_after_ms=600, on_timeout="resume"),
     python_node(
         "c",
         "b",
@@ -496,7 +559,16 @@ NODES: tuple[dict[str, Any], ...] = (
             "backoff": {"strategy": "fixed", "initial_delay_ms": 100},
         },
     ),
-    gate_node("h", "c", "g", gate={"required": True, "rework_targets": ["a"]}),
+    gate_node(
+        "h",
+        "c",
+        "g",
+        gate={
+            "required": True,
+            "rework_targets": ["a"],
+            "expiry_policy": {"expires_after_ms": 400, "on_expiry": "remind"},
+        },
+    ),
     python_node("d", "h"),
 )
 OUTCOMES: tuple[Outcome, ...] = (
@@ -525,7 +597,29 @@ COMMANDS: tuple[Command, ...] = (
         for word in ("approve", "rework", "cancel", "done", "retry", "maybe")
     ),
     DecideGate(decision="approve", node_id=NodeId("h")),
+    DecideGate(decision="approve", transition_id="another"),
+    ResolveWait(idempotency_key="k", node_id=NodeId("w")),
+    ResolveWait(idempotency_key="k"),
+    Pause(now=True),
+    Redeliver(),
+    Repair(node_id=NodeId("c"), action={"kind": "python", "function": "simulated:other"}),
+    NoteFork(fork=RunId("fork"), node_id=NodeId("a")),
+    *(
+        command
+        for node_id in map(NodeId, ("a", "b", "c", "g", "t"))
+        for command in (
+            RetryNode(node_id=node_id),
+            ContinueNode(node_id=node_id),
+            Skip(node_id=node_id, reason="no need"),
+            SetOutput(node_id=node_id, output=b"5", reason="known"),
+            Dispose(node_id=node_id, disposition="ok"),
+        )
+    ),
 )
+
+
+LEAVING = (Recover, Cancel, Repair, RetryNode, ContinueNode, Skip, SetOutput, Redeliver)
+"""What may take up a run that has ended, or end it anew."""
 
 
 class RunMachine(RuleBasedStateMachine):
@@ -547,7 +641,7 @@ class RunMachine(RuleBasedStateMachine):
         except (Refused, NotFound):
             return
         if before in TERMINAL and self.tale.status is not before:
-            assert isinstance(command, Recover | Cancel)
+            assert isinstance(command, LEAVING)
 
     @precondition(lambda self: self.tale.status is S.QUEUED)
     @rule()
@@ -584,11 +678,20 @@ class RunMachine(RuleBasedStateMachine):
                 assert run.due_at_ms is not None
             case S.AWAITING_APPROVAL:
                 assert view.gates
+            case S.CANCELLED:
+                assert not view.gates
+                assert not view.waits
             case S.PAUSED if run.parked:
-                assert run.due_at_ms is not None
                 assert view.waits
+                signals = all(wait.signal_key for wait in view.waits.values())
+                assert run.due_at_ms is not None or signals
         if run.status not in DRIVEN:
             assert not view.running
+        if run.status not in TERMINAL:
+            asking = {gate.node_no for gate in view.gates.values()}
+            asking |= {wait.node_no for wait in view.waits.values()}
+            held = {n for n, node in view.nodes.items() if node.state in (N.GATED, N.WAITING)}
+            assert asking == held
 
 
 RunMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

@@ -5,17 +5,15 @@ from typing import Any
 import pytest
 
 from tandem.domain.artifact import ArtifactRef
-from tandem.domain.automation import LiteralBinding, NodeOutputBinding, TimerWait
 from tandem.domain.command import Adopt, Cancel, DecideGate, Pause, Wake
 from tandem.domain.errors import Refused
-from tandem.domain.gates import GATE_EXPIRES_AFTER_MS
+from tandem.domain.gate_policy import GATE_EXPIRES_AFTER_MS, GATE_STALE_AFTER_MS
 from tandem.domain.ids import Digest, EngineId
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import NodeState, RunState, StopKind
 from tandem.domain.outcome import FailureClass, Succeeded
 from tandem.domain.run import GatePurpose, GateStatus, QueueReason, WaitStatus
 from tandem.domain.settling import Settled
-from tandem.domain.waits import timer_due_at_ms
 from tandem.testing.builders import gate_node, python_node, timer_node
 from tandem.testing.tale import ENGINE, Tale
 
@@ -122,6 +120,20 @@ def test_run_in_which_only_backoffs_are_left_is_queued_until_the_earliest() -> N
     assert tale.run.due_at_ms == tale.now_ms + 300
 
 
+def test_backoff_names_its_node_as_the_key_that_it_waits_for() -> None:
+    tale = Tale(retrying("a", delay_ms=500), retrying("b", delay_ms=300)).claim()
+    tale.now_ms = 2_000
+    tale.fail("a")
+    tale.fail("b")
+
+    assert tale.status is RunState.QUEUED
+    assert tale.run.resource_key == "automation://simulated/runs/run/nodes/b"
+    assert (tale.run.queued_at_ms, tale.run.due_at_ms) == (2_000, 2_300)
+    tale.now_ms = 2_300
+    tale.claim()
+    assert (tale.run.resource_key, tale.run.queued_at_ms) == ("", None)
+
+
 def test_node_that_fails_for_good_lets_what_runs_land_and_fails_the_run() -> None:
     tale = Tale(
         retrying("a", attempts=1), python_node("b"), python_node("c", "b"), python_node("d")
@@ -194,7 +206,8 @@ def test_node_with_outside_effects_that_was_interrupted_asks_a_person() -> None:
     assert gate.purpose is GatePurpose.OUTCOME_UNKNOWN
     assert gate.decisions == ("done", "retry", "cancel")
     assert tale.status is S.AWAITING_APPROVAL
-    assert tale.run.due_at_ms is None
+    assert gate.expires_at_ms is None
+    assert tale.run.due_at_ms == tale.now_ms + GATE_STALE_AFTER_MS
 
 
 def test_node_that_takes_five_engines_down_is_not_tried_again() -> None:
@@ -225,7 +238,8 @@ def test_open_gate_does_not_hold_independent_nodes() -> None:
 
     assert tale.status is S.AWAITING_APPROVAL
     assert tale.run.detail == "awaiting approval for gate `g`"
-    assert tale.run.due_at_ms == tale.now_ms + GATE_EXPIRES_AFTER_MS
+    assert tale.run.due_at_ms == tale.now_ms + GATE_STALE_AFTER_MS
+    assert tale.open_gates()[0].expires_at_ms == tale.now_ms + GATE_EXPIRES_AFTER_MS
 
 
 def test_gate_without_a_span_expires_after_the_default_one() -> None:
@@ -236,25 +250,12 @@ def test_gate_without_a_span_expires_after_the_default_one() -> None:
     assert gate.expires_at_ms == tale.now_ms + GATE_EXPIRES_AFTER_MS
 
 
-@pytest.mark.parametrize("action", ["remind", "escalate"])
-def test_gate_that_only_reminds_never_expires_by_itself(action: str) -> None:
-    policy = {"expires_after_ms": 100, "on_expiry": action}
-    tale = Tale(
-        gate_node("g", gate={"required": True, "expiry_policy": policy}), python_node("a")
-    ).claim()
-
-    tale.now_ms += 1_000
-    tale.succeed("a")
-
-    assert tale.status is S.AWAITING_APPROVAL
-    assert tale.run.due_at_ms is None
-
-
 def test_gate_that_resumes_on_expiry_lets_the_run_go_on() -> None:
     policy = {"expires_after_ms": 100, "on_expiry": "resume"}
     tale = Tale(gate_node("g", gate={"required": True, "expiry_policy": policy})).claim()
     tale.now_ms += 100
     tale.command(Wake())
+    assert tale.happened() == ["approval_gate_timeout_resumed", "node_completed"]
 
     tale.claim()
 
@@ -318,20 +319,6 @@ def test_gate_goes_before_backoff_and_backoff_before_wait() -> None:
     other.fail("a")
     assert other.status is S.QUEUED
     assert other.run.due_at_ms == other.now_ms + 100
-
-
-@pytest.mark.parametrize(
-    ("wait", "due_at_ms"),
-    [
-        (TimerWait(delay_ms=50), 1_050),
-        (TimerWait(wake_at=LiteralBinding(value=9_000)), 9_000),
-        (TimerWait(wake_at=LiteralBinding(value="soon")), 1_000),
-        (TimerWait(wake_at=NodeOutputBinding(node_id="a")), 1_000),
-        (TimerWait(), 1_000),
-    ],
-)
-def test_timer_is_due_after_its_span_or_at_its_moment(wait: TimerWait, due_at_ms: int) -> None:
-    assert timer_due_at_ms(wait, now_ms=1_000) == due_at_ms
 
 
 # Pausing

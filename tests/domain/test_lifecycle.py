@@ -42,7 +42,7 @@ def test_event_moves_a_node_only_where_the_table_says(state: NodeState, event: R
         next_node_state(state, event)
 
 
-def test_only_a_recovery_or_the_stop_of_a_blocked_run_leaves_a_terminal_state() -> None:
+def test_only_what_people_ask_for_leaves_a_terminal_state() -> None:
     leaving = {
         (state, event)
         for (state, event), after in RUN_TRANSITIONS.items()
@@ -52,11 +52,28 @@ def test_only_a_recovery_or_the_stop_of_a_blocked_run_leaves_a_terminal_state() 
         (S.FAILED, E.RUN_RECOVERED),
         (S.BLOCKED, E.RUN_RECOVERED),
         (S.BLOCKED, E.RUN_STOPPED),
+        (S.FAILED, E.RUN_REDELIVERED),
+        (S.BLOCKED, E.RUN_REDELIVERED),
+        *((state, E.RUN_REOPENED) for state in TERMINAL - {S.CANCELLED}),
+        *(
+            (state, event)
+            for state in TERMINAL
+            for event in (
+                E.RUN_STEP_REPAIRED,
+                E.RUN_TASK_RETRIED,
+                E.RUN_TASK_REQUEUED,
+                E.RUN_TASK_CONTINUED,
+            )
+        ),
     }
 
 
 def test_only_a_reset_leaves_a_completed_node() -> None:
-    leaving = {event for (state, event) in NODE_TRANSITIONS if state is N.COMPLETED}
+    leaving = {
+        event
+        for (state, event), after in NODE_TRANSITIONS.items()
+        if state is N.COMPLETED and after is not state
+    }
     assert leaving == {E.NODE_RESET}
 
 

@@ -7,8 +7,8 @@ import pytest
 from tandem.domain.command import Adopt, Pause, ProcessesEnded
 from tandem.domain.errors import Refused
 from tandem.domain.ids import LOCAL_TENANT, ChangeId, EngineId
-from tandem.domain.importing import next_to_rest
-from tandem.domain.lifecycle import NodeState, RunEvent, RunState, next_run_state
+from tandem.domain.importing import IMPORTED_LIVE, next_to_rest
+from tandem.domain.lifecycle import NodeState, RunEvent, RunState, StopKind, next_run_state
 from tandem.domain.original import OriginalRun, Told, automation_of, read_entry, tell, tell_corrupt
 from tandem.domain.run import NodeRun
 from tandem.testing.tale import Tale
@@ -240,3 +240,23 @@ def test_run_that_was_driven_elsewhere_is_taken_out_of_its_hands_and_held() -> N
     assert commands == [Adopt, Pause]
     assert (tale.status, tale.node("a").state) == (RunState.PAUSED, NodeState.PENDING)
     assert "alive elsewhere" in tale.run.pause_reason
+
+
+def test_run_that_would_go_on_by_itself_is_held() -> None:
+    run = told(status="running").change.run
+    run.stop_kind = StopKind.STALE_REAPED
+    assert next_to_rest(run) == Pause(reason=IMPORTED_LIVE)
+    run.cleanup = EngineId("there")
+    assert next_to_rest(run) == ProcessesEnded(engine_id=EngineId("there"))
+
+
+def test_run_needs_its_workspace_to_itself() -> None:
+    found = read_entry("k", stored(status="paused"))
+    assert isinstance(found, OriginalRun)
+    result = tell(found, tenant=LOCAL_TENANT, change_id=CHANGE, real_path="/work")
+    assert result.run.lock_path == result.change.run.lock_path == "/work"
+
+
+def test_key_that_cannot_be_read_is_left_out() -> None:
+    shared = {**SNAPSHOT, "concurrency": {"key": "${inputs.city}", "limit": 1}}
+    assert told(automation_snapshot=shared).run.concurrency_key == ""

@@ -9,8 +9,6 @@ from tandem.domain.ids import LOCAL_TENANT
 from tandem.ports.store import RunFilter
 from tests.engine.conftest import Bench, call
 
-BINDING = {"source": "node_output", "node_id": "first"}
-
 
 @pytest.mark.parametrize(
     ("fields", "code"),
@@ -20,29 +18,6 @@ BINDING = {"source": "node_output", "node_id": "first"}
         (
             {"executor": "ray", "action": {"kind": "command", "argv": ["ls"]}},
             "executor_not_available",
-        ),
-        ({"wait": {"kind": "timer", "wake_at": BINDING}}, "wake_at_not_available"),
-        (
-            {"gate": {"required": True, "expiry_policy": {"on_expiry": "remind"}}},
-            "expiry_not_available",
-        ),
-        (
-            {"gate": {"required": True, "expiry_policy": {"remind_every_ms": "1h"}}},
-            "expiry_not_available",
-        ),
-        (
-            {
-                "wait": {
-                    "kind": "external_condition",
-                    "condition_key": {"source": "literal", "value": "k"},
-                    "timeout": {"expires_after_ms": "1h"},
-                }
-            },
-            "wait_not_available",
-        ),
-        (
-            {"wait": {"kind": "timer", "delay_ms": 1, "timeout": {"expires_after_ms": "1h"}}},
-            "wait_timeout_not_available",
         ),
     ],
 )

@@ -220,9 +220,11 @@ def test_former_driver_does_not_answer_for_the_processes_of_a_later_one(tmp_path
                 runner=engine._runner,
                 clock=small.clock,
                 new_change_id=new_change_id,
+                gate_policy=engine.limits.gate_policy,
                 announce=lambda _view, _change: None,
                 report=lambda *_said: None,
                 complain=lambda _words: None,
+                lease=engine._lease,
             )
 
         former = await claim()

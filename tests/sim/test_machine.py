@@ -31,7 +31,7 @@ from tandem.testing.simulation import World, commands_of, open_world
 from tests.sim.test_mutants import everybody_else_is_dead
 
 STEPS = 50
-EXAMPLES = 220
+EXAMPLES = 250
 STEPS_MIN = 10_000
 CHUNKS = 2
 SOAK_STEPS = 1_000_000
@@ -74,11 +74,32 @@ class Engines(RuleBasedStateMachine):
         """Somebody asks something of a run."""
         runs, living = self.world.invariants.runs(), self.world.living()
         if runs and living:
-            commands = commands_of(self.world)
             run_id = RunId(runs[which % len(runs)]["run_id"])
+            nodes = self.world.nodes_of(run_id)
+            commands = commands_of(self.world, run_id, nodes[which % len(nodes)])
             process = living[which % len(living)]
             self._do(self.world.command(process, run_id, commands[kind % len(commands)]))
         self._let(span_ms)
+
+    @rule(which=numbers, choice=st.floats(0, 1, exclude_max=True))
+    def signal(self, which: int, choice: float) -> None:
+        """Something comes that a run waits for, or will wait for."""
+        living = self.world.living()
+        if living:
+            self._do(self.world.signal(living[which % len(living)], choice))
+
+    @rule(which=numbers, forks=st.booleans())
+    def fork_or_delete(self, which: int, forks: bool) -> None:
+        """Somebody forks a run, or deletes it."""
+        runs, living = self.world.invariants.runs(), self.world.living()
+        if not runs or not living:
+            return
+        run_id, process = RunId(runs[which % len(runs)]["run_id"]), living[which % len(living)]
+        if not forks:
+            self._do(self.world.delete(process, run_id))
+        elif len(runs) < RUNS_MAX:
+            nodes = self.world.nodes_of(run_id)
+            self._do(self.world.fork(process, run_id, nodes[which % len(nodes)]))
 
     @rule(which=numbers)
     def kill(self, which: int) -> None:
@@ -95,6 +116,14 @@ class Engines(RuleBasedStateMachine):
         if living:
             living[which % len(living)].stop.set()
         self._let(20)
+
+    @rule(which=numbers, freezes=st.booleans())
+    def disturb(self, which: int, freezes: bool) -> None:
+        """An engine stands still, or cannot reach its store, for a while."""
+        living = self.world.living()
+        if living:
+            self.world.disturb(living[which % len(living)], freezes=freezes)
+        self._let(1)
 
     @rule(fault=st.sampled_from(Fault), after=st.integers(0, 3))
     def break_commit(self, fault: Fault, after: int) -> None:

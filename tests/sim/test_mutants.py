@@ -8,15 +8,30 @@ import msgspec
 import pytest
 
 from tandem.adapters.sql.statements import load_statements
+from tandem.adapters.sqlite import keys, writes
 from tandem.adapters.sqlite import store as store_module
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.store import SqliteStore
-from tandem.domain import claiming, driving
+from tandem.domain import (
+    admission,
+    by_hand,
+    claiming,
+    driving,
+    operating,
+    reviving,
+    staleness,
+    waits,
+)
 from tandem.domain.change import Change
-from tandem.domain.command import Claim
+from tandem.domain.command import Claim, Pause
+from tandem.domain.completion import end_attempt
 from tandem.domain.decision import decide
 from tandem.domain.draft import Draft
-from tandem.domain.ids import ChangeId, RunId, TenantId
+from tandem.domain.graph import PlanNode
+from tandem.domain.ids import ChangeId, NodeId, RunId, TenantId
+from tandem.domain.lifecycle import DRIVEN, RunEvent
+from tandem.domain.run import AttemptEnd, Wait
+from tandem.domain.settling import interrupt
 from tandem.engine.driver import Driver
 from tandem.engine.engine import Engine
 from tandem.testing.executor import ScriptedExecutor
@@ -219,7 +234,106 @@ def failed_commits_are_never_looked_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Committer, "_ask_the_disk", give_up)
 
 
+def waits_do_not_look_for_signals_that_came_before(patch: pytest.MonkeyPatch) -> None:
+    """Only a signal looks for waits; one that came first is never found."""
+    patch.setattr(writes, "catch_up", lambda *_what: None)
+
+
+def woken_waits_leave_their_run_parked(patch: pytest.MonkeyPatch) -> None:
+    """A wait that is over completes its node, and nobody queues the run."""
+    original = waits.wake
+
+    def wake(draft: Draft, wait: Wait, **how: Any) -> None:
+        parked, draft.run.parked = draft.run.parked, ""
+        original(draft, wait, **how)
+        draft.run.parked = parked
+
+    patch.setattr(waits, "wake", wake)
+
+
+def freed_keys_wake_nobody(patch: pytest.MonkeyPatch) -> None:
+    """Whoever frees a workspace or a place leaves those who wait for it to the net."""
+    patch.setattr(keys, "wake", lambda *_args, **_how: 0)
+
+
+def cancelled_runs_let_go_of_their_workspace(patch: pytest.MonkeyPatch) -> None:
+    """A run that is being ended holds nothing, though its processes live."""
+    patch.setattr(keys, "holds_keys", lambda run: run.status in DRIVEN)
+
+
+def nested_workspaces_do_not_meet(patch: pytest.MonkeyPatch) -> None:
+    """Only the very same path is in the way."""
+    patch.setattr(keys, "paths_around", lambda path: (path,))
+    patch.setattr(keys, "range_inside", lambda _path: ("", ""))
+
+
+def claims_do_not_count_each_other(patch: pytest.MonkeyPatch) -> None:
+    """Every run believes to be the only one under its concurrency key."""
+    patch.setattr(keys, "count_claims", lambda *_args: 0)
+
+
+def places_are_those_of_the_engine_alone(patch: pytest.MonkeyPatch) -> None:
+    """What other engines drive is not counted."""
+    patch.setattr(admission, "free_places", lambda limit, **_facts: limit)
+
+
+def silent_bodies_show_no_life(patch: pytest.MonkeyPatch) -> None:
+    """Nobody says that a body is alive, so a healthy silent one counts as stale."""
+    patch.setattr(Driver, "is_active", property(lambda _driver: False))
+
+
+def reaped_runs_go_on_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A stale run does not wait for the end of its processes."""
+    original = staleness.reap
+
+    def reap(draft: Draft, command: Any) -> None:
+        original(draft, command)
+        draft.run.cleanup = None
+
+    patch.setattr(staleness, "reap", reap)
+
+
+def revived_runs_do_not_ask_anew(patch: pytest.MonkeyPatch) -> None:
+    """What the end of a run withdrew is not asked again when the run is taken up."""
+    patch.setattr(reviving, "_ask_anew", lambda *_args, **_more: None)
+
+
+def pauses_let_go_of_what_runs(patch: pytest.MonkeyPatch) -> None:
+    """A run that pauses at once counts as paused while its bodies are still being ended."""
+    original = operating.pause
+
+    def pause(draft: Draft, command: Pause) -> None:
+        original(draft, command)
+        running = sorted(draft.in_state(operating.N.RUNNING))
+        if not command.now or not running:
+            return
+        for number in running:
+            node = draft.node(number)
+            end_attempt(draft, node, AttemptEnd.STOPPED)
+            interrupt(draft, draft.plan.nodes[number], node, reason="", counts=False)
+        draft.happen(RunEvent.RUN_PAUSED)
+
+    patch.setattr(operating, "pause", pause)
+
+
+def results_by_hand_skip_approvals(patch: pytest.MonkeyPatch) -> None:
+    """A person can complete an approval without deciding it."""
+
+    def target(draft: Draft, _verb: str, node_id: NodeId, _reason: str) -> PlanNode:
+        plan_node = draft.plan.nodes[draft.plan.by_id[node_id]]
+        if draft.node(plan_node.node_no).state is operating.N.RUNNING:
+            raise draft.refusal("complete", "it runs")
+        return plan_node
+
+    patch.setattr(by_hand, "_target", target)
+
+
 MUTANTS: tuple[Patch, ...] = (
+    waits_do_not_look_for_signals_that_came_before,
+    woken_waits_leave_their_run_parked,
+    revived_runs_do_not_ask_anew,
+    pauses_let_go_of_what_runs,
+    results_by_hand_skip_approvals,
     no_compare_and_set,
     driver_never_reloads,
     leftovers_live_on,
@@ -234,6 +348,13 @@ MUTANTS: tuple[Patch, ...] = (
     outcomes_are_dropped_on_refusal,
     claims_are_cut_off_at_the_stop,
     failed_commits_are_never_looked_up,
+    freed_keys_wake_nobody,
+    cancelled_runs_let_go_of_their_workspace,
+    nested_workspaces_do_not_meet,
+    claims_do_not_count_each_other,
+    places_are_those_of_the_engine_alone,
+    silent_bodies_show_no_life,
+    reaped_runs_go_on_at_once,
 )
 
 

@@ -271,7 +271,7 @@ def hot_rows_only(patch: pytest.MonkeyPatch) -> None:
 
 def recovered_without_its_rows(patch: pytest.MonkeyPatch) -> None:
     """A run that is recovered is not unpacked."""
-    patch.setattr(Tables, "bring_back", lambda *_: None)
+    patch.setattr(Archive, "move_out", lambda *_: None)
 
 
 @pytest.mark.parametrize("mutant", [hot_rows_only, recovered_without_its_rows])

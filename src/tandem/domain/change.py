@@ -1,11 +1,28 @@
 """What one step of a run writes. Built by the decisions, written by the store, never edited."""
 
+from typing import Any
+
 import msgspec
 
 from tandem.domain.artifact import Invalidated, NodeArtifact
 from tandem.domain.ids import ChangeId
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, Run, Wait
+
+
+class Denial(msgspec.Struct, frozen=True, kw_only=True):
+    """A refusal that is itself recorded: the change is written, then whoever asked is refused."""
+
+    code: str
+    message: str
+    details: dict[str, Any] = {}
+
+
+class Throttle(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider asked to be left alone until `until_ms`."""
+
+    provider: str
+    until_ms: int
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,4 +45,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     waits: tuple[Wait, ...] = ()
     artifacts: tuple[NodeArtifact, ...] = ()
     invalidated: tuple[Invalidated, ...] = ()
+    throttles: tuple[Throttle, ...] = ()
     events: tuple[LifecycleEvent, ...] = ()
+    denial: Denial | None = None
+    definition: bytes | None = None
+    """The document of another version that the run and its inputs are pinned to from now on."""

@@ -1,6 +1,17 @@
-"""How engines take runs, keep them, give them back and lose them."""
+"""How engines take runs, keep them and give them back."""
 
-from tandem.domain.command import Adopt, Claim, HandBack, Own, Panic, ProcessesEnded
+from collections.abc import Sequence
+from typing import Final
+
+from tandem.domain.command import (
+    Claim,
+    HandBack,
+    LossPolicy,
+    Own,
+    Panic,
+    Probed,
+    ProcessesEnded,
+)
 from tandem.domain.completion import end_attempt
 from tandem.domain.draft import Draft
 from tandem.domain.lifecycle import DRIVEN, LIVE, NodeState, RunEvent, RunState, StopKind
@@ -8,6 +19,8 @@ from tandem.domain.run import AttemptEnd
 from tandem.domain.settling import interrupt
 
 E, N, S = RunEvent, NodeState, RunState
+
+SHUTDOWN_STOPPED: Final = "automation run stopped during server shutdown"
 
 
 def claim(draft: Draft, command: Claim) -> None:
@@ -30,25 +43,6 @@ def claim(draft: Draft, command: Claim) -> None:
     )
 
 
-def adopt(draft: Draft, command: Adopt) -> None:
-    run = draft.run
-    if run.status not in DRIVEN or run.engine_id != command.dead:
-        raise draft.refusal("adopt", f"engine {command.dead} does not hold it")
-    reason = f"engine {command.dead} died"
-    _interrupt_running(draft, AttemptEnd.INTERRUPTED, reason=reason)
-    if run.status is S.PAUSING:
-        draft.happen(
-            E.RUN_PAUSING_SETTLED, reason="automation run settled to paused after server restart"
-        )
-        run.owner = None
-        return
-    draft.happen(E.RUN_REQUEUED_AFTER_RESTART, reason=reason)
-    run.detail = "automation run queued for resume after server restart"
-    run.resume_reason = "server_restart_rehydration"
-    run.due_at_ms = draft.now_ms
-    run.owner = command.owner
-
-
 def own(draft: Draft, command: Own) -> None:
     run = draft.run
     if run.status not in LIVE - DRIVEN:
@@ -59,26 +53,49 @@ def own(draft: Draft, command: Own) -> None:
     draft.happen(E.RUN_OWNER_CHANGED, metadata={"owner": command.engine_id})
 
 
-def _interrupt_running(draft: Draft, end: AttemptEnd, *, reason: str) -> None:
+def interrupt_running(
+    draft: Draft, end: AttemptEnd, *, reason: str, probed: Sequence[Probed] = ()
+) -> None:
+    """Close the attempts of the running nodes and decide what follows each."""
     counts = end is AttemptEnd.INTERRUPTED
+    answers = {answer.node_no: answer for answer in probed}
     for number in sorted(draft.in_state(N.RUNNING)):
         node = draft.node(number)
         end_attempt(draft, node, end, message=reason)
-        interrupt(draft, draft.plan.nodes[number], node, reason=reason, counts=counts)
+        interrupt(
+            draft,
+            draft.plan.nodes[number],
+            node,
+            reason=reason,
+            counts=counts,
+            probed=answers.get(number),
+        )
 
 
 def hand_back(draft: Draft, command: HandBack) -> None:
     run = draft.run
     if run.status not in DRIVEN or run.engine_id != command.engine_id:
         raise draft.refusal("hand back", f"engine {command.engine_id} does not hold it")
-    _interrupt_running(draft, AttemptEnd.STOPPED, reason=command.reason)
+    interrupt_running(draft, AttemptEnd.STOPPED, reason=command.reason)
     run.owner = None
     if run.status is S.PAUSING:
         draft.happen(E.RUN_PAUSED, reason=run.pause_reason)
-        return
-    draft.happen(E.RUN_HANDED_BACK, reason=command.reason)
-    run.detail = command.reason
-    run.due_at_ms = draft.now_ms
+    elif command.policy is LossPolicy.FAIL:
+        fail(draft, E.RUN_FAILED_SHUTDOWN, StopKind.SHUTDOWN, reason=SHUTDOWN_STOPPED)
+    else:
+        # The stop kind is that of the record; the run itself is not stopped (T77).
+        draft.happen(E.RUN_HANDED_BACK, reason=command.reason, stop_kind=StopKind.SHUTDOWN)
+        run.detail = command.reason
+        run.due_at_ms = draft.now_ms
+
+
+def fail(draft: Draft, event: RunEvent, kind: StopKind, *, reason: str) -> None:
+    """End a run as failed because of what happened to its engine, not to its nodes."""
+    run = draft.run
+    run.detail = run.stop_reason = reason
+    run.stop_kind = kind
+    run.owner = None
+    draft.happen(event, reason=reason, stop_kind=kind)
 
 
 def confirm_processes_ended(draft: Draft, command: ProcessesEnded) -> None:
@@ -93,8 +110,6 @@ def fail_panicked(draft: Draft, command: Panic) -> None:
     run = draft.run
     if run.status not in DRIVEN or run.engine_id != command.engine_id:
         raise draft.refusal("fail", f"engine {command.engine_id} does not hold it")
-    _interrupt_running(draft, AttemptEnd.STOPPED, reason=command.reason)
-    run.detail = run.stop_reason = f"automation run panicked: {command.reason}"
-    run.stop_kind = StopKind.PANIC
-    run.owner = None
-    draft.happen(E.RUN_FAILED_PANIC, reason=run.detail, stop_kind=run.stop_kind)
+    interrupt_running(draft, AttemptEnd.STOPPED, reason=command.reason)
+    reason = f"automation run panicked: {command.reason}"
+    fail(draft, E.RUN_FAILED_PANIC, StopKind.PANIC, reason=reason)

@@ -4,9 +4,14 @@
 one transaction; so no command ever acts on a state that has moved on.
 """
 
+from enum import StrEnum
+from typing import Any
+
 import msgspec
 
-from tandem.domain.ids import EngineId, GateId, NodeId
+from tandem.domain.artifact import ArtifactRef
+from tandem.domain.ids import ChangeId, EngineId, GateId, NodeId, RunId, WaitId
+from tandem.domain.signal import Signal
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -16,9 +21,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A person holds the run; attempts that run are let to their end."""
+    """A person holds the run; attempts that run are let to their end, or stopped with `now`."""
 
     reason: str = "paused by operator"
+    now: bool = False
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -29,7 +35,7 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Recover(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A person lets a failed or blocked run try again; what is completed stays completed."""
+    """A person lets a failed, blocked or paused run try again; what is completed stays so."""
 
     reason: str = "recovered by operator"
     owner: EngineId | None = None
@@ -41,12 +47,91 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     reason: str = "cancelled by operator"
 
 
+class Repair(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A person changes one node of this run's own version and lets it and what follows run again.
+
+    What is None stays as it is; nothing given only resets. `save` also changes the automation.
+    """
+
+    node_id: NodeId
+    prompt: str | None = None
+    template_id: str | None = None
+    model_policy: dict[str, Any] | None = None
+    inputs: dict[str, Any] | None = None
+    """Inputs of the run that get another value."""
+    action: dict[str, Any] | None = None
+    """The whole action of the node."""
+    save: bool = False
+    reason: str = "repaired by operator"
+
+
+class RetryNode(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A person lets a node and everything after it run again; `requeue` is its other name."""
+
+    node_id: NodeId
+    requeue: bool = False
+    reason: str = ""
+
+
+class ContinueNode(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A person lets a blocked node try again with what it was told to mend."""
+
+    node_id: NodeId
+    reason: str = "continued by operator"
+
+
+class Skip(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A person counts a node as done without an output; what follows goes on."""
+
+    node_id: NodeId
+    reason: str
+    decided_by: str = ""
+
+
+class SetOutput(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A person gives a node its output, as JSON text; `ref` is where a large one was put aside."""
+
+    node_id: NodeId
+    output: bytes
+    reason: str
+    ref: ArtifactRef | None = None
+    decided_by: str = ""
+
+
+class Dispose(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A person says what the output of a node is worth; nothing moves."""
+
+    node_id: NodeId
+    disposition: str
+    reason: str = ""
+    decided_by: str = ""
+
+
+class Redeliver(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A person sends out again what a node with outside effects could not deliver (T93)."""
+
+    reason: str = "dead letter retried by operator"
+
+
+class NoteFork(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Record on a run that another one was forked from it."""
+
+    fork: RunId
+    node_id: NodeId
+    reason: str = ""
+
+
 class DecideGate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A person decides a gate: the one named by `gate_id`, else by `node_id`, else the oldest."""
+    """A person decides a gate: the one named by `gate_id`, else by `node_id`, else the oldest.
+
+    `gate_id` is the approval request, `transition_id` the transition that the decision is meant
+    for; an id that belongs to another asking is refused and recorded.
+    """
 
     decision: str
     gate_id: GateId | None = None
     node_id: NodeId | None = None
+    transition_id: str | None = None
     reason: str = ""
     decided_by: str = ""
     output: bytes | None = None
@@ -54,7 +139,37 @@ class DecideGate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Wake(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Time has come for a parked run."""
+    """Time has come for a parked run: what is due is done, and the run goes on if it can."""
+
+
+class ResolveWait(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Something came for a wait: the one of `wait_id`, else of `node_id`, else the oldest.
+
+    `payload` is JSON text. `signal` is the kept signal that matched; None when somebody resolves
+    this very wait.
+    """
+
+    idempotency_key: str
+    wait_id: WaitId | None = None
+    node_id: NodeId | None = None
+    payload: bytes = b"null"
+    source: str = ""
+    signal: Signal | None = None
+
+
+class LossPolicy(StrEnum):
+    """What becomes of a running run whose engine dies or leaves."""
+
+    RESUME = "resume"
+    FAIL = "fail"
+
+
+class Probed(msgspec.Struct, frozen=True, kw_only=True):
+    """What the `effects_probe` of an interrupted node answered; `output` is JSON text."""
+
+    node_no: int
+    is_done: bool
+    output: bytes | None = None
 
 
 class Adopt(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -62,6 +177,8 @@ class Adopt(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     dead: EngineId
     owner: EngineId | None = None
+    policy: LossPolicy = LossPolicy.RESUME
+    probed: tuple[Probed, ...] = ()
 
 
 class Own(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -76,6 +193,7 @@ class HandBack(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     engine_id: EngineId
     reason: str = "automation run interrupted by server shutdown"
+    policy: LossPolicy = LossPolicy.RESUME
 
 
 class ProcessesEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -91,17 +209,47 @@ class Panic(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     reason: str
 
 
+class Reap(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Stop a run that shows no life.
+
+    It counts only when the run is still as it was seen: at the change `seen_change_id`, with its
+    last sign of life at `seen_activity_at_ms`, and that for `stale_after_ms` or longer.
+    """
+
+    stale_after_ms: int
+    seen_change_id: ChangeId
+    seen_activity_at_ms: int | None
+
+
+class AutoResume(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Let a run that was found stale lately go on without a person (run-lifecycle 2.3)."""
+
+    window_ms: int
+    attempts_max: int
+
+
 Command = (
     Claim
     | Pause
     | Resume
     | Recover
     | Cancel
+    | Repair
+    | RetryNode
+    | ContinueNode
+    | Skip
+    | SetOutput
+    | Dispose
+    | Redeliver
+    | NoteFork
     | DecideGate
     | Wake
+    | ResolveWait
     | Adopt
     | Own
     | HandBack
     | ProcessesEnded
     | Panic
+    | Reap
+    | AutoResume
 )

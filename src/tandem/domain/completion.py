@@ -10,11 +10,9 @@ from tandem.domain.graph import PlanNode
 from tandem.domain.ids import EngineId, attempt_id
 from tandem.domain.json import JsonObject, JsonValue, digest
 from tandem.domain.lifecycle import NodeState, RunEvent
-from tandem.domain.run import Attempt, AttemptEnd, NodeRun
+from tandem.domain.run import Attempt, AttemptEnd, Handling, NodeRun
 
 E, N = RunEvent, NodeState
-
-_NO_METADATA: JsonObject = {}
 
 
 def complete(
@@ -25,9 +23,14 @@ def complete(
     output_ref: ArtifactRef | None = None,
     artifacts: Sequence[NodeArtifact] = (),
     reason: str = "",
-    metadata: JsonObject = _NO_METADATA,
+    event: RunEvent = E.NODE_COMPLETED,
+    handling: Handling | None = None,
+    metadata: JsonObject | None = None,
 ) -> None:
-    """Count a node as completed with this output; `artifacts` are what the event is to prove."""
+    """Count a node as completed with this output; `event` and `handling` say who gave it.
+
+    The event carries the digests of the output and of `artifacts`: what the receipts are to prove.
+    """
     node = draft.node(plan_node.node_no)
     done = msgspec.structs.replace(
         node,
@@ -38,23 +41,28 @@ def complete(
         output_ref=output_ref,
         repair=(),
         failure=None,
+        handling=handling,
     )
     draft.move(
         plan_node,
-        E.NODE_COMPLETED,
+        event,
         done,
         attempt=node.attempts or None,
         reason=reason,
-        metadata={**_evidence(output, output_ref, artifacts), **metadata},
+        metadata={**evidence(output, output_ref, artifacts), **(metadata or {})},
     )
     draft.run.detail = f"completed node `{plan_node.node_id}`; continuing"
+    if draft.run.interruptions:
+        # The run gets on in spite of the engines that died with it.
+        draft.run.interruptions = 0
+        draft.moved = True
     failure = draft.run.last_failure
     if failure is not None and failure.node_id == plan_node.node_id:
         draft.run.last_failure = None
         draft.moved = True
 
 
-def _evidence(
+def evidence(
     output: bytes | None, output_ref: ArtifactRef | None, artifacts: Sequence[NodeArtifact]
 ) -> JsonObject:
     """Return the digests that the chain of receipts vouches for."""

@@ -2,21 +2,46 @@
 
 from typing import assert_never
 
-from tandem.domain import claiming, gates, operating, waits
+from tandem.domain import (
+    attention,
+    by_hand,
+    claiming,
+    disposition,
+    forking,
+    gates,
+    operating,
+    reception,
+    recovering,
+    repairing,
+    restart,
+    staleness,
+    tasks,
+)
 from tandem.domain.change import Change
 from tandem.domain.command import (
     Adopt,
+    AutoResume,
     Cancel,
     Claim,
     Command,
+    ContinueNode,
     DecideGate,
+    Dispose,
     HandBack,
+    NoteFork,
     Own,
     Panic,
     Pause,
     ProcessesEnded,
+    Reap,
     Recover,
+    Redeliver,
+    Repair,
+    ResolveWait,
     Resume,
+    RetryNode,
+    SetOutput,
+    Skip,
     Wake,
 )
 from tandem.domain.draft import Draft
@@ -30,6 +55,7 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
     Raises:
         Refused: the state of the run does not allow it; nothing is to be written.
         NotFound: the command names a node or gate that the run does not have.
+        InvalidRequest: the command is wrong whatever the state of the run is.
     """
     draft = Draft(view, change_id=change_id, now_ms=now_ms)
     match command:
@@ -40,15 +66,33 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
         case Resume():
             operating.resume(draft, command)
         case Recover():
-            operating.recover(draft, command)
+            recovering.recover(draft, command)
         case Cancel():
             operating.cancel(draft, command)
+        case Repair():
+            repairing.repair(draft, command)
+        case RetryNode():
+            tasks.retry(draft, command)
+        case ContinueNode():
+            tasks.continue_blocked(draft, command)
+        case Skip():
+            by_hand.skip(draft, command)
+        case SetOutput():
+            by_hand.set_output(draft, command)
+        case Dispose():
+            disposition.dispose(draft, command)
+        case Redeliver():
+            recovering.redeliver(draft, command)
+        case NoteFork():
+            forking.note_fork(draft, command)
         case DecideGate():
             gates.decide(draft, command)
         case Wake():
-            waits.wake_run(draft)
+            attention.attend(draft)
+        case ResolveWait():
+            reception.resolve(draft, command)
         case Adopt():
-            claiming.adopt(draft, command)
+            restart.adopt(draft, command)
         case Own():
             claiming.own(draft, command)
         case HandBack():
@@ -57,6 +101,10 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
             claiming.confirm_processes_ended(draft, command)
         case Panic():
             claiming.fail_panicked(draft, command)
+        case Reap():
+            staleness.reap(draft, command)
+        case AutoResume():
+            staleness.auto_resume(draft, command)
         case _:
             assert_never(command)
     draft.moved = True

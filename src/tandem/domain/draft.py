@@ -1,11 +1,12 @@
 """A change while it is being decided: reads see what the draft already did, nothing else does."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from tandem.domain.artifact import Invalidated, NodeArtifact
-from tandem.domain.change import Change
+from tandem.domain.change import Change, Denial, Throttle
+from tandem.domain.detail import Active, refreshed_detail
 from tandem.domain.errors import Refused
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, GateId, NodeId, WaitId
@@ -20,8 +21,18 @@ from tandem.domain.lifecycle import (
     next_node_state,
     next_run_state,
 )
-from tandem.domain.receipts import seal
-from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, NodeRun, Wait, WaitStatus
+from tandem.domain.receipts import record
+from tandem.domain.run import (
+    OPEN_WAITS,
+    Attempt,
+    Gate,
+    GateStatus,
+    LifecycleEvent,
+    NodeRun,
+    Run,
+    Wait,
+    WaitStatus,
+)
 from tandem.domain.view import RunView
 
 _NO_METADATA: JsonObject = {}
@@ -43,8 +54,12 @@ class Draft:
         self.attempts_ended: list[Attempt] = []
         self.artifacts: list[NodeArtifact] = []
         self.invalidated: list[Invalidated] = []
+        self.denial: Denial | None = None
+        self.throttles: list[Throttle] = []
         self.events: list[LifecycleEvent] = []
         self.moved = False
+        self.definition: bytes | None = None
+        """The document of another version that the run executes from now on."""
         self._deps: dict[int, int] = {}
 
     def node(self, node_no: int) -> NodeRun:
@@ -75,20 +90,22 @@ class Draft:
         if after is not run.status:
             run.status = after
             self.moved = True
-        run.event_seq += 1
-        record = LifecycleEvent(
-            seq=run.event_seq,
-            event=event,
-            recorded_at_ms=self.now_ms,
-            change_id=self.change_id,
-            node_id=node_id,
-            attempt=attempt,
-            reason=reason,
-            stop_kind=stop_kind,
-            metadata=dict(metadata),
+        self.events.append(
+            record(
+                run,
+                LifecycleEvent(
+                    seq=run.event_seq + 1,
+                    event=event,
+                    recorded_at_ms=self.now_ms,
+                    change_id=self.change_id,
+                    node_id=node_id,
+                    attempt=attempt,
+                    reason=reason,
+                    stop_kind=stop_kind,
+                    metadata=dict(metadata),
+                ),
+            )
         )
-        self.events.append(seal(run.event_hash, record))
-        run.event_hash = self.events[-1].record_hash
 
     def move(
         self,
@@ -127,6 +144,14 @@ class Draft:
             if self.open_deps(number) == 0 and self.node(number).state is NodeState.PENDING
         ]
 
+    def gate(self, gate_id: GateId) -> Gate:
+        """Return the gate as this draft leaves it."""
+        return self.gates.get(gate_id) or self.view.gates[gate_id]
+
+    def wait(self, wait_id: WaitId) -> Wait:
+        """Return the wait as this draft leaves it."""
+        return self.waits.get(wait_id) or self.view.waits[wait_id]
+
     def open_gates(self) -> list[Gate]:
         """Return the gates that are open after this draft, oldest first."""
         gates = {**self.view.gates, **self.gates}
@@ -135,7 +160,7 @@ class Draft:
     def open_waits(self) -> list[Wait]:
         """Return the waits that are registered after this draft."""
         waits = {**self.view.waits, **self.waits}
-        return [wait for wait in waits.values() if wait.status is WaitStatus.WAITING]
+        return [wait for wait in waits.values() if wait.status in OPEN_WAITS]
 
     def withdraw(self, nodes: Iterable[int] | None = None) -> None:
         """Close the open gates and waits of these nodes, or of all, without a decision."""
@@ -151,10 +176,11 @@ class Draft:
                     wait, status=WaitStatus.CANCELLED, ended_at_ms=self.now_ms
                 )
 
-    def refusal(self, verb: str, hint: str) -> Refused:
+    def refusal(self, verb: str, hint: str, *, code: str | None = None) -> Refused:
         """Return the refusal of a command that the state of the run does not allow."""
         run = self.run
-        return Refused(f"cannot {verb} run {run.run_id}: it is {run.status.value}; {hint}")
+        text = f"cannot {verb} run {run.run_id}: it is {run.status.value}; {hint}"
+        return Refused(text, code=code)
 
     def in_state(self, *states: NodeState) -> set[int]:
         """Return the nodes that are in one of these states after this draft; not for pending."""
@@ -170,21 +196,30 @@ class Draft:
                     found |= view.halted
         return {n for n in found | self.nodes.keys() if self.node(n).state in states}
 
+    def _refresh_detail(self) -> None:
+        if self.run.status is RunState.RUNNING:
+            self.run.detail = refreshed_detail(
+                self.run.detail, is_completed=self._is_completed, active=self._active
+            )
+
+    def _is_completed(self, name: str) -> bool:
+        number = self.plan.by_id.get(NodeId(name))
+        return number is not None and self.node(number).state is NodeState.COMPLETED
+
+    def _active(self) -> Iterator[Active]:
+        """Yield what runs, then what was started and waits for its next attempt."""
+        for number in sorted(self.in_state(NodeState.RUNNING)):
+            yield self.plan.nodes[number].node_id, self.node(number).attempts
+        for number in sorted(self.view.nodes.keys() | self.nodes.keys()):
+            node = self.node(number)
+            if node.attempts and node.state in (NodeState.PENDING, NodeState.BACKOFF):
+                yield self.plan.nodes[number].node_id, node.attempts
+
     def close(self) -> Change:
         """Apply the closing rules (run-lifecycle 2.1) and return the change."""
         run, before = self.run, self.view.run
-        run.last_change_id = self.change_id
-        run.updated_at_ms = self.now_ms
-        if run.status is not RunState.QUEUED:
-            run.queue_reason = None
-        if run.status not in DRIVEN:
-            run.engine_id = None
-        if run.status is not RunState.PAUSED:
-            run.parked = ""
-        if run.status in TERMINAL:
-            run.due_at_ms = None
-            if run.finished_at_ms is None:
-                run.finished_at_ms = self.now_ms
+        self._refresh_detail()
+        close_run(run, change_id=self.change_id, now_ms=self.now_ms)
         return Change(
             change_id=self.change_id,
             builds_on=before.last_change_id,
@@ -199,5 +234,29 @@ class Draft:
             waits=tuple(self.waits.values()),
             artifacts=tuple(self.artifacts),
             invalidated=tuple(self.invalidated),
+            denial=self.denial,
+            throttles=tuple(self.throttles),
             events=tuple(self.events),
+            definition=self.definition,
         )
+
+
+def close_run(run: Run, *, change_id: ChangeId, now_ms: int) -> None:
+    """Bring the row of a run in line with its state, after whatever changed it."""
+    run.last_change_id = change_id
+    run.updated_at_ms = now_ms
+    if run.status is not RunState.QUEUED:
+        run.queued_at_ms = run.queue_reason = None
+        run.resource_key = run.rate_limited_provider = ""
+    elif run.queued_at_ms is None:
+        run.queued_at_ms = now_ms
+    if run.status not in DRIVEN:
+        run.engine_id = None
+    if run.status is not RunState.PAUSED:
+        run.parked = ""
+    if run.status is not RunState.PAUSING:
+        run.pause_mode = ""
+    if run.status in TERMINAL:
+        run.due_at_ms = None
+        if run.finished_at_ms is None:
+            run.finished_at_ms = now_ms

@@ -13,7 +13,16 @@ from tandem.domain.lifecycle import RunEvent
 from tandem.domain.run import LifecycleEvent, Run
 from tandem.domain.vocabulary import WORDS
 
-_FAILURES = frozenset({RunEvent.RUN_FAILED, RunEvent.RUN_BLOCKED, RunEvent.RUN_FAILED_PANIC})
+_FAILURES = frozenset(
+    {
+        RunEvent.RUN_FAILED,
+        RunEvent.RUN_BLOCKED,
+        RunEvent.RUN_FAILED_PANIC,
+        RunEvent.RUN_FAILED_SERVER_RESTART,
+        RunEvent.RUN_FAILED_SHUTDOWN,
+        RunEvent.RUN_FAILED_STALE,
+    }
+)
 
 
 class EngineEvent(msgspec.Struct, frozen=True, kw_only=True):

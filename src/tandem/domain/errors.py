@@ -1,9 +1,11 @@
 """The errors a caller can meet.
 
     EngineError
+    ├── InvalidRequest         the request is wrong whatever the state; mend it     exit 2
     ├── InvalidAutomation      the definition is wrong; fix it and submit again     exit 3
     ├── NotFound               no such automation, run, node, gate, artifact, file  exit 4
     ├── Refused                understood, but the current state says no            exit 5
+    │   ├── NothingToDo        what was asked holds already; may count as done
     │   ├── IllegalTransition
     │   ├── ChangeRefused      another change came first; load and decide again
     │   └── LeaseLost          another engine took over; stop, write nothing
@@ -14,9 +16,13 @@
 A failure of user code is an `Outcome`, never one of these.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
+
+DEFINITION_UNREADABLE = "definition_unreadable"
+"""The code of errors that say that a stored definition is gone or damaged."""
 
 
 class EngineError(Exception):
@@ -80,6 +86,12 @@ class InvalidAutomation(EngineError):
         )
 
 
+class InvalidRequest(EngineError):
+    """The request itself is wrong, whatever the state of the run is."""
+
+    code = "invalid_request"
+
+
 class NotFound(EngineError):
     """There is no such thing, or it belongs to another tenant."""
 
@@ -87,9 +99,28 @@ class NotFound(EngineError):
 
 
 class Refused(EngineError):
-    """The request was understood, but the current state does not allow it."""
+    """The request was understood, but the current state does not allow it.
+
+    `details` are facts for programs, such as the decision that won; they are JSON.
+    """
 
     code = "refused"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.details: Mapping[str, Any] = details or {}
+
+
+class NothingToDo(Refused):
+    """What was asked holds already; nothing was written. Whoever asked may count it as done."""
+
+    code = "nothing_to_do"
 
 
 class IllegalTransition(Refused):

@@ -1,26 +1,24 @@
-"""Gates: asking a person, what the person decides, and what happens when nobody does."""
+"""Deciding a gate: which asking is meant, whether the decision counts, and what it does."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from tandem.domain.artifact import Invalidated, Validity
+from tandem.domain.asking import is_consequential
+from tandem.domain.change import Denial
 from tandem.domain.command import DecideGate
 from tandem.domain.completion import complete
+from tandem.domain.deadline import is_late
 from tandem.domain.draft import Draft
 from tandem.domain.errors import NotFound, Refused
-from tandem.domain.graph import PlanNode
-from tandem.domain.ids import GateId, NodeId
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState
-from tandem.domain.reset import reset
-from tandem.domain.run import Gate, GatePurpose, GateStatus, NodeRun
+from tandem.domain.rework import rework
+from tandem.domain.run import Gate, GateStatus, NodeRun
 from tandem.domain.stopping import cancel_run
 
 E, N, S = RunEvent, NodeState, RunState
-
-GATE_EXPIRES_AFTER_MS: Final = 604_800_000
-
 
 GATE_ALIASES: Final[Mapping[str, str]] = {
     "approved": "approve",
@@ -35,80 +33,33 @@ GATE_ALIASES: Final[Mapping[str, str]] = {
 }
 
 
-def open_approval(draft: Draft, plan_node: PlanNode) -> None:
-    node, gate = draft.node(plan_node.node_no), plan_node.node.effective_gate
-    if gate is None:
-        raise AssertionError(f"node {plan_node.node_id} is no approval")
-    expiry = gate.expiry_policy
-    # "Never unbounded" (run-lifecycle 6.4): a missing or zero span is the default one.
-    expires_after_ms = (expiry.expires_after_ms if expiry else None) or GATE_EXPIRES_AFTER_MS
-    asked = msgspec.structs.replace(
-        node, state=N.GATED, gates=node.gates + 1, started_at_ms=draft.now_ms
-    )
-    draft.move(plan_node, E.GATE_OPENED, asked)
-    _add_gate(
-        draft,
-        plan_node,
-        instance=asked.gates,
-        purpose=GatePurpose.APPROVAL,
-        title=plan_node.node.objective or plan_node.node_id,
-        instructions=gate.instructions or "",
-        decisions=gate.decisions,
-        expires_after_ms=expires_after_ms,
-        on_expiry=str((expiry.on_expiry if expiry else None) or "cancel"),
-    )
-
-
-def ask_for_outcome(draft: Draft, plan_node: PlanNode, node: NodeRun, reason: str) -> None:
-    asked = msgspec.structs.replace(node, state=N.GATED, gates=node.gates + 1)
-    draft.move(plan_node, E.NODE_OUTCOME_UNKNOWN, asked, attempt=node.attempts, reason=reason)
-    _add_gate(
-        draft,
-        plan_node,
-        instance=asked.gates,
-        purpose=GatePurpose.OUTCOME_UNKNOWN,
-        title=f"Was node `{plan_node.node_id}` done?",
-        instructions=(
-            f"Attempt {node.attempts} has effects outside and was interrupted ({reason}). "
-            "Find out whether it took place: `done` counts it as completed, `retry` runs it again."
-        ),
-        decisions=("done", "retry", "cancel"),
-        expires_after_ms=None,
-        on_expiry="remind",
-    )
-
-
-def _add_gate(
-    draft: Draft,
-    plan_node: PlanNode,
-    *,
-    instance: int,
-    purpose: GatePurpose,
-    title: str,
-    instructions: str,
-    decisions: tuple[str, ...],
-    expires_after_ms: int | None,
-    on_expiry: str,
-) -> None:
-    gate_id = GateId(f"automation_v2:{draft.run.run_id}:{plan_node.node_id}:{instance}")
-    draft.gates[gate_id] = Gate(
-        gate_id=gate_id,
-        node_no=plan_node.node_no,
-        node_id=plan_node.node_id,
-        instance=instance,
-        purpose=purpose,
-        title=title,
-        instructions=instructions,
-        decisions=decisions,
-        requested_at_ms=draft.now_ms,
-        expires_at_ms=None if expires_after_ms is None else draft.now_ms + expires_after_ms,
-        on_expiry=on_expiry,
-    )
-
-
 def decide(draft: Draft, command: DecideGate) -> None:
-    gate = _find_gate(draft, command)
+    """Decide one asking of a gate; exactly one decision of several counts (run-lifecycle 6.2).
+
+    Raises:
+        NotFound: the run has no such node.
+        Refused: nothing is open, the gate was decided already (`details.winningDecision`), it
+            does not offer this decision, it is late, or this person may not approve it.
+    """
+    gate = _asked(draft, command)
     decision = _allowed(gate, command.decision)
+    if is_late(gate, now_ms=draft.now_ms):
+        raise Refused(
+            f"gate `{gate.node_id}` expired before it was decided; "
+            f"what follows is `{gate.on_expiry}`",
+            code="AUTOMATION_V2_GATE_EXPIRED",
+            details={"expires_at_ms": gate.expires_at_ms, "on_expiry": gate.on_expiry},
+        )
+    _check_reviewer(draft, gate, decision, command.decided_by)
+    denial = _guard(gate, command)
+    if denial is not None:
+        _deny(draft, gate, command, denial)
+        return
+    _settle(draft, gate, decision, command)
+    _act(draft, gate, decision, command)
+
+
+def _settle(draft: Draft, gate: Gate, decision: str, command: DecideGate) -> None:
     draft.gates[gate.gate_id] = msgspec.structs.replace(
         gate,
         status=GateStatus.DECIDED,
@@ -125,19 +76,24 @@ def decide(draft: Draft, command: DecideGate) -> None:
             "gate_id": gate.gate_id,
             "decision": decision,
             "decided_by": command.decided_by,
+            "transition_id": gate.transition_id,
         },
     )
-    run, plan_node = draft.run, draft.plan.nodes[gate.node_no]
+    run = draft.run
     run.resume_reason = f"gate `{gate.node_id}` decision: {decision}"
     if run.status is S.QUEUED:
         run.due_at_ms = draft.now_ms
+
+
+def _act(draft: Draft, gate: Gate, decision: str, command: DecideGate) -> None:
+    plan_node = draft.plan.nodes[gate.node_no]
     match decision:
         case "cancel":
             cancel_run(
                 draft, E.RUN_CANCELLED, reason=command.reason or f"gate `{gate.node_id}`: cancelled"
             )
         case "rework":
-            reset(draft, _rework_roots(draft, gate), reason=command.reason or "rework")
+            rework(draft, gate, reason=command.reason, decided_by=command.decided_by)
         case "retry":
             node = draft.node(gate.node_no)
             again = NodeRun(
@@ -146,6 +102,7 @@ def decide(draft: Draft, command: DecideGate) -> None:
                 gates=node.gates,
                 attempts_used=max(node.attempts_used - 1, 0),
                 repair=node.repair,
+                handling=node.handling,
             )
             draft.move(plan_node, E.NODE_RESET, again, reason=command.reason)
             gone = Invalidated(node_no=gate.node_no, validity=Validity.SUPERSEDED)
@@ -159,32 +116,115 @@ def decide(draft: Draft, command: DecideGate) -> None:
             complete(draft, plan_node, output=output)
 
 
-def _find_gate(draft: Draft, command: DecideGate) -> Gate:
+# Which asking is meant
+
+
+def _asked(draft: Draft, command: DecideGate) -> Gate:
+    """Return the open gate that the command means, or the one that it was wrongly aimed at."""
     gates = sorted(draft.open_gates(), key=lambda gate: (gate.requested_at_ms, gate.gate_id))
-    for gate in gates:
-        if command.gate_id is not None and gate.gate_id != command.gate_id:
-            continue
-        if command.node_id is not None and gate.node_id != command.node_id:
-            continue
-        return gate
+    if command.node_id is not None:
+        if draft.plan.node(command.node_id) is None:
+            raise NotFound(
+                f"run {draft.run.run_id} has no node `{command.node_id}`",
+                code="AUTOMATION_V2_GATE_NODE_NOT_FOUND",
+            )
+        gates = [gate for gate in gates if gate.node_id == command.node_id]
+    exact = [gate for gate in gates if gate.gate_id == command.gate_id]
+    over = [gate for gate in draft.view.settled_gates if gate.gate_id == command.gate_id]
+    if over and not exact:
+        # An asking that was over when its decision came; a newer one of the node is a guard's case.
+        gates = [gate for gate in gates if gate.node_no == over[0].node_no]
+    if exact or gates:
+        return (exact or gates)[0]
+    raise _nothing_open(draft, command)
+
+
+def _nothing_open(draft: Draft, command: DecideGate) -> Refused:
     run = draft.run
-    if command.node_id is not None and draft.plan.node(command.node_id) is None:
-        raise NotFound(f"run {run.run_id} has no node `{command.node_id}`")
-    wanted = command.gate_id or (f"node `{command.node_id}`" if command.node_id else "")
-    what = f"no open gate {wanted}".strip()
-    hint = (
-        f"open: {', '.join(gate.node_id for gate in gates)}"
-        if gates
-        else "it was decided already, or the run has not reached it"
-    )
-    raise Refused(
+    meant = command.gate_id or (f"node `{command.node_id}`" if command.node_id else "")
+    winner = _winner(draft, command)
+    opened = ", ".join(dict.fromkeys(gate.node_id for gate in draft.open_gates()))
+    if winner is not None:
+        by = f" by {winner['decided_by']}" if winner["decided_by"] else ""
+        hint = f"gate `{winner['node_id']}` was decided already: {winner['decision']}{by}"
+    elif opened:
+        hint = f"open: {opened}"
+    else:
+        hint = "the run has not reached one"
+    what = f"no open gate {meant}".strip()
+    return Refused(
         f"cannot decide: run {run.run_id} ({run.status.value}) has {what}; {hint}",
-        code="gate_not_open",
+        code="AUTOMATION_V2_RUN_NOT_AWAITING_APPROVAL",
+        details={"runID": run.run_id, "currentStatus": run.status.value}
+        | ({"winningDecision": winner} if winner is not None else {}),
     )
+
+
+def _winner(draft: Draft, command: DecideGate) -> dict[str, Any] | None:
+    """Return the decision that settled what the command means, the newest when it names none."""
+    for gate in draft.view.settled_gates:
+        if gate.status is GateStatus.WITHDRAWN:
+            continue
+        if command.gate_id not in (None, gate.gate_id):
+            continue
+        if command.node_id in (None, gate.node_id):
+            return {
+                "node_id": gate.node_id,
+                "decision": gate.decision,
+                "reason": gate.reason or None,
+                "decided_at_ms": gate.decided_at_ms,
+                "decided_by": gate.decided_by or None,
+            }
+    return None
+
+
+def _guard(gate: Gate, command: DecideGate) -> Denial | None:
+    """Return why the ids that came with the decision do not belong to this asking."""
+    for name, given, wanted in (
+        ("approval_request_id", command.gate_id, gate.gate_id),
+        ("transition_id", command.transition_id, gate.transition_id),
+    ):
+        if given is not None and given != wanted:
+            return Denial(
+                code="AUTOMATION_V2_GATE_TRANSITION_GUARD_DENIED",
+                message=(
+                    f"the decision is meant for {given}, but gate `{gate.node_id}` asks as {wanted}"
+                    "; look at the gate again and decide this asking"
+                ),
+                details={
+                    "transitionGuard": {
+                        "reason_code": f"{name}_mismatch",
+                        "expected": wanted,
+                        "given": given,
+                    }
+                },
+            )
+    return None
+
+
+def _deny(draft: Draft, gate: Gate, command: DecideGate, denial: Denial) -> None:
+    """Record a decision that was meant for another asking; it settles nothing."""
+    draft.gates[gate.gate_id] = msgspec.structs.replace(gate, guard_denials=gate.guard_denials + 1)
+    draft.happen(
+        E.GATE_GUARD_DENIED,
+        node_id=gate.node_id,
+        reason=denial.message,
+        metadata={
+            "gate_id": gate.gate_id,
+            "decision": "guard_denied",
+            "wanted_decision": command.decision,
+            "decided_by": command.decided_by,
+            **denial.details["transitionGuard"],
+        },
+    )
+    draft.denial = denial
+
+
+# Whether it counts
 
 
 def _allowed(gate: Gate, wanted: str) -> str:
-    """Return the decision in the engine's words; the gate's own list is binding."""
+    """Return the decision in the engine's words; the gate's own list is binding (W-26)."""
     word = wanted.strip().lower()
     offered = {name.strip().lower(): name for name in gate.decisions}
     canonical = {GATE_ALIASES.get(name, name) for name in offered}
@@ -193,42 +233,50 @@ def _allowed(gate: Gate, wanted: str) -> str:
         return meant
     raise Refused(
         f"gate `{gate.node_id}` does not offer `{wanted}`; it offers {', '.join(gate.decisions)}",
-        code="gate_invalid_decision",
+        code="AUTOMATION_V2_GATE_INVALID_DECISION",
+        details={"decisions": list(gate.decisions)},
     )
 
 
-def _rework_roots(draft: Draft, gate: Gate) -> set[int]:
-    plan_node = draft.plan.nodes[gate.node_no]
-    asked = plan_node.node.effective_gate
-    declared = asked.rework_targets if asked is not None else ()
-    targets = {draft.plan.by_id[NodeId(name)] for name in declared if name in draft.plan.by_id}
-    return (targets or set(plan_node.depends_on)) | {gate.node_no}
-
-
-def expire(draft: Draft, gate: Gate) -> None:
-    if gate.on_expiry not in ("cancel", "resume"):
+def _check_reviewer(draft: Draft, gate: Gate, decision: str, decided_by: str) -> None:
+    """Keep whoever started the run from approving what has consequences; refusing is theirs."""
+    if decision in ("cancel", "rework") or not is_consequential(draft.plan.nodes[gate.node_no]):
         return
-    decision = "expired" if gate.on_expiry == "cancel" else "timeout_resume"
-    draft.gates[gate.gate_id] = msgspec.structs.replace(
-        gate, status=GateStatus.EXPIRED, decision=decision, decided_at_ms=draft.now_ms
-    )
-    draft.happen(E.GATE_EXPIRED, node_id=gate.node_id, metadata={"gate_id": gate.gate_id})
-    if gate.on_expiry == "resume":
-        complete(draft, draft.plan.nodes[gate.node_no], output=gate_output(draft, gate, decision))
-        return
-    cancel_run(draft, E.RUN_CANCELLED, reason=f"gate `{gate.node_id}` expired undecided")
+    if not decided_by:
+        raise Refused(
+            f"gate `{gate.node_id}` has to be approved by a person with a name",
+            code="AUTOMATION_V2_GATE_REVIEWER_AUTHORITY_REQUIRED",
+        )
+    if decided_by == gate.requested_by:
+        raise Refused(
+            f"{decided_by} started this run and may not approve its gate `{gate.node_id}`; "
+            "somebody else has to",
+            code="AUTOMATION_V2_GATE_SELF_APPROVAL_FORBIDDEN",
+        )
 
 
 def gate_output(
     draft: Draft, gate: Gate, decision: str, *, reason: str = "", decided_by: str = ""
 ) -> bytes:
-    """Return the output that a decided approval gives its node (run-lifecycle 6.3)."""
+    """Return the output that a settled approval gives its node (run-lifecycle 6.3).
+
+    `decision`, `reason` and `decided_by` also stand at the top, where a reference reads best.
+    """
+    content = {
+        "decision": decision,
+        "reason": reason,
+        "decided_at_ms": draft.now_ms,
+        "decided_by": decided_by,
+        "reviewed_artifact": gate.reviewed_artifact,
+    }
     return msgspec.json.encode(
         {
             "contract_kind": "approval_gate",
+            "status": "completed",
             "decision": decision,
             "reason": reason,
             "decided_by": decided_by,
             "decided_at_ms": draft.now_ms,
+            "content": content,
         }
     )

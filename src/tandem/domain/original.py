@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 import pydantic
 
+from tandem.domain.admission import needs_of
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
 from tandem.domain.completion import complete
@@ -28,6 +29,7 @@ from tandem.domain.json import digest, encode
 from tandem.domain.lifecycle import TERMINAL, NodeState, RunEvent, RunState, StopKind
 from tandem.domain.receipts import first_event
 from tandem.domain.run import Failure, NodeRun, Run
+from tandem.domain.template import MissingReference
 from tandem.domain.view import RunView
 
 E, N, S = RunEvent, NodeState, RunState
@@ -123,7 +125,14 @@ def read_entry(key: str, entry: Any) -> OriginalRun | str:
         return str(error)
 
 
-def tell(found: OriginalRun, *, tenant: TenantId, change_id: ChangeId, obstacles: str = "") -> Told:
+def tell(
+    found: OriginalRun,
+    *,
+    tenant: TenantId,
+    change_id: ChangeId,
+    obstacles: str = "",
+    real_path: str = "",
+) -> Told:
     """Tell a stored run as ours.
 
     Args:
@@ -131,9 +140,11 @@ def tell(found: OriginalRun, *, tenant: TenantId, change_id: ChangeId, obstacles
         tenant: whose it becomes.
         change_id: of its creation; the change after it gets a name made from it.
         obstacles: what keeps it from running here, empty when nothing does.
+        real_path: its workspace with all links followed, empty for a run without one.
     """
     automation = automation_of(found)
     run, plan, document = _created(found, automation, tenant=tenant, change_id=change_id)
+    _need(run, automation, real_path)
     draft = _draft(run, plan, change_id)
     draft.now_ms = found.started_at_ms or found.created_at_ms
     if found.started_at_ms is not None or found.checkpoint.completed_nodes:
@@ -274,6 +285,18 @@ def _created(
     )
     run.event_hash = first_event(run).record_hash
     return run, plan, document
+
+
+def _need(run: Run, automation: Automation, real_path: str) -> None:
+    """Let the run have what it needs to itself, should it go on here."""
+    try:
+        needs = needs_of(automation, tenant=run.tenant, inputs={}, real_path=real_path)
+    except MissingReference:
+        return  # the original knows no concurrency keys, and an attempt would say what is missing
+    run.lock_path = needs.lock_path
+    run.concurrency_key = needs.concurrency_key
+    run.concurrency_limit = needs.concurrency_limit
+    run.labels = needs.labels
 
 
 def _draft(run: Run, plan: Plan, change_id: ChangeId) -> Draft:

@@ -31,6 +31,8 @@ class FailureClass(StrEnum):
     """The verification command said no."""
     INTERRUPTED = "server_restart_interrupted"
     """The engine that ran the attempt died."""
+    STALE = "stale_no_provider_activity"
+    """Nothing of the attempt showed life for longer than any of its limits."""
 
 
 class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
@@ -45,7 +47,8 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """The body ended badly.
 
     `message` is one line for a person, at most 500 characters; `detail` is the tail of what the
-    body printed. `retry_after_ms` is a span that the other side asked for.
+    body printed. `retry_after_ms` is a span that the other side asked for; `provider` names that
+    side (`http:<host>`, or the provider of a model), so that other runs leave it alone too.
     """
 
     failure_class: FailureClass
@@ -53,6 +56,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     detail: str = ""
     exit_code: int | None = None
     retry_after_ms: int | None = None
+    provider: str = ""
 
 
 class NeedsRepair(msgspec.Struct, frozen=True, kw_only=True, tag="needs_repair"):

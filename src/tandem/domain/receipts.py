@@ -41,6 +41,17 @@ def seal(before: str, event: LifecycleEvent) -> LifecycleEvent:
     return event
 
 
+def record(run: Run, event: LifecycleEvent) -> LifecycleEvent:
+    """Seal the next event of a run and let its row name it; return the event.
+
+    Every event of a run comes through here, or through `first_event`.
+    """
+    sealed = seal(run.event_hash, event)
+    run.event_seq = sealed.seq
+    run.event_hash = sealed.record_hash
+    return sealed
+
+
 def first_event(run: Run) -> LifecycleEvent:
     """Return the event of the creation of a run, sealed as the first one."""
     created = LifecycleEvent(

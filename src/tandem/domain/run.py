@@ -1,7 +1,7 @@
 """What is recorded of a run: its own row, its node runs, attempts, gates, waits and events."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -22,9 +22,18 @@ from tandem.domain.lifecycle import NodeState, RunEvent, RunState, StopKind
 
 
 class QueueReason(StrEnum):
-    """Why a queued run is not claimed yet."""
+    """Why a queued run is not claimed yet (design section 5); checked in this order.
+
+    `capacity` and `no_engine` are told when somebody asks, they are never stored.
+    """
 
     RETRY_BACKOFF = "retry_backoff"
+    DEFINITION_UNREADABLE = "definition_unreadable"
+    RATE_LIMIT = "rate_limit"
+    WORKSPACE_LOCK = "workspace_lock"
+    CONCURRENCY = "concurrency"
+    CAPACITY = "capacity"
+    NO_ENGINE = "no_engine"
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +53,14 @@ class Run(msgspec.Struct, kw_only=True):
     engine lives nobody else claims it. `cleanup` is the engine whose processes may still be alive
     after the run was stopped. `event_seq` is the number of the newest lifecycle event, `event_hash`
     its hash. `archived_at_ms` is when all that belongs to an old run was packed.
+
+    `queued_at_ms` is since when the run waits in the queue. A queued run without `due_at_ms` waits
+    until `resource_key` is free. `lock_path` is the workspace that it has to itself while it is
+    driven, `labels` are what its engine must have.
+    `activity_at_ms` is when the engine that drives the run last said that a body of it is alive;
+    it is written beside the lease, never by a change. `interruptions` counts the engines that died
+    with the run since a node of it completed, `auto_resumes` how often it was resumed without a
+    person, `reaped_at_ms` is when it was last found stale.
     """
 
     run_no: int = 0
@@ -53,6 +70,8 @@ class Run(msgspec.Struct, kw_only=True):
     name: str = ""
     definition_digest: DefinitionDigest
     trigger_type: str = "manual"
+    started_by: str = ""
+    """Who asked for the run; empty when nobody is known."""
     status: RunState = RunState.QUEUED
     last_change_id: ChangeId
     epoch: int = 0
@@ -65,9 +84,17 @@ class Run(msgspec.Struct, kw_only=True):
     started_at_ms: int | None = None
     finished_at_ms: int | None = None
     due_at_ms: int | None = None
+    queued_at_ms: int | None = None
     queue_reason: QueueReason | None = None
+    resource_key: str = ""
+    rate_limited_provider: str = ""
+    pause_mode: str = ""
+    """`now` while a run is pausing whose attempts are to be stopped instead of let to their end."""
+    forked_from: RunId | None = None
+    forked_from_node: NodeId | None = None
+    """The run whose outputs this one began with, and the node from which it went its own way."""
     parked: str = ""
-    """What wakes a paused run that waits for time; empty when a person paused it."""
+    """What wakes a paused run that waits for time or a signal; empty when a person paused it."""
     detail: str = ""
     stop_kind: StopKind | None = None
     stop_reason: str = ""
@@ -76,10 +103,32 @@ class Run(msgspec.Struct, kw_only=True):
     last_failure: Failure | None = None
     inputs: dict[str, Any] = msgspec.field(default_factory=dict)
     workspace: str = ""
+    lock_path: str = ""
+    concurrency_key: str = ""
+    concurrency_limit: int = 0
+    labels: tuple[str, ...] = ()
     nodes_total: int = 0
     nodes_completed: int = 0
     event_hash: str = ""
     archived_at_ms: int | None = None
+    activity_at_ms: int | None = None
+    interruptions: int = 0
+    auto_resumes: int = 0
+    reaped_at_ms: int | None = None
+
+
+class Handling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What people did with a node run.
+
+    `by_hand` says that its output came from a person: `skipped` or `output_set`. `disposition` is
+    what a person thinks of the output (`domain.disposition`). `dispatches` counts how often a node
+    with outside effects was sent out again after its run had ended, last at `dispatched_at_ms`.
+    """
+
+    by_hand: str = ""
+    disposition: str = ""
+    dispatches: int = 0
+    dispatched_at_ms: int = 0
 
 
 class NodeRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +153,7 @@ class NodeRun(msgspec.Struct, frozen=True, kw_only=True):
     output_ref: ArtifactRef | None = None
     repair: tuple[str, ...] = ()
     failure: Failure | None = None
+    handling: Handling | None = None
 
 
 class AttemptEnd(StrEnum):
@@ -150,8 +200,25 @@ class GateStatus(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
+class PolicyState(msgspec.Struct, frozen=True, kw_only=True):
+    """What time has done to an open gate or wait so far (run-lifecycle T84, T85, T87)."""
+
+    escalated_at_ms: int | None = None
+    escalated_to: str = ""
+    reminder_count: int = 0
+    last_reminded_at_ms: int | None = None
+    expired_reminder: bool = False
+    """A reminder was sent after the expiry."""
+    stale_at_ms: int | None = None
+    """When it was marked as stale."""
+
+
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
-    """One asking of one gate. A gate that is reached again is a new row with a new id."""
+    """One asking of one gate. A gate that is reached again is a new row with a new id.
+
+    `requested_by` is who started the run. `reviewed_artifact` is evidence of what was looked at:
+    path, digest, source node, verified. `guard_denials` counts decisions meant for another asking.
+    """
 
     gate_id: GateId
     node_no: int
@@ -161,34 +228,70 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     instructions: str = ""
     decisions: tuple[str, ...]
+    rework_targets: tuple[str, ...] = ()
     requested_at_ms: int
+    requested_by: str = ""
     expires_at_ms: int | None = None
     on_expiry: str = "cancel"
+    escalate_to: str = ""
+    remind_every_ms: int | None = None
+    stale_after_ms: int | None = None
+    policy_state: PolicyState = PolicyState()
+    reviewed_artifact: dict[str, Any] | None = None
+    guard_denials: int = 0
     status: GateStatus = GateStatus.OPEN
     decision: str = ""
     reason: str = ""
     decided_by: str = ""
     decided_at_ms: int | None = None
 
+    @property
+    def transition_id(self) -> str:
+        """The id of the transition that a decision makes; another asking has another one."""
+        return f"{self.gate_id}:decision"
+
 
 class WaitStatus(StrEnum):
-    """Where a wait is."""
+    """Where a wait is (run-lifecycle 6.1).
+
+    `claimed` of the contract does not exist here: a wait is woken in the transaction that finds
+    it due, so nobody can die in between.
+    """
 
     WAITING = "waiting"
+    ESCALATED = "escalated"
+    """It timed out and somebody was told; it can still be woken."""
     WOKEN = "woken"
+    TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
 
 
+OPEN_WAITS: Final = frozenset({WaitStatus.WAITING, WaitStatus.ESCALATED})
+
+
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
-    """One wait for time; `due_at_ms` is when it wakes."""
+    """One wait for a moment or a signal; a wait that is reached again is a new row.
+
+    `due_at_ms` is when a timer wakes; a wait for a signal has `signal_key` instead, the key that
+    the signal must carry, and `accepts_since_ms`: a signal that was accepted at or after it counts
+    even if it came before the registration. `idempotency_key` is that of the signal that woke it.
+    """
 
     wait_id: WaitId
     node_no: int
     node_id: NodeId
     kind: str
-    due_at_ms: int
+    due_at_ms: int | None = None
     registered_at_ms: int
+    signal_key: str = ""
+    accepts_since_ms: int = 0
+    timeout_at_ms: int | None = None
+    on_timeout: str = "cancel"
+    escalate_to: str = ""
+    remind_every_ms: int | None = None
+    policy_state: PolicyState = PolicyState()
     status: WaitStatus = WaitStatus.WAITING
+    idempotency_key: str = ""
     ended_at_ms: int | None = None
 
 

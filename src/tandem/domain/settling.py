@@ -5,8 +5,10 @@ from typing import assert_never
 
 import msgspec
 
-from tandem.domain import gates
 from tandem.domain.artifact import ArtifactRef, NodeArtifact, Provenance, Validity
+from tandem.domain.asking import ask_for_outcome
+from tandem.domain.change import Throttle
+from tandem.domain.command import Probed
 from tandem.domain.completion import complete, end_attempt
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
@@ -138,14 +140,17 @@ def _settle_repair(
         node, output=item.output, output_ref=item.output_ref, repair=outcome.reasons
     )
     if outcome.failure_class in _CLASSES_OF_VERIFICATION:
-        _halt(draft, plan_node, kept, E.NODE_VERIFY_FAILED, "verification_failed", reason)
+        halt(draft, plan_node, kept, E.NODE_VERIFY_FAILED, "verification_failed", reason)
     else:
-        _halt(draft, plan_node, kept, E.NODE_BLOCKED, "artifact_contract_unmet", reason)
+        halt(draft, plan_node, kept, E.NODE_BLOCKED, "artifact_contract_unmet", reason)
         _block_descendants(draft, plan_node)
 
 
 def _settle_failure(draft: Draft, plan_node: PlanNode, node: NodeRun, outcome: Failed) -> None:
     reason = outcome.message[:REASON_CHARS_MAX]
+    if outcome.provider and outcome.retry_after_ms:
+        until_ms = draft.now_ms + outcome.retry_after_ms
+        draft.throttles.append(Throttle(provider=outcome.provider, until_ms=until_ms))
     end_attempt(
         draft,
         node,
@@ -185,14 +190,14 @@ def _settle_failure(draft: Draft, plan_node: PlanNode, node: NodeRun, outcome: F
                 f"retrying node `{plan_node.node_id}` after attempt {tries} failed: {reason}"
             )
         case GiveUp(why):
-            _halt(
+            halt(
                 draft, plan_node, node, E.NODE_FAILED, outcome.failure_class.value, reason, why=why
             )
         case _:
             assert_never(decision)
 
 
-def _halt(
+def halt(
     draft: Draft,
     plan_node: PlanNode,
     node: NodeRun,
@@ -202,6 +207,7 @@ def _halt(
     *,
     why: str = "",
 ) -> None:
+    """Let a node fail or block for good, and the run remember why."""
     failure = Failure(
         node_id=plan_node.node_id, reason=reason, failed_at_ms=draft.now_ms, failure_kind=kind
     )
@@ -228,27 +234,41 @@ def _block_descendants(draft: Draft, plan_node: PlanNode) -> None:
 
 
 def interrupt(
-    draft: Draft, plan_node: PlanNode, node: NodeRun, *, reason: str, counts: bool
+    draft: Draft,
+    plan_node: PlanNode,
+    node: NodeRun,
+    *,
+    reason: str,
+    counts: bool,
+    probed: Probed | None = None,
 ) -> None:
     """Decide what follows an attempt that was cut off: by the engine, or by the engine's death.
 
-    A node with outside effects is not repeated silently: a person is asked. `counts` says that
-    the engine died with it; a node that keeps taking its engine down stops being tried.
+    A node with outside effects is not repeated silently: its probe answers, else a person is
+    asked. `counts` says that the engine died with it; a node that keeps taking its engine down
+    stops being tried.
     """
     if plan_node.node.effective_effects == "external":
-        gates.ask_for_outcome(draft, plan_node, node, reason)
-        return
+        if probed is None:
+            ask_for_outcome(draft, plan_node, node, reason)
+            return
+        if probed.is_done:
+            done = "the effects probe says that it was done"
+            complete(draft, plan_node, output=probed.output or b"null", reason=done)
+            return
     interruptions = node.interruptions + counts
     if interruptions >= INTERRUPTIONS_MAX:
         cut = msgspec.structs.replace(node, interruptions=interruptions)
         text = f"its engine died {interruptions} times while it ran"
-        _halt(draft, plan_node, cut, E.NODE_FAILED, FailureClass.INTERRUPTED.value, text)
+        halt(draft, plan_node, cut, E.NODE_FAILED, FailureClass.INTERRUPTED.value, text)
         return
+    kind = FailureClass.INTERRUPTED.value
     again = msgspec.structs.replace(
         node,
         state=N.PENDING,
         attempts_used=max(node.attempts_used - 1, 0),
         interruptions=interruptions,
+        failure=mark(draft, plan_node, kind, reason) if counts else node.failure,
     )
     draft.move(
         plan_node,
@@ -256,5 +276,16 @@ def interrupt(
         again,
         attempt=node.attempts,
         reason=reason,
-        metadata={"blocker_category": FailureClass.INTERRUPTED.value} if counts else {},
+        metadata={"status": "needs_repair", "blocker_category": kind} if counts else {},
     )
+
+
+def mark(draft: Draft, plan_node: PlanNode, kind: str, reason: str) -> Failure:
+    """Return why a node that was in progress is to run again; the run keeps the first of them."""
+    failure = Failure(
+        node_id=plan_node.node_id, reason=reason, failed_at_ms=draft.now_ms, failure_kind=kind
+    )
+    if draft.run.last_failure is None:
+        draft.run.last_failure = failure
+        draft.moved = True
+    return failure

@@ -1,28 +1,51 @@
 """The end of a run by a decision: a person's, or that of a gate which nobody decided."""
 
+import msgspec
+
 from tandem.domain.completion import end_attempt
 from tandem.domain.draft import Draft
+from tandem.domain.ids import NodeId
+from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import NodeState, RunEvent, StopKind
 from tandem.domain.run import AttemptEnd
 
 E, N = RunEvent, NodeState
+_NO_METADATA: JsonObject = {}
 
 
-def cancel_run(draft: Draft, event: RunEvent, *, reason: str) -> None:
+def cancel_run(
+    draft: Draft,
+    event: RunEvent,
+    *,
+    reason: str,
+    node_id: NodeId | None = None,
+    metadata: JsonObject = _NO_METADATA,
+) -> None:
     """End a run for good; its processes may still live on the engine that drove it."""
     run = draft.run
-    kind = StopKind.CANCELLED if event is E.RUN_CANCELLED else StopKind.OPERATOR_STOPPED
+    kind = StopKind.OPERATOR_STOPPED if event is E.RUN_STOPPED else StopKind.CANCELLED
     if draft.in_state(N.RUNNING):
         run.cleanup = run.engine_id
     for number in sorted(draft.in_state(N.RUNNING)):
-        node = draft.node(number)
-        end_attempt(draft, node, AttemptEnd.STOPPED, message=reason)
-        draft.move(
-            draft.plan.nodes[number], E.NODE_INTERRUPTED, node, attempt=node.attempts, reason=reason
-        )
+        _cut_off(draft, number, reason=reason)
     draft.withdraw()
-    draft.happen(event, reason=reason, stop_kind=kind)
+    # A blocked run had ended before; this is another end (W-39).
+    run.finished_at_ms = None
+    draft.happen(event, node_id=node_id, reason=reason, stop_kind=kind, metadata=metadata)
     run.stop_kind = kind
     run.stop_reason = reason
     run.detail = reason
     run.owner = None
+
+
+def _cut_off(draft: Draft, number: int, *, reason: str) -> None:
+    """End the attempt of a node that runs; it is not the node's fault, so it is not charged.
+
+    What it did outside is not known: when the run is taken up again, a person is asked.
+    """
+    node, plan_node = draft.node(number), draft.plan.nodes[number]
+    end_attempt(draft, node, AttemptEnd.STOPPED, message=reason)
+    spared = msgspec.structs.replace(node, attempts_used=max(node.attempts_used - 1, 0))
+    unknown = plan_node.node.effective_effects == "external"
+    event = E.NODE_OUTCOME_UNKNOWN if unknown else E.NODE_INTERRUPTED
+    draft.move(plan_node, event, spared, attempt=node.attempts, reason=reason)

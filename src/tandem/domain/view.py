@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 
+from tandem.domain.automation import parse_document
 from tandem.domain.change import Change
+from tandem.domain.deadline import next_look_at_ms
 from tandem.domain.graph import Plan
 from tandem.domain.ids import GateId, WaitId
 from tandem.domain.lifecycle import NodeState
-from tandem.domain.run import Gate, GateStatus, NodeRun, Run, Wait, WaitStatus
+from tandem.domain.run import OPEN_WAITS, Gate, GateStatus, NodeRun, Run, Wait
 
 N = NodeState
 
@@ -31,6 +33,7 @@ class RunView:
         "ready_parked",
         "run",
         "running",
+        "settled_gates",
         "waits",
     )
 
@@ -41,6 +44,7 @@ class RunView:
         nodes: Iterable[NodeRun] = (),
         gates: Iterable[Gate] = (),
         waits: Iterable[Wait] = (),
+        settled_gates: Iterable[Gate] = (),
     ) -> None:
         self.run = run
         self.plan = plan
@@ -55,6 +59,8 @@ class RunView:
         self.completed = 0
         self.gates: dict[GateId, Gate] = {gate.gate_id: gate for gate in gates}
         self.waits: dict[WaitId, Wait] = {wait.wait_id: wait for wait in waits}
+        self.settled_gates = tuple(settled_gates)
+        """Gates that are over, newest first; loaded only for those who decide one."""
         for plan_node in plan.nodes:
             if not plan_node.depends_on:
                 self._enter(plan_node.node_no, N.PENDING)
@@ -68,13 +74,16 @@ class RunView:
     def next_due_at_ms(self) -> int | None:
         """Return the moment at which a backoff, a wait or a gate needs attention, if any does."""
         moments = [self.nodes[n].due_at_ms for n in self.backoff]
-        moments += [wait.due_at_ms for wait in self.waits.values()]
-        moments += [gate.expires_at_ms for gate in self.gates.values()]
+        moments += [next_look_at_ms(wait) for wait in self.waits.values()]
+        moments += [next_look_at_ms(gate) for gate in self.gates.values()]
         return min((moment for moment in moments if moment is not None), default=None)
 
     def apply(self, change: Change) -> None:
         """Make a decided change part of this view. The change must build on this very state."""
         self.run = change.run
+        if change.definition is not None:
+            # Another version of the same graph: the numbers of the nodes stay.
+            self.plan = Plan(parse_document(change.definition), self.run.definition_digest)
         for node in change.nodes:
             self._put(node)
         for gate in change.gates:
@@ -83,7 +92,7 @@ class RunView:
             else:
                 self.gates.pop(gate.gate_id, None)
         for wait in change.waits:
-            if wait.status is WaitStatus.WAITING:
+            if wait.status in OPEN_WAITS:
                 self.waits[wait.wait_id] = wait
             else:
                 self.waits.pop(wait.wait_id, None)

@@ -20,10 +20,11 @@ from tandem.domain.artifact import (
     may_reuse_output,
     reusable,
 )
-from tandem.domain.automation import NodeKind, Verification
+from tandem.domain.automation import Verification
+from tandem.domain.command import Probed
 from tandem.domain.errors import EngineError, Refused, StoreUnavailable
 from tandem.domain.graph import PlanNode
-from tandem.domain.ids import EngineId, NodeId, attempt_id, idempotency_key
+from tandem.domain.ids import AttemptId, EngineId, NodeId, attempt_id, idempotency_key
 from tandem.domain.json import JsonValue, canonical, decode, digest, encode
 from tandem.domain.outcome import (
     Failed,
@@ -37,6 +38,7 @@ from tandem.domain.outcome import (
 from tandem.domain.run import NodeRun
 from tandem.domain.settling import Settled
 from tandem.domain.template import find_references, resolve
+from tandem.domain.time_limits import limits_of
 from tandem.domain.view import RunView
 from tandem.engine.contract import History, Judged, judge
 from tandem.ports.artifacts import Artifacts
@@ -48,8 +50,10 @@ _ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 _ANY_JSON: Final = frozenset({"arguments", "json_body"})
 """The fields of actions that hold any JSON; a reference keeps its type there."""
 KEEP_RETRY_MS = 1_000
-
-Limits = tuple[int | None, int | None]
+PROBE_MAX_MS = 20_000
+"""How long an effects probe may take before a person is asked instead."""
+NOT_DONE = 1
+"""The exit code with which an effects probe says that the effects did not take place."""
 
 
 class AttemptRunner:
@@ -132,8 +136,13 @@ class AttemptRunner:
                     stamps[PurePosixPath(path).as_posix()] = stamp
         return History(
             stamps=stamps,
-            # A first attempt has nothing before it, so the ordinary case reads nothing.
-            earlier=await self._earlier(view, plan_node, report) if number > 1 else (),
+            # A first attempt has nothing before it, so the ordinary case reads nothing; but a fork
+            # begins with what its source left.
+            earlier=(
+                await self._earlier(view, plan_node, report)
+                if number > 1 or view.run.forked_from is not None
+                else ()
+            ),
             run_started_at_ms=view.run.started_at_ms,
             may_reuse=may_reuse,
         )
@@ -150,9 +159,13 @@ class AttemptRunner:
                 await self._clock.sleep(KEEP_RETRY_MS)
 
     def _digest_of_inputs(self, spec: AttemptSpec) -> str:
-        """Return the digest of everything that the node is given."""
+        """Return the digest of what the node makes its output from.
+
+        What it is told to mend is no part of it: what somebody sent back is never used again, and
+        what came after that may be, although its node is told of the rework, too.
+        """
         action = spec.action.model_dump(mode="json")
-        return digest(canonical([action, spec.inputs, spec.repair]))
+        return digest(canonical([action, spec.inputs]))
 
     def _reuse(
         self, view: RunView, plan_node: PlanNode, number: int, history: History, inputs: str
@@ -193,6 +206,37 @@ class AttemptRunner:
         )
 
     # What is left now
+
+    async def probe(self, view: RunView, plan_node: PlanNode) -> Probed | None:
+        """Ask the `effects_probe` of a node whether its interrupted attempt took place.
+
+        The command gets the environment of the attempt; exit code 0 says done, and its output is
+        that of the node; exit code 1 says not done. None when it says neither, or cannot be asked.
+        """
+        argv = plan_node.node.effects_probe
+        if argv is None:
+            return None
+        node = view.node(plan_node.node_no)
+        try:
+            spec = self._spec(view, plan_node, node.attempts)
+            asked = msgspec.structs.replace(
+                spec,
+                action=CommandAction(argv=list(argv)),
+                attempt_id=AttemptId(f"{spec.attempt_id}/probe"),
+                scratch=f"{spec.scratch}/probe",
+            )
+            async with self._clock.deadline(PROBE_MAX_MS):
+                outcome = await self._executor.run(asked, _hear_nothing)
+        except (EngineError, TimeoutError):
+            return None
+        if isinstance(outcome, Succeeded):
+            output = encode(outcome.output)
+            if len(output) > self._inline_bytes_max:
+                output = b"null"
+            return Probed(node_no=node.node_no, is_done=True, output=output)
+        if isinstance(outcome, Failed) and outcome.exit_code == NOT_DONE:
+            return Probed(node_no=node.node_no, is_done=False)
+        return None
 
     async def _settled(
         self,
@@ -251,8 +295,16 @@ class AttemptRunner:
         if node.output is not None:
             return decode(node.output)
         if node.output_ref is not None:
-            return decode(self._artifacts.get(view.run.tenant, node.output_ref))
+            return self.read_large(view, node.output_ref)
         return None
+
+    def read_large(self, view: RunView, ref: ArtifactRef) -> JsonValue:
+        """Return an output that was put aside.
+
+        Raises:
+            NotFound: the artifact is gone.
+        """
+        return decode(self._artifacts.get(view.run.tenant, ref))
 
     def _spec(self, view: RunView, plan_node: PlanNode, number: int) -> AttemptSpec:
         run = view.run
@@ -337,6 +389,10 @@ def _digest_of_contract(plan_node: PlanNode) -> str:
     return digest(canonical(contract.model_dump(mode="json", by_alias=True, exclude_none=True)))
 
 
+def _hear_nothing(kind: str, text: str = "") -> None:  # the names are the port's
+    """What a probe says on its way is of no interest."""
+
+
 class _Outputs(Mapping[str, JsonValue]):
     """The outputs of completed nodes by name, read when somebody asks."""
 
@@ -380,12 +436,3 @@ def _inputs(plan_node: PlanNode, outputs: Mapping[str, JsonValue]) -> dict[str, 
     if node.input_refs:
         return {ref.alias: outputs[ref.from_step_id] for ref in node.input_refs}
     return {name: outputs[name] for name in node.depends_on}
-
-
-def limits_of(plan_node: PlanNode) -> Limits:
-    """Return the idle and the absolute limit of an attempt, in milliseconds (design 6.1)."""
-    node = plan_node.node
-    if plan_node.kind is NodeKind.AGENT:
-        idle = node.timeout_ms or 600_000
-        return idle, max(3 * idle, idle + 60_000)
-    return node.idle_timeout_ms, node.timeout_ms

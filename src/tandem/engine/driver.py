@@ -9,22 +9,28 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from tandem.domain.artifact import ArtifactRef
 from tandem.domain.change import Change
-from tandem.domain.command import Command, HandBack, ProcessesEnded
+from tandem.domain.command import Command, HandBack, LossPolicy, ProcessesEnded
 from tandem.domain.driving import advance
-from tandem.domain.errors import ChangeRefused, LeaseLost, Refused, StoreUnavailable
+from tandem.domain.errors import ChangeRefused, LeaseLost, NotFound, Refused, StoreUnavailable
+from tandem.domain.gate_policy import GatePolicy
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, EngineId, RunId
-from tandem.domain.lifecycle import DRIVEN, TERMINAL, NodeState
-from tandem.domain.outcome import Failed, FailureClass
+from tandem.domain.json import JsonValue
+from tandem.domain.lifecycle import DRIVEN, NodeState
+from tandem.domain.operating import PAUSE_NOW
+from tandem.domain.outcome import Failed, FailureClass, Stopped
 from tandem.domain.run import Attempt, Run
 from tandem.domain.settling import Settled
 from tandem.domain.view import RunView
 from tandem.engine.attempts import AttemptRunner
+from tandem.engine.leases import OwnLease
 from tandem.ports.clock import Clock
 from tandem.ports.store import Store
 
 STORE_RETRY_MS = 200
+SETTLE_TRIES = 5
 REST_MAX_MS = 5_000
 """The wall clock may be set while a driver rests, so it looks again this often."""
 
@@ -44,9 +50,11 @@ class Driver:
         runner: AttemptRunner,
         clock: Clock,
         new_change_id: Callable[[], ChangeId],
+        gate_policy: GatePolicy,
         announce: Announce,
         report: Report,
         complain: Callable[[str], None],
+        lease: OwnLease,
     ) -> None:
         self.view = view
         self._engine_id = engine_id
@@ -54,9 +62,11 @@ class Driver:
         self._runner = runner
         self._clock = clock
         self._new_change_id = new_change_id
+        self._gate_policy = gate_policy
         self._announce = announce
         self._report = report
         self._complain = complain
+        self._lease = lease
         self._is_store_away = False
         self._epoch = view.run.epoch
         self._settled: list[Settled] = []
@@ -64,15 +74,29 @@ class Driver:
         self._wake = asyncio.Event()
         self._is_stale = False
         self._is_stopping = False
+        self._is_draining = False
+        self._policy = LossPolicy.RESUME
 
     def poke(self, *, stale: bool = True) -> None:
         """Say that the run has changed in the store, or that the time has come to look."""
         self._is_stale = self._is_stale or stale
         self._wake.set()
 
-    def hand_back(self) -> None:
-        """End the attempts and give the run back to the queue; for an engine that stops."""
+    @property
+    def is_active(self) -> bool:
+        """Whether a body of the run is alive, or its outcome waits to be written."""
+        return bool(self._attempts or self._settled)
+
+    def drain(self, policy: LossPolicy) -> None:
+        """Start nothing new, and let go of the run when its last attempt has ended."""
+        self._is_draining = True
+        self._policy = policy
+        self._wake.set()
+
+    def hand_back(self, policy: LossPolicy = LossPolicy.RESUME) -> None:
+        """End the attempts and let go of the run as `policy` says; for an engine that stops."""
         self._is_stopping = True
+        self._policy = policy
         self._wake.set()
 
     async def drive(self) -> None:
@@ -109,6 +133,8 @@ class Driver:
             self._is_store_away = False
             if change is not None:
                 self._begin(group, change)
+            if self._is_draining and not self.is_active:
+                self._is_stopping = True
             if self.view.run.status in DRIVEN:
                 await self._rest()
 
@@ -127,6 +153,9 @@ class Driver:
             engine_id=self._engine_id,
             change_id=self._new_change_id(),
             now_ms=self._clock.now_ms(),
+            policy=self._gate_policy,
+            read_large=self._read_large,
+            starts=not self._is_draining,
         )
         if change is None:
             # What is left are outcomes of attempts that no longer count.
@@ -136,7 +165,13 @@ class Driver:
         del self._settled[:taken]
         self.view.apply(change)
         self._announce(self.view, change)
+        if any(wait.signal_key for wait in change.waits):
+            # A signal that came before may have woken the wait in the same transaction.
+            self._is_stale = True
         return change
+
+    def _read_large(self, ref: ArtifactRef) -> JsonValue:
+        return self._runner.read_large(self.view, ref)
 
     async def _reload(self) -> None:
         self._is_stale = False
@@ -148,6 +183,21 @@ class Driver:
             return
         self.view = await self._store.load(run.run_id, tenant=run.tenant)
         self._end_forgotten()
+        if self.view.run.pause_mode == PAUSE_NOW:
+            await self._cut_short()
+
+    async def _cut_short(self) -> None:
+        """End the attempts of a run that is to pause at once; those that have ended count.
+
+        The run stays `pausing`, and nobody else can claim it, until the bodies are dead.
+        """
+        await self._stop_attempts()
+        ended = {(item.node_no, item.number) for item in self._settled}
+        for node_no in sorted(self.view.running):
+            number = self.view.node(node_no).attempts
+            if (node_no, number) not in ended:
+                outcome = Stopped(reason=self.view.run.pause_reason)
+                self._settled.append(Settled(node_no=node_no, number=number, outcome=outcome))
 
     def _end_forgotten(self) -> None:
         """Cancel the attempts that the stored run does not know as running any more."""
@@ -174,17 +224,26 @@ class Driver:
         for attempt in change.attempts_started:
             plan_node = self.view.plan.nodes[attempt.node_no]
             key = (attempt.node_no, attempt.number)
+            older = [task for (node_no, _), task in self._attempts.items() if node_no == key[0]]
             self._attempts[key] = group.create_task(
-                self._attempt(plan_node, attempt), name=attempt.attempt_id
+                self._attempt(plan_node, attempt, older), name=attempt.attempt_id
             )
 
-    async def _attempt(self, plan_node: PlanNode, attempt: Attempt) -> None:
+    async def _attempt(
+        self, plan_node: PlanNode, attempt: Attempt, older: list[asyncio.Task[None]]
+    ) -> None:
         run_id = self.view.run.run_id
 
         def report(kind: str, text: str = "") -> None:
             self._report(run_id, plan_node.node_id, kind, text)
 
         try:
+            if older:
+                # A node that was reset while it ran: two bodies of it never overlap.
+                await asyncio.wait(older)
+            if not await self._is_still_held():
+                self.poke()
+                return
             settled = await self._runner.run(
                 self.view, plan_node, number=attempt.number, report=report
             )
@@ -202,6 +261,18 @@ class Driver:
         self._settled.append(settled)
         self._wake.set()
 
+    async def _is_still_held(self) -> bool:
+        """Look again when the lease is over: while this process stood still, others went on."""
+        while not self._lease.left_ms:
+            run = self.view.run
+            try:
+                fresh = self._store.find_run(run.run_id, tenant=run.tenant)
+            except StoreUnavailable:
+                await self._clock.sleep(STORE_RETRY_MS)
+                continue
+            return fresh is not None and self._is_mine(fresh)
+        return True
+
     async def _stop_attempts(self) -> None:
         tasks = list(self._attempts.values())
         for task in tasks:
@@ -216,17 +287,32 @@ class Driver:
 
     async def _give_back(self) -> None:
         await self._stop_attempts()
-        await self._execute(HandBack(engine_id=self._engine_id))
+        await self._write_settled()
+        await self._execute(HandBack(engine_id=self._engine_id, policy=self._policy))
+
+    async def _write_settled(self) -> None:
+        """Write the outcomes that came in last; a finished body is not run twice for a stop."""
+        self._is_draining = True
+        for _ in range(SETTLE_TRIES):
+            if not self._settled or not self._is_mine(self.view.run):
+                return
+            try:
+                await self._reload()
+                await self._step()
+            except StoreUnavailable:
+                await self._clock.sleep(STORE_RETRY_MS)
+            except Refused:
+                continue
 
     async def _confirm_cleanup(self) -> None:
-        """Say that the processes of a stopped run are dead; its attempts have all ended here."""
+        """Say that the processes of a run that was stopped are dead; its attempts ended here."""
         run = self.view.run
         if run.status not in DRIVEN and run.cleanup is None:
             return  # this driver itself brought the run to rest
         fresh = await self._stored(run)
         if fresh is None or fresh.epoch != self._epoch:
             return  # a later driver answers for what lives now
-        if fresh.status in TERMINAL and fresh.cleanup == self._engine_id:
+        if fresh.status not in DRIVEN and fresh.cleanup == self._engine_id:
             await self._execute(ProcessesEnded(engine_id=self._engine_id))
 
     async def _stored(self, run: Run) -> Run | None:
@@ -250,8 +336,8 @@ class Driver:
                     now_ms=self._clock.now_ms(),
                 )
                 self.view = await self._store.load(run.run_id, tenant=run.tenant)
-            except Refused:
-                return  # another engine was first; nothing is left to do here
+            except (Refused, NotFound):
+                return  # another engine was first, or the run was deleted: nothing is left to do
             except StoreUnavailable:
                 await self._clock.sleep(STORE_RETRY_MS)
                 continue

@@ -1,50 +1,72 @@
 """The engine: admits runs, claims those that are due, drives them, and takes over from the dead."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
+from tandem.domain.admission import Metrics, holds_keys, needs_of
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
-from tandem.domain.command import Adopt, Command, Own, Panic, ProcessesEnded, Wake
+from tandem.domain.command import (
+    Command,
+    HandBack,
+    LossPolicy,
+    Own,
+    Panic,
+    Recover,
+    ResolveWait,
+    Resume,
+    SetOutput,
+    Wake,
+)
 from tandem.domain.errors import (
     EngineError,
     InvalidAutomation,
+    InvalidRequest,
     NotFound,
     Refused,
     StoreUnavailable,
 )
+from tandem.domain.gate_policy import GatePolicy
 from tandem.domain.graph import Plan
 from tandem.domain.ids import (
     LOCAL_TENANT,
     ChangeId,
     DefinitionDigest,
     EngineId,
+    NodeId,
     RunId,
     TenantId,
-    attempt_id,
 )
 from tandem.domain.inputs import fill_inputs
-from tandem.domain.json import JsonObject, digest
-from tandem.domain.lifecycle import DRIVEN, TERMINAL
-from tandem.domain.run import Run
+from tandem.domain.json import JsonObject, JsonValue, digest, encode
+from tandem.domain.lifecycle import TERMINAL, StopKind
+from tandem.domain.preview import ResetPreview, preview
+from tandem.domain.run import Run, Wait
+from tandem.domain.signal import Signal, check_signal
+from tandem.domain.standing import Reason
 from tandem.domain.view import RunView
+from tandem.engine import reasons
 from tandem.engine.attempts import AttemptRunner
 from tandem.engine.driver import Driver
+from tandem.engine.leases import RENEWALS, OwnLease
+from tandem.engine.recovery import Recovery, RecoveryLimits
 from tandem.engine.runnable import unrunnable
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
 from tandem.ports.executor import Executor
 from tandem.ports.host import Host
 from tandem.ports.ids import Ids
-from tandem.ports.store import EngineRow, NewRun, Store
+from tandem.ports.store import Delivered, EngineRow, NewRun, Store
 from tandem.ports.workspace import WorkspaceFiles
 
 POLL_MS = 100
+RENEW_MIN_MS = 1_000
+"""How long a renewal may take that comes too late anyway."""
 SWEEP_MS = 1_000
 SWEEP_LIMIT = 100
 ARCHIVE_REST_MS = 60_000
@@ -52,6 +74,10 @@ ARCHIVE_ROWS_MAX = 200
 """So many rows are packed in one transaction: about a millisecond."""
 ARCHIVE_STEPS_MAX = 5
 """So many transactions of packing belong to one sweep."""
+STORE_WAIT_MIN_MS = 2_000
+"""A store that answers is never cut off by a shutdown timeout of 0."""
+ARTIFACT_REST_MS = 3_600_000
+"""So long after it was last put an artifact may still become part of a run."""
 
 Listener = Callable[[RunView, Change], None]
 CaughtUp = Callable[[RunId], Awaitable[None]]
@@ -62,13 +88,29 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of one engine; spans in milliseconds, sizes in bytes."""
 
     runs_max: int = 8
+    runs_total_max: int | None = None
+    """How many runs all engines of the store may drive for this one to take another."""
+    labels: tuple[str, ...] = ()
+    """What this engine has; it takes only runs whose required labels are among these."""
     lease_ms: int = 30_000
     inline_bytes_max: int = 16 * 1024
     output_bytes_max: int = 16 * 1024 * 1024
     retention_ms: int = 0
     """A run that rests this long after its end is packed; 0 keeps all as they are."""
+    gate_policy: GatePolicy = GatePolicy()
+    """What gates get that say nothing themselves."""
+    signal_retention_ms: int = 604_800_000
+    """How long an accepted signal can still be found by a wait that is registered."""
     own_only: bool = False
     """Claim only runs that this engine created or was asked to resume."""
+    shutdown_policy: LossPolicy = LossPolicy.RESUME
+    shutdown_grace_ms: int = 0
+    """How long attempts may go on when the engine stops."""
+    shutdown_timeout_ms: int = 30_000
+    """How long a store that is away is waited for when the engine stops."""
+    store_is_shared: bool = False
+    """Engines of other hosts may write to the store at any time."""
+    recovery: RecoveryLimits = RecoveryLimits()
 
 
 class Engine:
@@ -96,6 +138,8 @@ class Engine:
         self.store = store
         self.limits = limits or Limits()
         self._executor = executor
+        self._files = files
+        self._artifacts = artifacts
         self._host = host
         self._clock = clock
         self._ids = ids
@@ -121,6 +165,24 @@ class Engine:
         self._plans: dict[int, tuple[Automation, Plan, bytes]] = {}
         self._row: EngineRow | None = None
         self._archive_at_ms = 0
+        self._owed: dict[RunId, tuple[TenantId, Command]] = {}
+        renewals = (self.limits.lease_ms // RENEWALS, self.limits.recovery.stale_after_ms // 4)
+        self._lease = OwnLease(
+            clock, lease_ms=self.limits.lease_ms, renew_every_ms=max(min(renewals), 1)
+        )
+        self._recovery = Recovery(
+            engine_id=self.engine_id,
+            store=store,
+            executor=executor,
+            runner=self._runner,
+            host=host,
+            clock=clock,
+            limits=self.limits.recovery,
+            lease_ms=self.limits.lease_ms,
+            execute=self._execute_for,
+            new_change_id=self.new_change_id,
+            complain=self._complain,
+        )
         self._is_stopping = False
         self._stack = AsyncExitStack()
 
@@ -128,9 +190,16 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         row = self._host.enter(self.engine_id, self._woken)
-        self._row = msgspec.structs.replace(row, lease_until_ms=self._lease_until_ms())
+        self._row = msgspec.structs.replace(
+            row,
+            labels=self.limits.labels,
+            runs_max=self.limits.runs_max,
+            runs_total_max=self.limits.runs_total_max,
+            own_only=self.limits.own_only,
+            lease_ms=self.limits.lease_ms,
+        )
         try:
-            await self.store.put_engine(self._row)
+            await self._put_row()
         except BaseException:
             self._host.leave()
             raise
@@ -148,14 +217,14 @@ class Engine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._is_stopping = True
-        self._work.set()
+        self.stop()
         # Not cancelled: a claim that is being written would be nobody's.
-        await asyncio.wait([self._dispatching])
-        for driver in self._drivers.values():
-            driver.hand_back()
-        if self._drives:
-            await asyncio.wait(list(self._drives))
+        await self._wait_at_most([self._dispatching], self.limits.shutdown_timeout_ms)
+        await self._drain()
+        if self.limits.shutdown_policy is LossPolicy.FAIL:
+            await self.fail_running_runs_for_shutdown()
+        else:
+            await self._hand_back(LossPolicy.RESUME)
         for part in self._parts:
             part.cancel()
         await self._stack.aclose()
@@ -163,6 +232,62 @@ class Engine:
             await self.store.remove_engine(self.engine_id)
         finally:
             self._host.leave()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether this engine claims nothing any more because it is about to leave."""
+        return self._is_stopping
+
+    def stop(self) -> None:
+        """Claim and sweep no more; what runs goes on until the engine is left."""
+        self._is_stopping = True
+        self._work.set()
+
+    async def _drain(self) -> None:
+        """Let the attempts that run come to their end, for as long as the grace time allows."""
+        if self.limits.shutdown_grace_ms <= 0:
+            return
+        for driver in self._drivers.values():
+            driver.drain(self.limits.shutdown_policy)
+        if self._drives:
+            # What does not end in time is handed back by force.
+            with suppress(TimeoutError):
+                async with self._clock.deadline(self.limits.shutdown_grace_ms):
+                    await asyncio.wait(list(self._drives))
+
+    async def fail_running_runs_for_shutdown(self) -> int:
+        """Fail the runs that this engine drives, as the older policy has it (T76).
+
+        Runs that are pausing come to rest as paused. Returns how many failed.
+        """
+        drivers = list(self._drivers.values())
+        await self._hand_back(LossPolicy.FAIL)
+        return sum(driver.view.run.stop_kind is StopKind.SHUTDOWN for driver in drivers)
+
+    async def _hand_back(self, policy: LossPolicy) -> None:
+        for driver in self._drivers.values():
+            driver.hand_back(policy)
+        await self._wait_at_most(list(self._drives), self.limits.shutdown_timeout_ms)
+
+    async def _wait_at_most(self, tasks: list[asyncio.Task[None]], span_ms: int) -> None:
+        """Wait for tasks; those that a store which is away holds up are cancelled in the end.
+
+        Their runs stay with this engine, which is about to be dead, and so can be taken over.
+        """
+        if not tasks:
+            return
+        span_ms = max(span_ms, STORE_WAIT_MIN_MS)
+        try:
+            async with self._clock.deadline(span_ms):
+                await asyncio.wait(tasks)
+        except TimeoutError:
+            self._complain(
+                f"the store did not answer within {span_ms} ms; "
+                "runs of this engine are left as they are, and can be resumed"
+            )
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     # Use
 
@@ -202,6 +327,7 @@ class Engine:
         tenant: TenantId = LOCAL_TENANT,
         trigger_type: str = "manual",
         owned: bool = False,
+        started_by: str = "",
     ) -> Run:
         """Create a run of this version; it is on disk when this returns, and due at once.
 
@@ -212,13 +338,24 @@ class Engine:
             tenant: whose run it is.
             trigger_type: what started it (run-lifecycle 1.1).
             owned: other engines leave the run alone as long as this one lives.
+            started_by: the person who asks for the run, where one is known.
 
         Raises:
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
+            MissingReference: the concurrency key names an input that is not given.
+            Refused: it is to be owned, and needs a label that this engine has not.
             StoreUnavailable: nothing was written.
         """
         plan, document = self._plan(automation)
         given = fill_inputs(automation.inputs, inputs or {})
+        needs = needs_of(
+            automation,
+            tenant=tenant,
+            inputs=given,
+            real_path=self._files.real_path(workspace) if workspace else "",
+        )
+        if owned:
+            self._refuse_unlabelled(needs.labels)
         change_id = self.new_change_id()
         run = await self.store.create_run(
             NewRun(
@@ -231,6 +368,8 @@ class Engine:
                 workspace=workspace,
                 trigger_type=trigger_type,
                 owner=self.engine_id if owned else None,
+                started_by=started_by,
+                needs=needs,
             ),
             now_ms=self._clock.now_ms(),
         )
@@ -246,13 +385,140 @@ class Engine:
 
         Raises:
             NotFound: no such run, node or gate for this tenant.
-            Refused: its state does not allow it; nothing was written.
+            Refused: its state does not allow it; nothing was written, unless the refusal itself
+                is recorded, as that of a decision meant for another asking is.
             StoreUnavailable: nothing was written.
         """
+        if isinstance(command, Resume | Recover) and command.owner == self.engine_id:
+            self._refuse_unlabelled(self._run(run_id, tenant).labels)
         change = await self.store.execute(
             run_id,
             command,
             tenant=tenant,
+            change_id=self.new_change_id(),
+            now_ms=self._clock.now_ms(),
+        )
+        await self._written_for([change])
+        denial = change.denial
+        if denial is not None:
+            raise Refused(denial.message, code=denial.code, details=denial.details)
+        return change
+
+    async def _written_for(self, changes: Sequence[Change]) -> None:
+        """Tell whom it concerns what was written for runs that this engine may not drive."""
+        for change in changes:
+            driver = self._drivers.get(change.run.run_id)
+            if driver is not None:
+                driver.poke()
+        self._work.set()
+        self._host.wake_others()
+        for change in changes if self._listeners else ():
+            # It is written: that it cannot be read back now may not be told as a failure, and a
+            # run that was deleted since has nothing to tell any more.
+            with suppress(StoreUnavailable, NotFound):
+                view = await self.store.load(change.run.run_id, tenant=change.run.tenant)
+                self._announce(view, change)
+
+    async def signal(self, signal: Signal, *, tenant: TenantId = LOCAL_TENANT) -> Delivered:
+        """Accept a signal: wake every wait that it is for, and keep it for those to come.
+
+        The same subject and idempotency key again change nothing. When this is cut off, a sweep
+        of any engine wakes the rest.
+
+        Raises:
+            InvalidSignal: its key or payload is out of bounds; nothing was written.
+            StoreUnavailable: nothing was written.
+        """
+        check_signal(signal)
+        found = await self.store.deliver(
+            signal, tenant=tenant, change_id=self.new_change_id(), now_ms=self._clock.now_ms()
+        )
+        await self._written_for([change for _, change in found.woken])
+        if not found.is_open:
+            return found
+        rest = await self._continue_signal(found.signal_no)
+        return msgspec.structs.replace(
+            found,
+            is_open=False,
+            woken=(*found.woken, *(pair for part in rest for pair in part.woken)),
+            refused=(*found.refused, *(pair for part in rest for pair in part.refused)),
+        )
+
+    async def _continue_signal(self, signal_no: int) -> list[Delivered]:
+        parts: list[Delivered] = []
+        while not parts or parts[-1].is_open:
+            part = await self.store.continue_delivery(
+                signal_no, change_id=self.new_change_id(), now_ms=self._clock.now_ms()
+            )
+            await self._written_for([change for _, change in part.woken])
+            parts.append(part)
+        return parts
+
+    async def resolve_wait(
+        self, run_id: RunId, command: ResolveWait, *, tenant: TenantId = LOCAL_TENANT
+    ) -> Wait | None:
+        """Resolve one wait of a run and return its record (run-lifecycle 6.5).
+
+        The same idempotency key again returns the record; another key for a wait that is over
+        returns None. Nothing is written in either case.
+
+        Raises:
+            NotFound: no such run or node for this tenant.
+            Refused: the payload misses the schema of the wait, or the run has not reached it.
+            InvalidSignal: the key or the payload is out of bounds.
+            StoreUnavailable: nothing was written.
+        """
+        try:
+            await self.execute(run_id, command, tenant=tenant)
+        except Refused as refused:
+            key = command.idempotency_key
+            known = self.store.find_woken_wait(run_id, key, tenant=tenant)
+            if known is not None and command.node_id in (None, known.node_id):
+                return known
+            if refused.code == "wait_over":
+                return None
+            raise
+        return self.store.find_woken_wait(run_id, command.idempotency_key, tenant=tenant)
+
+    async def _execute_for(self, run_id: RunId, command: Command, tenant: TenantId) -> Change:
+        return await self.execute(run_id, command, tenant=tenant)
+
+    async def fork(
+        self,
+        run_id: RunId,
+        node_id: NodeId,
+        *,
+        inputs: JsonObject | None = None,
+        asks_again: bool = False,
+        reason: str = "",
+        tenant: TenantId = LOCAL_TENANT,
+        owned: bool = False,
+    ) -> Run:
+        """Start a run that takes over what a run has done and goes its own way from a node on.
+
+        Args:
+            run_id: the source; it may be in any state and goes on undisturbed.
+            node_id: it and everything after it run anew.
+            inputs: values that replace some of the source's.
+            asks_again: approvals that the source has are asked for again.
+            reason: kept with the source.
+            tenant: whose runs they are.
+            owned: other engines leave the new run alone as long as this one lives.
+
+        Raises:
+            NotFound: no such run or node for this tenant.
+            InvalidAutomation: the inputs do not fit.
+            StoreUnavailable: nothing was written.
+        """
+        run = await self.store.fork(
+            run_id,
+            NodeId(node_id.strip()),
+            tenant=tenant,
+            fork=RunId(f"automation-v2-run-{self._ids.new()}"),
+            inputs=inputs or {},
+            asks_again=asks_again,
+            owner=self.engine_id if owned else None,
+            reason=reason,
             change_id=self.new_change_id(),
             now_ms=self._clock.now_ms(),
         )
@@ -261,10 +527,68 @@ class Engine:
             driver.poke()
         self._work.set()
         self._host.wake_others()
+        return run
+
+    def output_by_hand(
+        self,
+        node_id: NodeId,
+        value: JsonValue,
+        *,
+        reason: str,
+        decided_by: str = "",
+        tenant: TenantId = LOCAL_TENANT,
+    ) -> SetOutput:
+        """Return the command that gives a node its output; a large one is put aside first.
+
+        Raises:
+            InvalidRequest: the output is over its bound.
+            StoreUnavailable: it could not be put aside.
+        """
+        content = encode(value)
+        if len(content) > self.limits.output_bytes_max:
+            raise InvalidRequest(
+                f"the output has {len(content)} bytes, the bound is "
+                f"{self.limits.output_bytes_max}; write a file and name it in the output",
+                code="output_too_large",
+            )
+        ref = None
+        if len(content) > self.limits.inline_bytes_max:
+            ref = self._artifacts.put(tenant, node_id, content, media_type="application/json")
+        return SetOutput(
+            node_id=node_id, output=content, ref=ref, reason=reason, decided_by=decided_by
+        )
+
+    async def delete(self, run_id: RunId, *, tenant: TenantId = LOCAL_TENANT) -> int:
+        """Delete an ended run, and the artifacts that only it had; return how many of these.
+
+        An artifact that was put lately stays, as another run may be about to refer to it.
+
+        Raises:
+            NotFound: no such run for this tenant.
+            Refused: it has not ended, or processes of it may still live.
+            StoreUnavailable: nothing was deleted.
+        """
+        left = await self.store.delete_run(run_id, tenant=tenant)
+        put_before_ms = self._clock.now_ms() - ARTIFACT_REST_MS
+        removed = 0
+        for content in left:
+            # Asked again: a run may have come to refer to it since.
+            if not self.store.is_artifact_used(content, tenant=tenant):
+                removed += self._artifacts.remove(tenant, content, put_before_ms=put_before_ms)
+        return removed
+
+    async def preview(
+        self, run_id: RunId, command: Command, *, tenant: TenantId = LOCAL_TENANT
+    ) -> ResetPreview:
+        """Return what a command would undo; nothing is written.
+
+        Raises:
+            NotFound: no such run, node or gate for this tenant.
+            InvalidRequest: the command is wrong whatever the state of the run is.
+        """
         view = await self.store.load(run_id, tenant=tenant)
-        for listener in self._listeners:
-            listener(view, change)
-        return change
+        artifacts = self.store.list_artifacts(run_id, tenant=tenant)
+        return preview(view, command, now_ms=self._clock.now_ms(), artifacts=artifacts)
 
     async def take_over(
         self, run_id: RunId, *, tenant: TenantId = LOCAL_TENANT, own: bool = False
@@ -279,11 +603,19 @@ class Engine:
             Refused: an engine that lives drives the run, or has it for itself.
         """
         run = self._run(run_id, tenant)
+        if own:
+            self._refuse_unlabelled(run.labels)
         holder = run.engine_id or run.cleanup
         freed = holder is not None and holder != self.engine_id
         if holder is not None and freed:
             self._refuse_living(run_id, holder)
-            await self._free(run_id, tenant, holder, owner=self.engine_id if own else None)
+            await self._recovery.free(
+                run_id,
+                tenant,
+                holder,
+                owner=self.engine_id if own else None,
+                policy=LossPolicy.RESUME,
+            )
         return await self._own(run_id, tenant) or freed if own else freed
 
     async def _own(self, run_id: RunId, tenant: TenantId) -> bool:
@@ -295,6 +627,30 @@ class Engine:
                 self._refuse_living(run_id, other)
         await self.execute(run_id, Own(engine_id=self.engine_id, former=run.owner), tenant=tenant)
         return True
+
+    def why(self, run_id: RunId, *, tenant: TenantId = LOCAL_TENANT) -> Reason:
+        """Return why a run stands still, or by whom it is driven.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        now_ms = self._clock.now_ms()
+        return reasons.why(self.store, self._host, run_id, tenant=tenant, now_ms=now_ms)
+
+    def scheduler_metrics(self) -> Metrics:
+        """Return what the schedulers of all engines have done and have to do."""
+        return reasons.scheduler_metrics(self.store, self._host, now_ms=self._clock.now_ms())
+
+    def _refuse_unlabelled(self, labels: Sequence[str]) -> None:
+        """Refuse to have a run for this engine alone which it could never claim."""
+        missing = sorted(set(labels) - set(self.limits.labels))
+        if missing:
+            raise Refused(
+                f"the run needs an engine with the label {', '.join(missing)}, which this one has "
+                "not; set TANDEM_ENGINE_LABELS if it has, or leave the run to another engine "
+                "(`--detach`)",
+                code="labels_missing",
+            )
 
     def _run(self, run_id: RunId, tenant: TenantId) -> Run:
         run = self.store.find_run(run_id, tenant=tenant)
@@ -361,9 +717,11 @@ class Engine:
         views = await self.store.claim(
             self.engine_id,
             limit=free,
-            own_only=self.limits.own_only,
             now_ms=self._clock.now_ms(),
             new_change_id=self.new_change_id,
+            own_only=self.limits.own_only,
+            labels=self.limits.labels,
+            runs_total_max=self.limits.runs_total_max,
         )
         for view in views:
             self._drive(view)
@@ -377,9 +735,11 @@ class Engine:
             runner=self._runner,
             clock=self._clock,
             new_change_id=self.new_change_id,
+            gate_policy=self.limits.gate_policy,
             announce=self._announce,
             report=self._report,
             complain=self._complain,
+            lease=self._lease,
         )
         run_id = view.run.run_id
         self._drivers[run_id] = driver
@@ -387,7 +747,7 @@ class Engine:
         self._drives.add(drive)
         drive.add_done_callback(self._drives.discard)
         if self._is_stopping:
-            driver.hand_back()
+            driver.hand_back(self.limits.shutdown_policy)
 
     async def _drive_to_end(self, driver: Driver, run_id: RunId) -> None:
         try:
@@ -406,9 +766,12 @@ class Engine:
         while isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
         command = Panic(engine_id=self.engine_id, reason=f"{type(cause).__name__}: {cause}")
-        # A store that is away leaves the run with this engine; its death or lease frees it.
-        with suppress(EngineError):
+        try:
             await self.execute(run.run_id, command, tenant=run.tenant)
+        except (Refused, NotFound):
+            return  # another engine was first
+        except EngineError:
+            self._owed[run.run_id] = run.tenant, command  # said when the store is back
 
     async def _wake_some(self) -> int:
         now_ms = self._clock.now_ms()
@@ -417,11 +780,18 @@ class Engine:
             try:
                 await self.execute(run_id, Wake(), tenant=tenant)
                 woken += 1
-            except Refused:
-                continue  # another engine was first
+            except StoreUnavailable:
+                raise
+            except EngineError:
+                # Another engine was first, or the run cannot be read and holds up no other.
+                continue
         return woken
 
     def _announce(self, view: RunView, change: Change) -> None:
+        run = view.run
+        if change.moved and (run.lock_path or run.concurrency_key) and not holds_keys(run):
+            # What it held is free: another engine may have the run that waits for it.
+            self._host.wake_others()
         for listener in self._listeners:
             listener(view, change)
 
@@ -452,23 +822,63 @@ class Engine:
 
     async def _renew(self) -> None:
         while True:
-            await self._clock.sleep(self.limits.lease_ms / 3)
-            if self._row is None:
-                raise AssertionError("the engine was not entered")
-            self._row = msgspec.structs.replace(self._row, lease_until_ms=self._lease_until_ms())
+            await self._clock.sleep(self._lease.pause_ms)
             try:
-                await self.store.put_engine(self._row)
-            except StoreUnavailable:
-                continue  # tried again in a third of the lease; nobody else can write either
+                async with self._clock.deadline(self._lease.left_ms or RENEW_MIN_MS):
+                    await self._put_row()
+            except (StoreUnavailable, TimeoutError):
+                self._lease.failed()
+                if not self._lease.left_ms and self._is_fenced_by_lease:
+                    self._abandon_runs()
+                continue
+            await self._pay()
+
+    async def _put_row(self) -> None:
+        """Renew the lease, and say which runs of this engine show life."""
+        if self._row is None:
+            raise AssertionError("the engine was not entered")
+        self._lease.ask()
+        self._row = msgspec.structs.replace(self._row, lease_until_ms=self._lease_until_ms())
+        active = [driver.view.run.run_no for driver in self._drivers.values() if driver.is_active]
+        await self.store.put_engine(self._row, active=active, now_ms=self._clock.now_ms())
+        self._lease.renewed()
+
+    @property
+    def _is_fenced_by_lease(self) -> bool:
+        return self.limits.store_is_shared or self._recovery.has_strangers
+
+    def _abandon_runs(self) -> None:
+        """End all attempts: the lease is over, and another engine may drive the runs by now."""
+        if self._drives:
+            self._complain(
+                "the lease of this engine could not be renewed in time; its attempts are ended"
+            )
+        for run_id, driver in self._drivers.items():
+            self._owed[run_id] = driver.view.run.tenant, HandBack(engine_id=self.engine_id)
+        for drive in self._drives:
+            drive.cancel()
+
+    async def _pay(self) -> None:
+        """Say what could not be said while the store was away."""
+        for run_id, (tenant, command) in list(self._owed.items()):
+            with suppress(Refused, NotFound):
+                await self.execute(run_id, command, tenant=tenant)
+            del self._owed[run_id]
 
     async def _sweep(self) -> None:
-        while True:
-            # What cannot be freed now (the store is away, a process does not die) stays held by
-            # the dead engine and is tried again with the next turn.
-            with suppress(EngineError):
-                await self.recover()
-            with suppress(EngineError):
-                await self._archive()
+        while not self._is_stopping:
+            for part in (
+                self._recovery.recover,
+                self._recovery.reap,
+                self._recovery.auto_resume,
+                self._tend_signals,
+                self._wake_freed,
+                self._archive,
+            ):
+                # What cannot be done now (the store is away, a process does not die) is tried
+                # again with the next turn.
+                with suppress(EngineError):
+                    await part()
             await self._clock.sleep(SWEEP_MS)
 
     async def _archive(self) -> None:
@@ -485,38 +895,22 @@ class Engine:
                 self._archive_at_ms = now_ms + ARCHIVE_REST_MS
                 return
 
-    async def recover(self) -> int:
-        """Take the runs of engines that are provably dead out of their hands; return how many."""
-        freed = 0
-        now_ms = self._clock.now_ms()
-        for row in self.store.list_engines():
-            if row.engine_id == self.engine_id or not self._host.is_dead(row, now_ms=now_ms):
-                continue
-            for held in self.store.list_held(row.engine_id):
-                if held.status in DRIVEN or held.cleanup is not None:
-                    await self._free(held.run_id, held.tenant, row.engine_id, owner=None)
-                    freed += 1
-            await self.store.remove_engine(row.engine_id)
-        return freed
+    async def _wake_freed(self) -> None:
+        """Wake runs whose key is free; a net under the wake-ups that freed it."""
+        if await self.store.wake_freed(now_ms=self._clock.now_ms(), limit=SWEEP_LIMIT):
+            self._work.set()
 
-    async def _free(
-        self, run_id: RunId, tenant: TenantId, dead: EngineId, *, owner: EngineId | None
-    ) -> None:
-        """End what the dead engine left of this run, then queue the run again."""
-        view = await self.store.load(run_id, tenant=tenant)
-        if dead not in (view.run.engine_id, view.run.cleanup):
-            return  # another engine was first; the attempts of now are alive
-        attempts = [
-            attempt_id(run_id, view.plan.nodes[n].node_id, view.node(n).attempts)
-            for n in view.nodes
-        ]
-        await self._executor.end_leftovers(engine_ids=[dead], attempt_ids=attempts)
-        command = (
-            ProcessesEnded(engine_id=dead)
-            if view.run.status in TERMINAL
-            else Adopt(dead=dead, owner=owner)
+    async def _tend_signals(self) -> None:
+        """Go on with signals whose acceptance was cut off; forget those that are old."""
+        for signal_no in self.store.list_open_signals(limit=SWEEP_LIMIT):
+            await self._continue_signal(signal_no)
+        await self.store.forget_signals(
+            before_ms=self._clock.now_ms() - self.limits.signal_retention_ms, limit=SWEEP_LIMIT
         )
-        try:
-            await self.execute(run_id, command, tenant=tenant)
-        except Refused:
-            return  # another engine was first
+
+    async def recover(self) -> int:
+        """Take the runs of engines that are provably dead out of their hands.
+
+        Returns how many runs that were running or pausing were recovered.
+        """
+        return await self._recovery.recover()

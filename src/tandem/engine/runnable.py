@@ -2,18 +2,8 @@
 
 from collections.abc import Iterator
 
-from tandem.domain.automation import (
-    Automation,
-    ExecutorKind,
-    LiteralBinding,
-    Node,
-    NodeKind,
-    TimeoutAction,
-    TimerWait,
-)
+from tandem.domain.automation import Automation, ExecutorKind, Node, NodeKind
 from tandem.domain.errors import Problem
-
-_EXPIRIES = (None, TimeoutAction.CANCEL, TimeoutAction.RESUME)
 
 
 def unrunnable(automation: Automation) -> list[Problem]:
@@ -54,41 +44,3 @@ def _obstacles(automation: Automation, node: Node) -> Iterator[tuple[str, str, s
             "asks for a cluster, which this version does not know",
             "use `executor: local`",
         )
-    yield from _wait_obstacles(node)
-    gate = node.effective_gate
-    expiry = gate.expiry_policy if gate is not None else None
-    if expiry is not None and (expiry.on_expiry not in _EXPIRIES or expiry.remind_every_ms):
-        yield (
-            "expiry_not_available",
-            ".gate.expiry_policy",
-            "asks for reminders or escalation, which this version does not send",
-            "use `on_expiry: cancel` or `resume`, without `remind_every_ms`",
-        )
-
-
-def _wait_obstacles(node: Node) -> Iterator[tuple[str, str, str, str]]:
-    wait = node.wait
-    if wait is None:
-        return
-    if wait.kind in ("webhook", "external_condition"):
-        yield (
-            "wait_not_available",
-            ".wait.kind",
-            f"waits for a {wait.kind}, which only a server can receive",
-            "use a timer or an approval",
-        )
-    if isinstance(wait, TimerWait):
-        if wait.wake_at is not None and not isinstance(wait.wake_at, LiteralBinding):
-            yield (
-                "wake_at_not_available",
-                ".wait.wake_at",
-                "takes its moment from another node, which this version cannot",
-                "use a literal moment or `delay_ms`",
-            )
-        if wait.timeout is not None:
-            yield (
-                "wait_timeout_not_available",
-                ".wait.timeout",
-                "gives a timer a timeout, which this version does not act on",
-                "leave it out: a timer ends by itself",
-            )

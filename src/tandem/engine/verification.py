@@ -1,6 +1,7 @@
 """Is the record of a run whole, and is what it vouches for still there (run-lifecycle 5)?"""
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import msgspec
 
@@ -17,6 +18,15 @@ from tandem.ports.store import Store
 from tandem.ports.workspace import WorkspaceFiles
 
 EVENTS_AT_ONCE = 1_000
+COMPLETIONS: Final = frozenset(
+    {
+        RunEvent.NODE_COMPLETED,
+        RunEvent.NODE_SKIPPED,
+        RunEvent.NODE_OUTPUT_SET,
+        RunEvent.NODE_REUSED,
+    }
+)
+"""Events that give a node its output, and name the digests of it."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -57,7 +67,7 @@ async def verify(
     evidence: dict[tuple[NodeId, int], JsonObject] = {}
     for event in _events(store, view.run):
         chain.follow([event])
-        if event.event is RunEvent.NODE_COMPLETED and event.node_id is not None:
+        if event.event in COMPLETIONS and event.node_id is not None:
             evidence[event.node_id, event.attempt or 0] = event.metadata
     chain.close(seq=view.run.event_seq, head=view.run.event_hash)
     found = store.list_artifacts(run_id, tenant=tenant)

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from tandem.domain.artifact import ArtifactRef
-from tandem.domain.ids import TenantId
+from tandem.domain.ids import Digest, TenantId
 
 
 class Artifacts(Protocol):
@@ -14,6 +14,14 @@ class Artifacts(Protocol):
 
         Raises:
             StoreUnavailable: they could not be written; nothing is kept.
+        """
+        ...
+
+    def remove(self, tenant: TenantId, digest: Digest, *, put_before_ms: int) -> bool:
+        """Remove bytes that nothing refers to; say whether they were removed.
+
+        Bytes that were put at or after this moment stay: whoever put them again is about to refer
+        to them. Bytes that cannot be removed stay, too.
         """
         ...
 

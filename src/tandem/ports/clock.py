@@ -33,6 +33,10 @@ class Clock(Protocol):
         """Return the milliseconds since the Unix epoch."""
         ...
 
+    def ticks_ms(self) -> int:
+        """Return the milliseconds of a clock that nobody can set; it counts sleep of the host."""
+        ...
+
     async def sleep(self, span_ms: float) -> None:
         """Return after `span_ms` milliseconds of this clock."""
         ...

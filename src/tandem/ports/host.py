@@ -21,6 +21,10 @@ class Host(Protocol):
         """Stop listening and let the lock go; twice is harmless."""
         ...
 
+    def can_see(self, engine: EngineRow) -> bool:
+        """Say whether the lock of that engine can be seen here, so that no lease is needed."""
+        ...
+
     def is_dead(self, engine: EngineRow, *, now_ms: int) -> bool:
         """Say whether that engine is provably gone: its lock is free, or its lease has run out.
 

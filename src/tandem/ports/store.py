@@ -1,18 +1,30 @@
 """The port of the store: the one place where the state of runs lives."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
+from tandem.domain.admission import Lock, Needs
 from tandem.domain.artifact import NodeArtifact
 from tandem.domain.change import Change
 from tandem.domain.command import Command
 from tandem.domain.graph import Plan
-from tandem.domain.ids import AutomationId, ChangeId, EngineId, RunId, TenantId
+from tandem.domain.ids import (
+    AutomationId,
+    ChangeId,
+    Digest,
+    EngineId,
+    NodeId,
+    RunId,
+    TenantId,
+    WaitId,
+)
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunState
-from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run
+from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
+from tandem.domain.signal import Signal
+from tandem.domain.standing import Holder
 from tandem.domain.view import RunView
 
 
@@ -29,10 +41,16 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     workspace: str
     trigger_type: str
     owner: EngineId | None
+    started_by: str = ""
+    needs: Needs = Needs()
 
 
 class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine as the store knows it. `lock_path` is the file whose lock dies with it."""
+    """One engine as the store knows it. `lock_path` is the file whose lock dies with it.
+
+    `labels` are what it has, `runs_max` is how many runs it drives at once, `runs_total_max` how
+    many all engines may drive for it to take another. With `own_only` it takes runs of its own.
+    """
 
     engine_id: EngineId
     host: str
@@ -41,6 +59,12 @@ class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     lock_path: str
     started_at_ms: int
     lease_until_ms: int
+    lease_ms: int = 30_000
+    """How long the lease lasts: an engine that lives renews it several times in this span."""
+    labels: tuple[str, ...] = ()
+    runs_max: int = 0
+    runs_total_max: int | None = None
+    own_only: bool = False
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +78,16 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     owner: EngineId | None
     cleanup: EngineId | None
     last_change_id: ChangeId
+
+
+class Quiet(msgspec.Struct, frozen=True, kw_only=True):
+    """A driven run that shows no life, as it was seen."""
+
+    run_id: RunId
+    tenant: TenantId
+    engine_id: EngineId
+    last_change_id: ChangeId
+    activity_at_ms: int | None
 
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +107,71 @@ class OpenGate(msgspec.Struct, frozen=True, kw_only=True):
     automation_id: AutomationId
     name: str
     run_status: RunState
+    started_by: str
     gate: Gate
+
+
+class OpenWait(msgspec.Struct, frozen=True, kw_only=True):
+    """A wait that can still be woken, together with the run that waits."""
+
+    run_id: RunId
+    automation_id: AutomationId
+    name: str
+    run_status: RunState
+    wait: Wait
+
+
+class Delivered(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a signal: whom it woke by which change, and who did not want it and why.
+
+    `is_new` is false when it had been accepted before. `is_open` says that more waits are to be
+    looked at.
+    """
+
+    signal_no: int
+    received_at_ms: int
+    is_new: bool
+    is_open: bool = False
+    woken: tuple[tuple[WaitId, Change], ...] = ()
+    refused: tuple[tuple[WaitId, str], ...] = ()
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """One run and what may hold it, read as one picture.
+
+    `throttles` are those of providers that the run still needs. `holders` are some of the runs
+    that have its concurrency key, `claims` is how many there are without itself. `events` are the
+    newest ones, newest first.
+    """
+
+    run: Run
+    gates: Sequence[Gate]
+    waits: Sequence[Wait]
+    events: Sequence[LifecycleEvent]
+    throttles: Mapping[str, int]
+    lock: Lock | None
+    holders: Sequence[Holder]
+    claims: int
+
+
+class LaneCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many queued runs are alike; `reason` is what is stored of them, empty for none."""
+
+    labels: tuple[str, ...]
+    owner: EngineId | None
+    reason: str
+    is_due: bool
+    runs: int
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """The queue of all tenants and what was counted; `waits_ms` are those of the newest claims."""
+
+    active_runs: int
+    lanes: Sequence[LaneCount]
+    admitted_total: int
+    completed_total: int
+    waits_ms: Sequence[int]
 
 
 class Store(Protocol):
@@ -108,19 +206,89 @@ class Store(Protocol):
         """
         ...
 
+    async def fork(
+        self,
+        run_id: RunId,
+        node_id: NodeId,
+        *,
+        tenant: TenantId,
+        fork: RunId,
+        inputs: JsonObject,
+        asks_again: bool,
+        owner: EngineId | None,
+        reason: str,
+        change_id: ChangeId,
+        now_ms: int,
+    ) -> Run:
+        """Create the run `fork` with the outputs of a run, to go its own way from a node on.
+
+        `inputs` replaces some of the source's. Both runs know of each other; one transaction.
+
+        Raises:
+            NotFound: no such run or node for this tenant.
+            InvalidAutomation: the inputs do not fit.
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
+    async def delete_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Digest]:
+        """Delete everything of an ended run; return the artifacts that nothing refers to now.
+
+        Raises:
+            NotFound: no such run for this tenant.
+            Refused: it has not ended, or processes of it may still live.
+            StoreUnavailable: nothing was deleted.
+        """
+        ...
+
+    def list_forks(self, run_id: RunId, *, tenant: TenantId, limit: int) -> Sequence[Run]:
+        """Return the runs that were forked from a run, oldest first."""
+        ...
+
+    def list_artifacts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[NodeArtifact]:
+        """Return what the attempts of a run left, oldest first.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        ...
+
+    def list_artifacts_of_node(self, run_no: int, node_no: int) -> Sequence[NodeArtifact]:
+        """Return what the attempts of one node left, oldest first."""
+        ...
+
+    def is_artifact_used(self, digest: Digest, *, tenant: TenantId) -> bool:
+        """Say whether any run of the tenant refers to these bytes."""
+        ...
+
     async def claim(
         self,
         engine_id: EngineId,
         *,
         limit: int,
-        own_only: bool,
         now_ms: int,
         new_change_id: Callable[[], ChangeId],
+        own_only: bool = False,
+        labels: Sequence[str] = (),
+        runs_total_max: int | None = None,
     ) -> Sequence[RunView]:
-        """Claim up to `limit` due runs, oldest first, and return them ready to be driven.
+        """Claim up to `limit` due runs and return them ready to be driven.
 
-        Runs that another living engine owns are left alone, with `own_only` all but its own. No
-        run is ever claimed by two engines; each claim raises the run's epoch.
+        Tenants take turns, within one the oldest comes first. Runs that another living engine owns
+        are left alone, with `own_only` all but its own; so are runs that need a label which is not
+        among `labels`. With `runs_total_max` all engines together never hold more. No run is ever
+        claimed by two engines; each claim raises the run's epoch and takes its workspace.
+
+        A run that cannot be claimed now is passed over, however many there are: its row says what
+        stands in the way (`domain.admission`), and it is looked at again when that is gone.
+        """
+        ...
+
+    async def wake_freed(self, *, now_ms: int, limit: int) -> int:
+        """Put runs back into the queue that wait for a key which is free; return how many.
+
+        A net: whoever frees a key wakes the first of those who wait for it with the same change.
+        Each call looks at the next `limit` keys.
         """
         ...
 
@@ -128,8 +296,8 @@ class Store(Protocol):
         """Pack rows of runs that ended and did not change since `before_ms`, oldest first.
 
         At most about `rows_max` rows move in one transaction; 0 says that nothing is left to move.
-        No field is lost and every read answers as before. A run that is recovered is unpacked in
-        the transaction of its recovery.
+        No field is lost and every read answers as before. A run that changes again is unpacked
+        in the transaction of that change; a deleted one goes with all that is packed of it.
 
         Raises:
             StoreUnavailable: nothing was written.
@@ -162,22 +330,63 @@ class Store(Protocol):
         """Return the attempts of a run, by node and number."""
         ...
 
-    def list_artifacts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[NodeArtifact]:
-        """Return what the attempts of a run left, oldest first.
+    def list_gates(
+        self, *, tenant: TenantId, status: GateStatus, run_id: RunId | None, limit: int
+    ) -> Sequence[OpenGate]:
+        """Return gates, oldest first."""
+        ...
+
+    def list_gates_of_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Gate]:
+        """Return every asking of a run, open or over, oldest first.
 
         Raises:
             NotFound: no such run for this tenant.
         """
         ...
 
-    def list_artifacts_of_node(self, run_no: int, node_no: int) -> Sequence[NodeArtifact]:
-        """Return what the attempts of one node left, oldest first."""
+    def list_waits(self, *, tenant: TenantId, limit: int) -> Sequence[OpenWait]:
+        """Return the waits of runs that go on, oldest first."""
         ...
 
-    def list_gates(
-        self, *, tenant: TenantId, status: GateStatus, run_id: RunId | None, limit: int
-    ) -> Sequence[OpenGate]:
-        """Return gates, oldest first."""
+    def find_woken_wait(
+        self, run_id: RunId, idempotency_key: str, *, tenant: TenantId
+    ) -> Wait | None:
+        """Return the wait of a run that this key has woken, or None."""
+        ...
+
+    async def deliver(
+        self, signal: Signal, *, tenant: TenantId, change_id: ChangeId, now_ms: int
+    ) -> Delivered:
+        """Keep a signal and wake the open waits that it is for, in one transaction.
+
+        A wait that is registered later finds it too. The same subject and idempotency key again
+        change nothing. At most 100 waits are woken; `continue_delivery` goes on.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
+    async def continue_delivery(
+        self, signal_no: int, *, change_id: ChangeId, now_ms: int
+    ) -> Delivered:
+        """Wake more of the waits that a kept signal is for.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
+    def list_open_signals(self, *, limit: int) -> Sequence[int]:
+        """Return the numbers of kept signals whose waits were not all looked at."""
+        ...
+
+    async def forget_signals(self, *, before_ms: int, limit: int) -> int:
+        """Forget signals that were accepted before a moment; return how many.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
         ...
 
     def list_due(self, *, now_ms: int, limit: int) -> Sequence[tuple[TenantId, RunId]]:
@@ -188,8 +397,57 @@ class Store(Protocol):
         """Return when the next run is due, queued or parked; None when none is."""
         ...
 
-    async def put_engine(self, engine: EngineRow) -> None:
+    def read_standing(self, run_id: RunId, *, tenant: TenantId, now_ms: int) -> Standing:
+        """Return a run and what may hold it.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        ...
+
+    def read_queue(self, *, now_ms: int) -> Queue:
+        """Return the queue of all tenants, counted, and what was counted of admissions."""
+        ...
+
+    def count_driven(self) -> Mapping[EngineId, int]:
+        """Return how many runs each engine drives; engines that drive none are left out."""
+        ...
+
+    async def fail_unreadable(
+        self,
+        run_id: RunId,
+        *,
+        tenant: TenantId,
+        dead: EngineId,
+        why: str,
+        change_id: ChangeId,
+        now_ms: int,
+    ) -> Change:
+        """End a run whose engine died and whose definition cannot be read (T72).
+
+        Raises:
+            NotFound: no such run for this tenant.
+            Refused: that engine does not drive it any more.
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
+    def list_quiet(self, *, quiet_since_ms: int, limit: int) -> Sequence[Quiet]:
+        """Return driven runs that showed no life since that moment."""
+        ...
+
+    def list_reaped(
+        self, *, reaped_since_ms: int, attempts_max: int, limit: int
+    ) -> Sequence[tuple[TenantId, RunId]]:
+        """Return runs paused as stale since that moment that may go on, longest paused first."""
+        ...
+
+    async def put_engine(
+        self, engine: EngineRow, *, active: Sequence[int] = (), now_ms: int = 0
+    ) -> None:
         """Write the row of a live engine, or renew its lease.
+
+        `active` are the numbers of its runs that show life at `now_ms`.
 
         Raises:
             StoreUnavailable: nothing was written.

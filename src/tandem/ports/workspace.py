@@ -8,6 +8,10 @@ from tandem.domain.artifact import ArtifactRef, FileStamp
 class WorkspaceFiles(Protocol):
     """Looks at files below a workspace; nothing outside it can be named."""
 
+    def real_path(self, workspace: str) -> str:
+        """Return the absolute path of a workspace with all links followed; it need not exist."""
+        ...
+
     def find_file(self, workspace: str, relative: str) -> ArtifactRef | None:
         """Return a reference to a regular file with its plain SHA-256, or None if there is none.
 

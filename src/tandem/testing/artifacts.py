@@ -2,7 +2,7 @@
 
 from tandem.domain.artifact import ArtifactRef, FileStamp
 from tandem.domain.errors import NotFound
-from tandem.domain.ids import TenantId
+from tandem.domain.ids import Digest, TenantId
 from tandem.domain.json import digest
 
 
@@ -20,6 +20,10 @@ class MemoryArtifacts:
         self._kept[tenant, ref.digest] = content
         return ref
 
+    def remove(self, tenant: TenantId, digest: Digest, *, put_before_ms: int) -> bool:
+        """See `Artifacts.remove`; here nothing was put just now."""
+        return self._kept.pop((tenant, digest), None) is not None
+
     def get(self, tenant: TenantId, ref: ArtifactRef) -> bytes:
         """See `Artifacts.get`."""
         try:
@@ -30,6 +34,10 @@ class MemoryArtifacts:
 
 class NoFiles:
     """A workspace in which there is nothing."""
+
+    def real_path(self, workspace: str) -> str:
+        """See `WorkspaceFiles.real_path`; there are no links."""
+        return workspace
 
     def find_file(self, workspace: str, relative: str) -> ArtifactRef | None:
         """See `WorkspaceFiles.find_file`."""

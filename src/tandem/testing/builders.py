@@ -6,7 +6,13 @@ from typing import Any
 
 import msgspec
 
-from tandem.domain.automation import Automation
+from tandem.domain.automation import (
+    Automation,
+    Correlation,
+    ExternalConditionWait,
+    LiteralBinding,
+    WebhookWait,
+)
 from tandem.domain.graph import Plan
 from tandem.domain.ids import (
     LOCAL_TENANT,
@@ -19,6 +25,7 @@ from tandem.domain.json import JsonValue
 from tandem.domain.lifecycle import RunState
 from tandem.domain.outcome import FailureClass
 from tandem.domain.run import Run
+from tandem.domain.signal import Signal, SignalKind
 from tandem.domain.view import RunView
 from tandem.testing.executor import Script, output_of
 
@@ -42,13 +49,49 @@ def timer_node(node_id: str, *depends_on: str, delay_ms: int = 1_000) -> dict[st
     return {"node_id": node_id, "depends_on": list(depends_on), "wait": wait}
 
 
-def automation(*nodes: Mapping[str, Any], parallel: int = 4) -> Automation:
+def condition_node(
+    node_id: str, *depends_on: str, key: str = "ready", **timeout: Any
+) -> dict[str, Any]:
+    """Return a node that waits for an external condition, for an hour unless `timeout` says."""
+    wait = {
+        "kind": "external_condition",
+        "condition_key": {"source": "literal", "value": key},
+        "timeout": {"expires_after_ms": 3_600_000} | timeout,
+    }
+    return {"node_id": node_id, "depends_on": list(depends_on), "wait": wait}
+
+
+def webhook_node(
+    node_id: str, *depends_on: str, event_id: str = "e1", **timeout: Any
+) -> dict[str, Any]:
+    """Return a node that waits for one delivery at the trigger `hook`."""
+    wait = {
+        "kind": "webhook",
+        "trigger_id": "hook",
+        "correlation": {
+            "field": "provider_event_id",
+            "value": {"source": "literal", "value": event_id},
+        },
+        "timeout": {"expires_after_ms": 3_600_000} | timeout,
+    }
+    return {"node_id": node_id, "depends_on": list(depends_on), "wait": wait}
+
+
+def automation(
+    *nodes: Mapping[str, Any],
+    parallel: int = 4,
+    workspace: str = "none",
+    concurrency: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
+) -> Automation:
     """Return an automation of these nodes."""
     return Automation.model_validate(
         {
             "automation_id": "simulated",
             "flow": {"nodes": list(nodes)},
-            "execution": {"max_parallel_agents": parallel},
+            "execution": {"max_parallel_agents": parallel, "workspace": workspace},
+            "concurrency": concurrency,
+            "resources": {"labels": list(labels)},
         }
     )
 
@@ -74,10 +117,11 @@ def fresh_view(*nodes: Mapping[str, Any], parallel: int = 4) -> RunView:
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):
-    """An automation together with what its bodies do."""
+    """An automation together with what its bodies do, and where its run works."""
 
     automation: Automation
     scripts: Mapping[str, Script]
+    workspace: str = ""
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,15 +139,81 @@ def random_story(random: Random) -> Story:
     scripts: dict[str, Script] = {}
     for number, name in enumerate(names):
         depends_on = random.sample(names[:number], min(number, random.choice((0, 1, 1, 2, 3))))
-        kind = random.choices(("body", "gate", "timer"), (8, 1, 1))[0]
+        kind = random.choices(("body", "gate", "timer", "signal"), (8, 1, 1, 1))[0]
         if kind == "gate":
-            nodes.append(gate_node(name, *depends_on))
+            nodes.append(_random_gate(random, name, depends_on))
+        elif kind == "signal":
+            nodes.append(_random_signal_wait(random, name, depends_on))
         elif kind == "timer":
             nodes.append(timer_node(name, *depends_on, delay_ms=random.choice((0, 50, 700))))
         else:
             node, scripts[name] = _random_body(random, name, depends_on)
             nodes.append(node)
-    return Story(automation=automation(*nodes, parallel=random.choice((1, 2, 4))), scripts=scripts)
+    parallel = random.choice((1, 2, 4))
+    workspace, fields = _random_needs(random)
+    made = automation(*nodes, parallel=parallel, **fields)
+    return Story(automation=made, scripts=scripts, workspace=workspace)
+
+
+def _random_needs(random: Random) -> tuple[str, dict[str, Any]]:
+    """Return a workspace, empty for none, and what a run needs to be admitted."""
+    fields: dict[str, Any] = {}
+    workspace = random.choice(("", "", "/w", "/w", "/w/sub", "/other"))
+    fields["workspace"] = random.choice(("exclusive", "exclusive", "exclusive", "shared", "none"))
+    if random.random() < 0.4:
+        fields["concurrency"] = {"key": random.choice("kl"), "limit": random.choice((1, 1, 2))}
+    if random.random() < 0.1:
+        fields["labels"] = ["first"]
+    return workspace, fields
+
+
+def _random_gate(random: Random, name: str, depends_on: Sequence[str]) -> dict[str, Any]:
+    """Return a gate; what time does to it only tells somebody, so that it ends as decided."""
+    expiry = random.choice(
+        (
+            {},
+            {"expires_after_ms": 80, "on_expiry": "escalate", "escalate_to": "lead"},
+            {"expires_after_ms": 300, "on_expiry": "remind", "remind_every_ms": 120},
+            {"expires_after_ms": 864_000_000, "remind_every_ms": 90},
+        )
+    )
+    gate = {"required": True} | ({"expiry_policy": expiry} if expiry else {})
+    return gate_node(name, *depends_on, gate=gate)
+
+
+def _random_signal_wait(random: Random, name: str, depends_on: Sequence[str]) -> dict[str, Any]:
+    """Return a wait for something that only this node waits for."""
+    subject = f"{name}-{random.getrandbits(40)}"
+    timeout = random.choice(
+        (
+            {"expires_after_ms": 864_000_000},
+            {"expires_after_ms": 80, "on_timeout": "escalate", "escalate_to": "lead"},
+            {"expires_after_ms": 200, "on_timeout": "remind", "remind_every_ms": 150},
+        )
+    )
+    if random.random() < 0.5:
+        return webhook_node(name, *depends_on, event_id=subject, **timeout)
+    return condition_node(name, *depends_on, key=subject, **timeout)
+
+
+def signals_of(story: Story) -> dict[str, Signal]:
+    """Return what the waits of a story need, by node; each without its idempotency key."""
+    found: dict[str, Signal] = {}
+    for node in story.automation.flow.nodes:
+        match node.wait:
+            case ExternalConditionWait(condition_key=LiteralBinding(value=key)):
+                found[node.node_id] = Signal(
+                    kind=SignalKind.EXTERNAL_CONDITION, subject=str(key), idempotency_key=""
+                )
+            case WebhookWait(trigger_id=trigger, correlation=Correlation(value=value)):
+                if isinstance(value, LiteralBinding):
+                    found[node.node_id] = Signal(
+                        kind=SignalKind.WEBHOOK,
+                        subject=trigger,
+                        idempotency_key="",
+                        provider_event_id=str(value.value),
+                    )
+    return found
 
 
 def _random_body(
@@ -125,6 +235,7 @@ def _random_body(
         fails=fails,
         repairs=repairs,
         ending=random.choices(("succeed", "fail", "repair"), (30, 1, 1))[0],
+        retry_after_ms=random.choice((0, 0, 0, 300, 2_000)),
     )
     node = python_node(
         name,
@@ -133,6 +244,8 @@ def _random_body(
         effects=random.choices(("none", "external"), (5, 1))[0],
         retry_policy={"max_attempts": attempts_max, "backoff": backoff},
     )
+    if node["effects"] == "external" and random.random() < 0.4:
+        node["effects_probe"] = ["is-it-done"]
     if random.random() < 0.1:
         # Some failures are attempts that take too long.
         node["timeout_ms"] = script.duration_ms + 5_000

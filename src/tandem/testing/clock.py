@@ -23,6 +23,10 @@ class SimulatedClock:
         """See `Clock.now_ms`."""
         return START_MS + self._offset_ms + int(self._loop.now_s * 1_000)
 
+    def ticks_ms(self) -> int:
+        """See `Clock.ticks_ms`."""
+        return int(self._loop.now_s * 1_000)
+
     async def sleep(self, span_ms: float) -> None:
         """See `Clock.sleep`."""
         done = self._loop.create_future()

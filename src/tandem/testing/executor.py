@@ -7,9 +7,11 @@ from random import Random
 
 import msgspec
 
+from tandem.domain.action import HttpAction
 from tandem.domain.ids import AttemptId, EngineId
 from tandem.domain.json import JsonValue
 from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Succeeded
+from tandem.domain.provider import provider_of_url
 from tandem.ports.executor import AttemptSpec, Progress
 from tandem.testing.clock import SimulatedClock
 from tandem.testing.loop import Process
@@ -27,6 +29,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     repairs: int = 0
     ending: str = "succeed"
     failure_class: FailureClass = FailureClass.EXECUTION_ERROR
+    retry_after_ms: int = 0
+    """The span for which a request that fails asks to be left alone."""
 
 
 class Body(msgspec.Struct, kw_only=True):
@@ -51,6 +55,8 @@ class Bodies:
         self.all: list[Body] = []
         self.live: list[Body] = []
         self.ends: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.leaves_some = True
+        """Whether bodies may outlive their engine."""
         self.successes: dict[tuple[str, str], JsonValue] = {}
         self.started: Callable[[Body], None] = _ignore
         self.reaped: Callable[[Body], None] = _ignore
@@ -76,7 +82,9 @@ class Bodies:
     def bury(self, process: Process) -> None:
         """An engine died: some of its bodies die with it, the others stay as leftovers."""
         for body in list(self.live):
-            if body.process is process and self.random.random() < 0.5:
+            if body.process is not process:
+                continue
+            if not self.leaves_some or self.random.random() < 0.5:
                 self.end(body)
 
 
@@ -98,6 +106,8 @@ class ScriptedExecutor:
     async def run(self, attempt: AttemptSpec, progress: Progress) -> Outcome:
         """See `Executor.run`."""
         bodies = self._bodies
+        if attempt.attempt_id.endswith("/probe"):
+            return self._answer(attempt)
         script = self._scripts[attempt.run_id, attempt.node_id]
         body = Body(spec=attempt, process=self._process)
         bodies.start(body)
@@ -116,6 +126,13 @@ class ScriptedExecutor:
                     if self._process.is_alive:
                         bodies.end(body)
 
+    def _answer(self, attempt: AttemptSpec) -> Outcome:
+        """Answer an effects probe: it sees from outside whether a body came to its end."""
+        key = (attempt.run_id, attempt.node_id)
+        if key in self._bodies.successes:
+            return Succeeded(output=self._bodies.successes[key], exit_code=0)
+        return Failed(failure_class=FailureClass.EXECUTION_ERROR, message="no", exit_code=1)
+
     async def end_leftovers(
         self, *, engine_ids: Collection[EngineId], attempt_ids: Collection[AttemptId]
     ) -> int:
@@ -124,7 +141,8 @@ class ScriptedExecutor:
         found = [
             body
             for body in self._bodies.live
-            if body.spec.engine_id in engine_ids or body.spec.attempt_id in attempt_ids
+            if body.process.machine == self._process.machine
+            and (body.spec.engine_id in engine_ids or body.spec.attempt_id in attempt_ids)
         ]
         for body in found:
             self._bodies.reaped(body)
@@ -141,7 +159,14 @@ def outcome_of(script: Script, ends: int, attempt: AttemptSpec) -> Outcome:
         ending = "repair"
     match ending:
         case "fail":
-            return Failed(failure_class=script.failure_class, message="as the script says")
+            action = attempt.action
+            asked = script.retry_after_ms if isinstance(action, HttpAction) else 0
+            return Failed(
+                failure_class=script.failure_class,
+                message="as the script says",
+                retry_after_ms=asked or None,
+                provider=provider_of_url(action.url) if isinstance(action, HttpAction) else "",
+            )
         case "repair":
             return NeedsRepair(reasons=("as the script says",), output={"value": "unfinished"})
         case _:

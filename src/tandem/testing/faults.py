@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from random import Random
 
 import apsw
 
@@ -36,9 +37,13 @@ class Faults:
     A commit that writes nothing does not count.
     """
 
-    def __init__(self, plan: Mapping[int, Fault]) -> None:
+    def __init__(
+        self, plan: Mapping[int, Fault], *, read_failures: float = 0, random: Random | None = None
+    ) -> None:
         self._plan = dict(plan)
         self._count = 0
+        self._read_failures = read_failures
+        self._random = random or Random(0)
         self.opens_refused = 0
 
     def plan(self, fault: Fault, *, after: int) -> None:
@@ -48,7 +53,12 @@ class Faults:
     def clear(self) -> None:
         """Let everything go well from here on."""
         self._plan.clear()
+        self._read_failures = 0
         self.opens_refused = 0
+
+    def fails_to_read(self) -> bool:
+        """Say whether the next read fails."""
+        return self._read_failures > 0 and self._random.random() < self._read_failures
 
     def next(self) -> Fault | None:
         """Return what happens at the next commit."""
@@ -78,6 +88,7 @@ class FaultyCommit:
         self._faults = faults
         self._die = die
         self._committed = committed
+        self.is_away: Callable[[], bool] = lambda: False
         self._connection: apsw.Connection | None = None
         self._changes = 0
 
@@ -90,6 +101,8 @@ class FaultyCommit:
             connection.execute("COMMIT")
             return
         self._changes = changes
+        if self.is_away():
+            raise apsw.FullError("the simulated disk is away")
         fault = self._faults.next()
         if fault in (Fault.FAIL_BEFORE, Fault.OUTAGE_BEFORE):
             raise apsw.FullError("the simulated disk is full")

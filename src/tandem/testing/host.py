@@ -1,4 +1,4 @@
-"""A simulated host: who is alive on it, and messages between its engines that may get lost."""
+"""Simulated hosts: who is alive on them, and messages between engines that may get lost."""
 
 from collections.abc import Callable
 from random import Random
@@ -17,17 +17,19 @@ class _Present(msgspec.Struct, frozen=True):
 
 
 class SimulatedMachine:
-    """The engines of one machine. `loses` is the share of wake messages that never arrive."""
+    """The engines of all machines. `loses` is the share of wake messages that never arrive."""
 
     def __init__(self, loop: SimulatedLoop, random: Random, *, loses: float) -> None:
         self._loop = loop
         self._random = random
         self._loses = loses
         self._present: dict[EngineId, _Present] = {}
+        self._machines: dict[EngineId, str] = {}
 
     def enter(self, engine_id: EngineId, process: Process, wake: Callable[[], None]) -> None:
         """Note that this engine lives in this process."""
         self._present[engine_id] = _Present(process, wake)
+        self._machines[engine_id] = process.machine
 
     def leave(self, engine_id: EngineId) -> None:
         """Note that this engine has gone by itself."""
@@ -38,10 +40,15 @@ class SimulatedMachine:
         present = self._present.get(engine_id)
         return present is not None and present.process.is_alive
 
+    def machine_of(self, engine_id: EngineId) -> str:
+        """Return the machine on which this engine lives, or lived."""
+        return self._machines.get(engine_id, "")
+
     def wake_others(self, sender: EngineId) -> None:
         """Send a message to every other living engine; some get lost."""
         for engine_id, present in list(self._present.items()):
-            if engine_id == sender or not present.process.is_alive:
+            is_near = present.process.machine == self.machine_of(sender)
+            if engine_id == sender or not present.process.is_alive or not is_near:
                 continue
             if self._random.random() >= self._loses:
                 delay_s = self._random.choice((0.0, 0.0, 0.001, 0.02))
@@ -65,7 +72,7 @@ class SimulatedHost:
         self._machine.enter(engine_id, self._process, wake)
         return EngineRow(
             engine_id=engine_id,
-            host="simulated",
+            host=self._process.machine,
             pid=1,
             version="0",
             lock_path="",
@@ -77,9 +84,15 @@ class SimulatedHost:
         """See `Host.leave`."""
         self._machine.leave(self._engine_id)
 
+    def can_see(self, engine: EngineRow) -> bool:
+        """See `Host.can_see`."""
+        return engine.host == self._process.machine
+
     def is_dead(self, engine: EngineRow, *, now_ms: int) -> bool:
-        """See `Host.is_dead`. The machine is one, so its locks decide and the clock does not."""
-        return not self._machine.is_alive(engine.engine_id)
+        """See `Host.is_dead`."""
+        if self.can_see(engine):
+            return not self._machine.is_alive(engine.engine_id)
+        return engine.lease_until_ms < now_ms
 
     def wake_others(self) -> None:
         """See `Host.wake_others`."""

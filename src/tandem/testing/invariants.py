@@ -1,13 +1,18 @@
 """What must hold after every commit of every engine, read from the store's own rows."""
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import apsw
 import msgspec
 
-from tandem.adapters.sql.rows import ATTEMPT_BITS, NODE_BITS
-from tandem.domain.graph import Plan
+from tandem.adapters.sql.rows import ATTEMPT_BITS, NODE_BITS, event_of
+from tandem.adapters.sqlite.archive import unpack
+from tandem.domain.admission import overlap
+from tandem.domain.automation import NodeKind
+from tandem.domain.graph import Plan, PlanNode
 from tandem.domain.lifecycle import (
     DRIVEN,
     NODE_EVENTS,
@@ -18,10 +23,27 @@ from tandem.domain.lifecycle import (
     RunEvent,
     RunState,
 )
+from tandem.domain.receipts import ChainCheck
 from tandem.testing.executor import Bodies, Body
 
 E, N, S = RunEvent, NodeState, RunState
 _RESETTING = frozenset({E.RUN_RECOVERED, E.GATE_DECIDED})
+_GATE_ENDS = frozenset({E.GATE_DECIDED, E.GATE_TIMEOUT_RESUMED})
+_PARKINGS = frozenset({E.RUN_PARKED_AT_GATE, E.RUN_PARKED_ON_WAIT, E.RUN_PARKED_ON_BACKOFF})
+_REVIVING = frozenset(
+    {
+        E.RUN_RECOVERED,
+        E.RUN_RECOVERED_FROM_PAUSE,
+        E.RUN_STEP_REPAIRED,
+        E.RUN_TASK_RETRIED,
+        E.RUN_TASK_REQUEUED,
+        E.RUN_TASK_CONTINUED,
+        E.RUN_REDELIVERED,
+        E.RUN_REOPENED,
+    }
+)
+_BY_HAND = frozenset({E.NODE_SKIPPED, E.NODE_OUTPUT_SET})
+_RESETTING = _REVIVING | _BY_HAND | {E.GATE_DECIDED}
 _GATE_ENDS = frozenset({E.GATE_DECIDED, E.GATE_EXPIRED})
 
 
@@ -53,6 +75,9 @@ class _Replay:
         self.nodes = [N.PENDING] * len(plan)
         self.change_id = ""
         self.in_change: set[tuple[RunEvent, str | None]] = set()
+        self.auto_resumes = 0
+        self.is_reaped = False
+        self.chain = ChainCheck()
 
 
 class Invariants:
@@ -65,11 +90,37 @@ class Invariants:
         self._connection.set_row_trace(_as_dict)
         self._replays: dict[int, _Replay] = {}
         self._plans: dict[str, Plan] = {}
+        self._deletable: set[str] = set()
         self._cursor = 0
+        self._ends = 0
+        self._runs_max = 0
+        self._runs_total_max: int | None = None
+
+    def limit(self, runs_max: int, runs_total_max: int | None) -> None:
+        """Say how many runs one engine, and all engines, may drive at once."""
+        self._runs_max, self._runs_total_max = runs_max, runs_total_max
+        self.auto_resumes_max = 2
+        self.is_apart = False
+        """Whether engines have machines of their own and know only the leases of others."""
+        self.trusted: Callable[[Body], bool] = lambda _body: True
+        """Whether the engine of a body could do its work for as long as its lease lasts."""
 
     def expect(self, run_id: str, plan: Plan) -> None:
         """Say which plan the run of this id executes."""
         self._plans[run_id] = plan
+
+    def expect_fork(self, run_id: str, source: str) -> None:
+        """Say that the run of this id executes the plan of another one, if that is known."""
+        if source in self._plans:
+            self._plans[run_id] = self._plans[source]
+
+    def expect_deletion(self, run_id: str) -> None:
+        """Say that somebody asks for the deletion of a run."""
+        self._deletable.add(run_id)
+
+    def may_be_gone(self, run_id: str) -> bool:
+        """Say whether somebody asked for the deletion of a run."""
+        return run_id in self._deletable
 
     def close(self) -> None:
         """Close the connection."""
@@ -97,6 +148,68 @@ class Invariants:
             self._follow(row)
         for run_no in dict.fromkeys(row["run_no"] for row in found):
             self.compare(run_no)
+        self.check_admission()
+
+    def check_admission(self) -> None:
+        """Compare what runs hold with what is locked and counted.
+
+        Raises:
+            Violation: they do not agree.
+        """
+        runs = {run["run_no"]: run for run in self.runs()}
+        holding = [run for run in runs.values() if run["engine_id"] or run["cleanup"]]
+        locks = self._find("SELECT * FROM workspace_lock")
+        self._check_locks(runs, holding, locks)
+        self._check_counts(holding)
+        self._check_blocked(runs, holding, locks)
+        (totals,) = self._find("SELECT * FROM admission")
+        # Deleted runs were claimed, too.
+        epochs = sum(replay.epoch for replay in self._replays.values())
+        _must(totals["admitted_total"] == epochs, f"{epochs} claims, but {totals}")
+        _must(totals["completed_total"] == self._ends, f"{self._ends} ends, but {totals}")
+
+    def _check_locks(
+        self,
+        runs: dict[int, dict[str, Any]],
+        holding: list[dict[str, Any]],
+        locks: list[dict[str, Any]],
+    ) -> None:
+        for number, lock in enumerate(locks):
+            run = runs[lock["run_no"]]
+            _must(run in holding, f"{lock}: its run {run['run_id']} rests ({run['status']})")
+            same = (run["lock_path"], run["epoch"], run["engine_id"] or run["cleanup"])
+            _must(same == (lock["path"], lock["epoch"], lock["engine_id"]), f"{lock}: not {same}")
+            for other in locks[:number]:
+                _must(not overlap(lock["path"], other["path"]), f"{lock} overlaps {other}")
+        held = {lock["run_no"] for lock in locks}
+        for run in holding:
+            locked = run["run_no"] in held or not run["lock_path"]
+            _must(locked, f"run {run['run_id']} works in {run['lock_path']} without its lock")
+
+    def _check_counts(self, holding: list[dict[str, Any]]) -> None:
+        driven = Counter(run["engine_id"] for run in holding if run["engine_id"])
+        for engine_id, count in driven.items():
+            _must(count <= self._runs_max, f"{engine_id} drives {count} runs")
+        if self._runs_total_max is not None:
+            _must(driven.total() <= self._runs_total_max, f"the engines drive {driven}")
+        for key in {run["concurrency_key"] for run in holding} - {""}:
+            limits = [run["concurrency_limit"] for run in holding if run["concurrency_key"] == key]
+            _must(len(limits) <= max(limits), f"{len(limits)} runs hold {key}")
+
+    def _check_blocked(
+        self,
+        runs: dict[int, dict[str, Any]],
+        holding: list[dict[str, Any]],
+        locks: list[dict[str, Any]],
+    ) -> None:
+        paths = {lock["path"] for lock in locks}
+        for run in runs.values():
+            if run["status"] != S.QUEUED.value or run["due_at_ms"] is not None:
+                continue
+            key = run["resource_key"]
+            claims = sum(other["concurrency_key"] == key for other in holding)
+            taken = key in paths if key.startswith("/") else claims >= run["concurrency_limit"]
+            _must(taken, f"run {run['run_id']} waits for {key}, which is free")
 
     def check_all(self) -> None:
         """Check everything there is."""
@@ -116,6 +229,8 @@ class Invariants:
         where = f"run {run_no} event {row['seq']} {event.value} {node_id or ''}"
         _must(row["seq"] == replay.seq + 1, f"{where}: comes after number {replay.seq}")
         replay.seq = row["seq"]
+        replay.chain.follow([event_of({name: row[name] for name in row if name != "run_id"})])
+        _must(not replay.chain.problems, f"{where}: {replay.chain.problems}")
         if replay.change_id != row["change_id"]:
             replay.change_id = row["change_id"]
             replay.in_change = set()
@@ -125,16 +240,34 @@ class Invariants:
             raise Violation(f"{where}: cannot happen to a run that is {replay.status.value}")
         if replay.status in TERMINAL and after is not replay.status:
             _must(
-                event is E.RUN_RECOVERED or event is E.RUN_STOPPED,
+                event in _REVIVING or event is E.RUN_STOPPED,
                 f"{where}: left the terminal state {replay.status.value}",
             )
+        self._ends += after in TERMINAL and replay.status not in TERMINAL
+        if event in (E.RUN_PAUSED_STALE, E.RUN_FAILED_STALE):
+            self._follow_reap(replay, where)
+        if event is E.RUN_AUTO_RESUMED:
+            replay.auto_resumes += 1
+            _must(replay.is_reaped, f"{where}: it was not paused as stale")
+            _must(replay.auto_resumes <= self.auto_resumes_max, f"{where}: too often")
+        if after is not replay.status:
+            replay.is_reaped = event is E.RUN_PAUSED_STALE and replay.status is S.RUNNING
         replay.status = after
         if event is E.RUN_CLAIMED:
             epoch = msgspec.json.decode(row["metadata"])["lease_epoch"]
             _must(epoch == replay.epoch + 1, f"{where}: epoch {epoch} after {replay.epoch}")
             replay.epoch = epoch
+        if event in _PARKINGS:
+            ready = [n.node_id for n in replay.plan.nodes if _is_ready(replay, n)]
+            _must(not ready, f"{where}: parked, although {ready} could run")
         if event in NODE_EVENTS and node_id is not None:
             self._follow_node(replay, event, node_id, where)
+
+    def _follow_reap(self, replay: _Replay, where: str) -> None:
+        """A run may be stopped as stale only when nothing of it is alive as far as is known."""
+        for body in self._bodies.live:
+            healthy = body.spec.run_id == replay.run_id and self.trusted(body)
+            _must(not healthy, f"{where}: {body.spec.attempt_id} is alive")
 
     def _follow_node(self, replay: _Replay, event: RunEvent, node_id: str, where: str) -> None:
         number = replay.plan.by_id[node_id]  # type: ignore[index] # a NodeId
@@ -158,6 +291,16 @@ class Invariants:
         if event is E.NODE_COMPLETED and state is N.GATED:
             decided = any((end, node_id) in replay.in_change for end in _GATE_ENDS)
             _must(decided, f"{where}: past a gate that nobody decided")
+        if event is E.NODE_COMPLETED and state is N.WAITING:
+            woken = (E.WAIT_WOKEN, node_id) in replay.in_change
+            _must(woken, f"{where}: past a wait that nothing woke")
+        if event in _BY_HAND:
+            _must(
+                plan_node.kind is not NodeKind.APPROVAL,
+                f"{where}: past an approval without a decision",
+            )
+        if event is E.NODE_REUSED:
+            _must(E.RUN_FORKED_FROM in kinds, f"{where}: reused in a run that is no fork")
         if event is E.NODE_RESET:
             _must(bool(kinds & _RESETTING), f"{where}: nobody asked for the reset")
 
@@ -168,26 +311,48 @@ class Invariants:
             Violation: they do not agree.
         """
         replay = self._replays[run_no]
-        run = self._find("SELECT * FROM run WHERE run_no = ?", run_no)[0]
+        found = self._find("SELECT * FROM run WHERE run_no = ?", run_no)
+        if not found:
+            self._check_deleted(run_no, replay)
+            return
+        run = found[0]
         what = f"run {run_no} ({run['status']}, epoch {run['epoch']})"
         _must(run["status"] == replay.status.value, f"{what}: replay gives {replay.status.value}")
         _must(run["event_seq"] == replay.seq, f"{what}: event_seq is not {replay.seq}")
         _must(run["epoch"] == replay.epoch, f"{what}: the claims gave epoch {replay.epoch}")
         _must(run["last_change_id"] == replay.change_id, f"{what}: newest change is another")
+        head = (run["event_hash"] or b"").hex()
+        _must(head == replay.chain.head, f"{what}: the chain of its events ends elsewhere")
         completed = replay.nodes.count(N.COMPLETED)
         _must(run["nodes_completed"] == completed, f"{what}: {completed} nodes are completed")
         self._compare_nodes(run_no, replay, what)
         self._compare_rest(run, replay, what)
 
+    def _check_deleted(self, run_no: int, replay: _Replay) -> None:
+        what = f"run {run_no} ({replay.run_id})"
+        _must(replay.run_id in self._deletable, f"{what} is gone and nobody deleted it")
+        _must(replay.status in TERMINAL, f"{what} was deleted while {replay.status.value}")
+        left = self._find(
+            "SELECT (SELECT count(*) FROM lifecycle_event WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM gate WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM wait WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM artifact WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM archive_part WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM imported_run WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM node_run WHERE node_run_id >> 20 = ?1)"
+            " + (SELECT count(*) FROM attempt WHERE attempt_no >> 32 = ?1) AS rows",
+            run_no,
+        )
+        _must(left == [{"rows": 0}], f"{what} was deleted and left {left}")
+
     def _compare_nodes(self, run_no: int, replay: _Replay, what: str) -> None:
         first = run_no << NODE_BITS
         last = (run_no + 1 << NODE_BITS) - 1
-        rows = {
-            row["node_run_id"] - first: row
-            for row in self._find(
-                "SELECT * FROM node_run WHERE node_run_id BETWEEN ? AND ?", first, last
-            )
-        }
+        parts = self._find("SELECT rows FROM archive_part WHERE run_no = ? ORDER BY part", run_no)
+        _must(not parts or replay.status in TERMINAL, f"{what}: goes on while it is packed")
+        packed = unpack(part["rows"] for part in parts)
+        here = self._find("SELECT * FROM node_run WHERE node_run_id BETWEEN ? AND ?", first, last)
+        rows = {row["node_run_id"] - first: row for row in (*packed["node_run"], *here)}
         for number, state in enumerate(replay.nodes):
             stored = rows[number]["state"] if number in rows else N.PENDING.value
             _must(stored == state.value, f"{what}: node {number} is {stored}, not {state.value}")
@@ -197,7 +362,7 @@ class Invariants:
             (last + 1 << ATTEMPT_BITS) - 1,
         )
         counts: dict[int, int] = {}
-        for row in attempts:
+        for row in (*packed["attempt"], *attempts):
             key, number = divmod(row["attempt_no"], 1 << ATTEMPT_BITS)
             node_no = key - first
             counts[node_no] = counts.get(node_no, 0) + 1
@@ -215,13 +380,16 @@ class Invariants:
             "SELECT node_no FROM gate WHERE run_no = ? AND status = 'open'", run["run_no"]
         )
         waits = self._find(
-            "SELECT node_no FROM wait WHERE run_no = ? AND status = 'waiting'", run["run_no"]
+            "SELECT * FROM wait WHERE run_no = ? AND status IN ('waiting', 'escalated')",
+            run["run_no"],
         )
         gated = sorted(n for n, state in enumerate(replay.nodes) if state is N.GATED)
         waiting = sorted(n for n, state in enumerate(replay.nodes) if state is N.WAITING)
         if status not in TERMINAL:
             _must(sorted(g["node_no"] for g in gates) == gated, f"{what}: gates {gates}")
             _must(sorted(w["node_no"] for w in waits) == waiting, f"{what}: waits {waits}")
+            for wait in waits:
+                self._compare_wait(wait, what)
         holder = run["engine_id"] is not None
         _must(holder == (status in DRIVEN), f"{what}: held by {run['engine_id']}")
         _must(
@@ -229,11 +397,13 @@ class Invariants:
         )
         match status:
             case S.QUEUED:
-                _must(run["due_at_ms"] is not None, f"{what}: queued without a due moment")
+                known = run["due_at_ms"] is not None or bool(run["resource_key"])
+                _must(known, f"{what}: queued without a due moment or a key")
+                _must(run["queued_at_ms"] is not None, f"{what}: queued since never")
             case S.AWAITING_APPROVAL:
                 _must(bool(gates), f"{what}: awaits a gate that is not open")
             case S.PAUSED if run["parked"]:
-                due = run["due_at_ms"] is not None
+                due = run["due_at_ms"] is not None or all(w["signal_key"] for w in waits)
                 _must(due and bool(waits), f"{what}: parked with nothing that wakes it")
             case S.COMPLETED | S.BLOCKED | S.FAILED | S.CANCELLED:
                 _must(run["due_at_ms"] is None, f"{what}: ended, but due")
@@ -242,8 +412,24 @@ class Invariants:
         if status not in DRIVEN:
             _must(N.RUNNING not in replay.nodes, f"{what}: a node runs without a driver")
         if status in TERMINAL and run["cleanup"] is None:
-            left = [b for b in self._bodies.live if b.spec.run_id == replay.run_id]
+            left = [
+                b
+                for b in self._bodies.live
+                if b.spec.run_id == replay.run_id and not (self.is_apart and _stood_still(b))
+            ]
             _must(not left, f"{what}: bodies live on after its end: {[b.key for b in left]}")
+
+    def _compare_wait(self, wait: dict[str, Any], what: str) -> None:
+        """Check that something can wake the wait, and that it has not come already."""
+        has_waker = wait["due_at_ms"] is not None or bool(wait["signal_key"])
+        _must(has_waker, f"{what}: nothing can wake {wait['wait_id']}")
+        came = self._find(
+            "SELECT s.signal_no FROM signal_key AS k JOIN signal AS s USING (signal_no)"
+            " WHERE k.signal_key = ? AND s.received_at_ms >= ? AND s.open_after IS NULL",
+            wait["signal_key"],
+            wait["accepts_since_ms"],
+        )
+        _must(not came, f"{what}: {wait['wait_id']} waits for what came already: {came}")
 
     # Bodies
 
@@ -255,11 +441,17 @@ class Invariants:
         """
         spec = body.spec
         what = f"body {spec.attempt_id} (epoch {spec.epoch})"
+        beyond = [other for other in self._bodies.live if self._is_beyond(other, body)]
         for other in self._bodies.live:
-            _must(other.key != body.key, f"{what}: overlaps {other.spec.attempt_id}")
+            _must(
+                other.key != body.key or other in beyond,
+                f"{what}: overlaps {other.spec.attempt_id}",
+            )
         run = self._find("SELECT * FROM run WHERE run_id = ?", spec.run_id)[0]
         plan = self._plans[spec.run_id]
-        count = sum(other.spec.run_id == spec.run_id for other in self._bodies.live)
+        count = sum(
+            other.spec.run_id == spec.run_id for other in self._bodies.live if other not in beyond
+        )
         _must(count < plan.parallel, f"{what}: {count} bodies run already")
         if run["status"] == S.CANCELLED.value and run["cleanup"] == spec.engine_id:
             return  # cancelled a moment ago; its driver is about to hear of it
@@ -272,6 +464,14 @@ class Invariants:
         )
         started = found == [{"state": N.RUNNING.value, "attempts": spec.number}]
         _must(started, f"{what}: started before it was recorded: {found}")
+
+    def _is_beyond(self, other: Body, body: Body) -> bool:
+        """Say whether nobody could have ended `other` before `body` starts.
+
+        Its engine stood still on another machine until a moment ago, so it could not see that its
+        lease was over. One that merely cannot reach the store has to end its bodies in time.
+        """
+        return other.process.machine != body.process.machine and _stood_still(other)
 
     def body_reaped(self, body: Body) -> None:
         """Check that what is killed as a leftover is one.
@@ -288,9 +488,23 @@ class Invariants:
         sql = "SELECT 1 FROM lifecycle_event WHERE change_id = ? LIMIT 1"
         return bool(self._find(sql, change_id))
 
+    def has_signal(self, signal_no: int) -> bool:
+        """Say whether a signal is on disk."""
+        return bool(self._find("SELECT 1 FROM signal WHERE signal_no = ?", signal_no))
+
     def runs(self) -> list[dict[str, Any]]:
         """Return the rows of all runs."""
         return self._find("SELECT * FROM run ORDER BY run_no")
+
+
+def _is_ready(replay: _Replay, plan_node: PlanNode) -> bool:
+    return replay.nodes[plan_node.node_no] is N.PENDING and all(
+        replay.nodes[number] is N.COMPLETED for number in plan_node.depends_on
+    )
+
+
+def _stood_still(body: Body) -> bool:
+    return body.process.is_frozen or body.process.was_frozen()
 
 
 def _must(holds: bool, message: str) -> None:

@@ -23,11 +23,19 @@ class Stuck(Exception):
 
 
 class Process:
-    """A simulated process: what runs in its context dies with it, between two callbacks."""
+    """A simulated process: what runs in its context dies with it, between two callbacks.
 
-    def __init__(self, name: str) -> None:
+    A frozen one stands still, as after SIGSTOP or in a machine that is paused.
+    """
+
+    def __init__(self, name: str, machine: str = "machine") -> None:
         self.name = name
+        self.machine = machine
         self.is_alive = True
+        self.is_frozen = False
+        self.held: list[asyncio.Handle] = []
+        self.was_frozen: Callable[[], bool] = lambda: False
+        """Whether it stood still until a moment ago."""
         self.context = copy_context()
         self.context.run(_process.set, self)
 
@@ -72,6 +80,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Run a coroutine as part of a process."""
         return self.create_task(coroutine, name=name, context=process.context.copy())
 
+    def thaw(self, process: Process) -> None:
+        """Let a frozen process go on; what became due in the meantime happens now."""
+        process.is_frozen = False
+        self._ready.extend(process.held)
+        process.held.clear()
+
     def _run_once(self) -> None:
         """Run what is ready, in an order of the seed; jump to the next timer when nothing is."""
         self._fill_ready()
@@ -80,6 +94,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._random.shuffle(batch)
         for handle in batch:
             if handle.cancelled() or _is_dead(handle):
+                continue
+            process = _process_of(handle)
+            if process is not None and process.is_frozen:
+                process.held.append(handle)
                 continue
             self.callbacks += 1
             handle._run()
@@ -136,8 +154,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.close()
 
 
+def _process_of(handle: asyncio.Handle) -> Process | None:
+    return handle._context.get(_process)  # type: ignore[attr-defined, no-any-return]
+
+
 def _is_dead(handle: asyncio.Handle) -> bool:
-    process = handle._context.get(_process)  # type: ignore[attr-defined]
+    process = _process_of(handle)
     return process is not None and not process.is_alive
 
 

@@ -9,7 +9,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from functools import cache, partial
@@ -21,18 +21,38 @@ import apsw
 import msgspec
 
 from tandem.adapters.sqlite.store import SqliteStore
+from tandem.adapters.sqlite.tables import Found
 from tandem.domain.change import Change
-from tandem.domain.command import Cancel, Command, DecideGate, Pause, Recover, Resume
-from tandem.domain.errors import EngineError
-from tandem.domain.gates import GATE_EXPIRES_AFTER_MS
-from tandem.domain.ids import LOCAL_TENANT, ChangeId, RunId, TenantId
+from tandem.domain.command import (
+    Cancel,
+    Command,
+    ContinueNode,
+    DecideGate,
+    Dispose,
+    LossPolicy,
+    NoteFork,
+    Pause,
+    Recover,
+    Redeliver,
+    Repair,
+    Resume,
+    RetryNode,
+    SetOutput,
+    Skip,
+)
+from tandem.domain.errors import EngineError, StoreUnavailable
+from tandem.domain.gate_policy import GATE_EXPIRES_AFTER_MS
+from tandem.domain.ids import LOCAL_TENANT, ChangeId, Digest, NodeId, RunId, TenantId
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import TERMINAL, RunState
 from tandem.domain.run import GatePurpose, GateStatus, Run
+from tandem.domain.signal import Signal
+from tandem.domain.view import RunView
 from tandem.engine.engine import Engine, Limits
-from tandem.ports.store import NewRun
+from tandem.engine.recovery import RecoveryLimits
+from tandem.ports.store import Delivered, NewRun
 from tandem.testing.artifacts import MemoryArtifacts, NoFiles
-from tandem.testing.builders import Story, ending_of, random_story
+from tandem.testing.builders import Story, ending_of, random_story, signals_of
 from tandem.testing.clock import SimulatedClock
 from tandem.testing.executor import Bodies, Body, Script, ScriptedExecutor
 from tandem.testing.faults import Crashed, Fault, Faults, FaultyCommit
@@ -43,8 +63,13 @@ from tandem.testing.loop import Process, SimulatedLoop
 
 T = TypeVar("T")
 
+RETENTION_MS = 400
 CALM_S_MAX = 120.0
 """How long a world without faults may take until every run has ended, in simulated seconds."""
+LEASE_MS = 3_000
+SILENT_MS = 7_000
+NOTICE_S = 1.0
+"""How long an engine that stood still may take to see what happened in the meantime."""
 CRASHES_MAX = 4
 """A node that takes its engine down five times fails, so that many would change how a run ends."""
 HOUR_MS = 3_600_000
@@ -75,12 +100,25 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class EngineProcess(Process):
     """A process with one engine in it, from its start to its end or its death."""
 
-    def __init__(self, name: str, loop: SimulatedLoop) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, loop: SimulatedLoop, machine: str) -> None:
+        super().__init__(name, machine)
+        self._loop = loop
         self.ready: asyncio.Future[Engine] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
         self.stop = asyncio.Event()
         self.store: WatchedStore | None = None
+        self.is_cut_off = False
+        self._healthy_since_s = loop.now_s
+
+    def is_trusted(self, span_s: float) -> bool:
+        """Say whether this engine could do its work for that long."""
+        ill = not self.is_alive or self.is_frozen or self.is_cut_off
+        return not ill and self._loop.now_s - self._healthy_since_s >= span_s
+
+    def recover(self) -> None:
+        """Note that nothing is wrong with this process any more."""
+        self.is_cut_off = False
+        self._healthy_since_s = self._loop.now_s
 
 
 class WatchedStore(SqliteStore):
@@ -90,6 +128,8 @@ class WatchedStore(SqliteStore):
         self, path: Path, invariants: Invariants, faults: Faults, commit: FaultyCommit
     ) -> None:
         self._invariants = invariants
+        self._faults = faults
+        self.is_away: Callable[[], bool] = lambda: False
         self.on_lie: Callable[[str], None] = lambda _text: None
         super().__init__(path, synchronous="OFF", commit=commit)
         reopen = self.committer._reopen
@@ -100,21 +140,36 @@ class WatchedStore(SqliteStore):
 
         self.committer._reopen = reopen_when_it_can
 
+    def _find(self, name: str, *values: object) -> Found:
+        self._may_read()
+        return super()._find(name, *values)
+
+    def read(self, run_id: RunId, *, tenant: TenantId) -> RunView:
+        """See `Store.load`; it may fail."""
+        self._may_read()
+        return super().read(run_id, tenant=tenant)
+
+    def _may_read(self) -> None:
+        if self.is_away() or self._faults.fails_to_read():
+            raise StoreUnavailable("the simulated disk cannot be read")
+
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:
         """See `Store.create_run`."""
         self._invariants.expect(new.run_id, new.plan)
-        return await self._watch(super().create_run(new, now_ms=now_ms), new.change_id)
+        return await self._watch(super().create_run(new, now_ms=now_ms), new.change_id, new.run_id)
 
     def apply(self, change: Change) -> Awaitable[None]:
         """See `Store.apply`."""
         written = super().apply(change)
         if isinstance(written, asyncio.Future):
-            written.add_done_callback(lambda done: self._applied(done, change.change_id))
+            written.add_done_callback(
+                lambda done: self._applied(done, change.change_id, change.run.run_id)
+            )
         return written
 
-    def _applied(self, done: asyncio.Future[None], change_id: ChangeId) -> None:
+    def _applied(self, done: asyncio.Future[None], change_id: ChangeId, run_id: RunId) -> None:
         if not done.cancelled():
-            self._compare(done.exception(), change_id)
+            self._compare(done.exception(), change_id, run_id)
 
     async def execute(
         self, run_id: RunId, command: Command, *, tenant: TenantId, change_id: ChangeId, now_ms: int
@@ -123,19 +178,46 @@ class WatchedStore(SqliteStore):
         return await self._watch(
             super().execute(run_id, command, tenant=tenant, change_id=change_id, now_ms=now_ms),
             change_id,
+            run_id,
         )
 
-    async def _watch(self, answer: Coroutine[Any, Any, T], change_id: ChangeId) -> T:
+    async def deliver(
+        self, signal: Signal, *, tenant: TenantId, change_id: ChangeId, now_ms: int
+    ) -> Delivered:
+        """See `Store.deliver`."""
+        found = await super().deliver(signal, tenant=tenant, change_id=change_id, now_ms=now_ms)
+        if not self._invariants.has_signal(found.signal_no):
+            self.on_lie(f"signal {found.signal_no} was acknowledged and is not on disk")
+        return found
+
+    async def fork(self, run_id: RunId, node_id: NodeId, **how: Any) -> Run:
+        """See `Store.fork`."""
+        self._invariants.expect_fork(how["fork"], run_id)
+        return await self._watch(
+            super().fork(run_id, node_id, **how), how["change_id"], how["fork"]
+        )
+
+    async def delete_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Digest]:
+        """See `Store.delete_run`."""
+        self._invariants.expect_deletion(run_id)
+        left = await super().delete_run(run_id, tenant=tenant)
+        if any(row["run_id"] == run_id for row in self._invariants.runs()):
+            self.on_lie(f"the deletion of run {run_id} was acknowledged and it is there")
+        return left
+
+    async def _watch(self, answer: Coroutine[Any, Any, T], change_id: ChangeId, run_id: RunId) -> T:
         try:
             result = await answer
         except EngineError as error:
-            self._compare(error, change_id)
+            self._compare(error, change_id, run_id)
             raise
-        self._compare(None, change_id)
+        self._compare(None, change_id, run_id)
         return result
 
-    def _compare(self, error: BaseException | None, change_id: ChangeId) -> None:
-        if error is None and not self._invariants.has_change(change_id):
+    def _compare(self, error: BaseException | None, change_id: ChangeId, run_id: RunId) -> None:
+        # One commit may hold the change of a run and the deletion of that run.
+        gone = self._invariants.may_be_gone(run_id)
+        if error is None and not gone and not self._invariants.has_change(change_id):
             self.on_lie(f"change {change_id} was acknowledged and is not on disk")
         if isinstance(error, EngineError) and self._invariants.has_change(change_id):
             self.on_lie(f"change {change_id} is on disk, but: {error}")
@@ -158,12 +240,27 @@ class World:
             self.loop, Random(self.random.random()), loses=self.random.choice((0, 0, 0.3, 1))
         )
         self.artifacts = MemoryArtifacts()
-        self.faults = Faults(self._draw_faults())
+        self.faults = Faults(
+            self._draw_faults(),
+            read_failures=self.random.choice((0, 0, 0.02, 0.2)),
+            random=Random(self.random.random()),
+        )
         self.ids = SeededIds(Random(self.random.random()))
         self.gentle = self.random.random() < 0.6
-        self.limits = Limits(
-            runs_max=self.random.choice((1, 2, 8)), inline_bytes_max=self.random.choice((8, 16_384))
-        )
+        kind = self.random.choices(("plain", "far", "hung", "apart"), (75, 5, 10, 10))[0]
+        self.is_ill = kind in ("hung", "apart")
+        """Processes stand still or lose the store for a while."""
+        self.is_apart = self.invariants.is_apart = kind in ("far", "apart")
+        """Each engine has a machine of its own."""
+        self.gentle = self.gentle and kind != "hung"
+        self.bodies.leaves_some = not self.is_apart
+        # Not drawn: what was found in other worlds stays there.
+        retention_ms = RETENTION_MS if seed % 3 == 0 else 0
+        self.limits = msgspec.structs.replace(self._draw_limits(), retention_ms=retention_ms)
+        self.invariants.limit(self.limits.runs_max, self.limits.runs_total_max)
+        self.invariants.auto_resumes_max = self.limits.recovery.auto_resumes_max
+        # An engine that works says so several times in this span.
+        self.invariants.trusted = lambda body: body.process.is_trusted(LEASE_MS / 1_000)  # type: ignore[attr-defined]
         self.stories: dict[RunId, Story] = {}
         self.scripts: dict[tuple[str, str], Script] = {}
         self.processes: list[EngineProcess] = []
@@ -172,7 +269,29 @@ class World:
         self.is_calm = False
         self._born = 0
         self._jumped_ms = 0
+        self._sent = 0
         self.loop.set_exception_handler(self._callback_failed)
+
+    def _draw_limits(self) -> Limits:
+        """Draw how the engines are set up; gentle worlds have what changes no ending."""
+        policies = tuple(LossPolicy) if not self.gentle else (LossPolicy.RESUME,)
+        stale_after_ms = 600_000 if self.gentle else self.random.choice((4_000, 4_000, 600_000))
+        return Limits(
+            runs_max=self.random.choice((1, 2, 8)),
+            runs_total_max=self.random.choice((None, None, 1, 3)),
+            inline_bytes_max=self.random.choice((8, 16_384)),
+            lease_ms=LEASE_MS,
+            shutdown_grace_ms=self.random.choice((0, 0, 40, 2_000)),
+            shutdown_policy=self.random.choice(policies),
+            shutdown_timeout_ms=3_000,
+            store_is_shared=self.is_apart,
+            recovery=RecoveryLimits(
+                restart_policy=self.random.choice(policies),
+                stale_after_ms=stale_after_ms,
+                auto_resume_window_ms=self.random.choice((1_000, 1_200_000)),
+                auto_resumes_max=self.random.choice((1, 2)),
+            ),
+        )
 
     def _draw_faults(self) -> Mapping[int, Fault]:
         count = self.random.choice((0, 1, 2, 4))
@@ -212,7 +331,8 @@ class World:
     def boot(self, name: str) -> EngineProcess:
         """Start an engine in a process of its own."""
         self._born += 1
-        process = EngineProcess(f"{name}-{self._born}", self.loop)
+        machine = f"machine-{name}" if self.is_apart else "machine"
+        process = EngineProcess(f"{name}-{self._born}", self.loop, machine)
         self.processes.append(process)
         self.loop.spawn(process, self._live(process), name=process.name)
         return process
@@ -222,6 +342,7 @@ class World:
             self.faults, die=lambda: self.kill(process), committed=self._committed
         )
         store = WatchedStore(self.path, self.invariants, self.faults, commit)
+        commit.is_away = store.is_away = lambda: process.is_cut_off
         store.on_lie = lambda text: self.break_off(Violation(text))
         process.store = store
         engine = Engine(
@@ -233,7 +354,7 @@ class World:
             clock=self.clock,
             ids=self.ids,
             scratch_root="/nowhere",
-            limits=self.limits,
+            limits=self._limits_of(process),
         )
         try:
             async with engine:
@@ -248,6 +369,11 @@ class World:
             self.break_off(Violation(f"bodies outlive {process.name}, which stopped: {left}"))
         self._bury(process)
 
+    def _limits_of(self, process: EngineProcess) -> Limits:
+        """Only the engines of the first name have a label."""
+        labels = ("first",) if process.name.startswith("a-") else ()
+        return msgspec.structs.replace(self.limits, labels=labels)
+
     def kill(self, process: EngineProcess) -> None:
         """Kill a process: nothing of it runs from now on, nothing it had in mind is kept."""
         if not process.is_alive:
@@ -259,6 +385,7 @@ class World:
 
     def _bury(self, process: EngineProcess) -> None:
         process.is_alive = False
+        process.held.clear()
         self.bodies.bury(process)
         if process.store is not None:
             with suppress(apsw.Error, OSError):
@@ -280,7 +407,11 @@ class World:
 
     def living(self) -> list[EngineProcess]:
         """Return the processes whose engine answers."""
-        return [p for p in self.processes if p.is_alive and p.ready.done() and not p.stop.is_set()]
+        return [
+            p
+            for p in self.processes
+            if p.is_alive and p.ready.done() and not p.stop.is_set() and not p.is_frozen
+        ]
 
     async def ask(
         self, process: EngineProcess, question: Callable[[Engine], Coroutine[Any, Any, T]]
@@ -311,7 +442,11 @@ class World:
                 await self.clock.sleep(20)
                 continue
             process = self.random.choice(living)
-            owned = self.random.random() < 0.3
+            # An engine refuses to have a run for itself that needs what it has not.
+            owned = (
+                self.random.random() < 0.3
+                and not story.automation.resources_of(story.automation.nodes[0]).labels
+            )
             before = {run["run_id"] for run in self.invariants.runs()}
             try:
                 run = await self.ask(process, partial(self._start, story=story, owned=owned))
@@ -323,8 +458,12 @@ class World:
             except EngineError:
                 await self.clock.sleep(50)
             else:
-                if all(row["run_id"] != run.run_id for row in self.invariants.runs()):
+                if all(
+                    row["run_id"] != run.run_id for row in self.invariants.runs()
+                ) and not self.invariants.may_be_gone(run.run_id):
                     raise Violation(f"run {run.run_id} was acknowledged and is lost")
+                if self.random.random() < 0.1:
+                    process.stop.set()  # while the run is being claimed
                 return
 
     async def _start(self, engine: Engine, story: Story, *, owned: bool) -> Run:
@@ -334,14 +473,19 @@ class World:
         self.stories[run_id] = story
         for name, script in story.scripts.items():
             self.scripts[run_id, name] = script
-        return await engine.start(story.automation, owned=owned)
+        return await engine.start(story.automation, workspace=story.workspace, owned=owned)
 
     async def _interfere(self) -> None:
         """Do one thing that users, operators and bad luck do."""
         living = self.living()
         runs = self.invariants.runs()
         what = self.random.choices(
-            ("kill", "stop", "jump", "command"), (2, 2, 1, 12 if runs else 0)
+            ("kill", "stop", "jump", "signal", "freeze", "cut", "command", "fork", "delete"),
+            (
+                *(2, 2, 1, 2),
+                *((8, 4) if self.is_ill else (0, 0)),
+                *((12, 1, 0 if self.gentle else 1) if runs else (0, 0, 0)),
+            ),
         )[0]
         if what == "jump":
             self.jump(self.random.choice((-HOUR_MS, HOUR_MS, -500, 500)))
@@ -349,19 +493,83 @@ class World:
             return
         elif what == "kill" and self.crashes < CRASHES_MAX:
             self.kill(self.random.choice(living))
+        elif what in ("freeze", "cut") and self.crashes < CRASHES_MAX:
+            # It may cost the engine its runs, as a crash does.
+            self.crashes += 1
+            self.disturb(self.random.choice(living), freezes=what == "freeze")
         elif what == "stop":
             self.random.choice(living).stop.set()
+        elif what == "signal":
+            await self.signal(self.random.choice(living), self.random.random())
         elif what == "command":
             run_id = RunId(self.random.choice(runs)["run_id"])
-            await self.command(self.random.choice(living), run_id, self._draw_command())
+            command = self.random.choice(commands_of(self, run_id, self._draw_node(run_id)))
+            await self.command(self.random.choice(living), run_id, command)
+        elif what == "fork":
+            run_id = RunId(self.random.choice(runs)["run_id"])
+            await self.fork(self.random.choice(living), run_id, self._draw_node(run_id))
+        elif what == "delete":
+            run_id = RunId(self.random.choice(runs)["run_id"])
+            await self.delete(self.random.choice(living), run_id)
 
-    def _draw_command(self) -> Command:
-        return self.random.choice(commands_of(self))
+    def disturb(self, process: EngineProcess, *, freezes: bool) -> None:
+        """Let a process stand still, or take its store away, for a while."""
+        if freezes:
+            process.is_frozen = True
+        else:
+            process.is_cut_off = True
+        span_s = self.random.choice((0.3, 2.0, 5.0, 15.0, 15.0))
+        self.loop.call_later(span_s, self._release, process)
+
+    def _release(self, process: EngineProcess) -> None:
+        if process.is_frozen:
+            noticed_at_s = self.loop.now_s + NOTICE_S
+            process.was_frozen = lambda: self.loop.now_s < noticed_at_s
+        if process.is_frozen or process.is_cut_off:
+            process.recover()
+            self.loop.thaw(process)
+
+    def _draw_node(self, run_id: RunId) -> NodeId:
+        return self.random.choice(self.nodes_of(run_id))
+
+    def nodes_of(self, run_id: RunId) -> list[NodeId]:
+        """Return the nodes of a run."""
+        return [NodeId(node.node_id) for node in self.stories[run_id].automation.flow.nodes]
 
     async def command(self, process: EngineProcess, run_id: RunId, command: Command) -> None:
         """Ask something of a run; a refusal is an answer too."""
         with suppress(EngineDied, EngineError):
             await self.ask(process, lambda engine: engine.execute(run_id, command))
+
+    async def signal(self, process: EngineProcess, choice: float) -> None:
+        """Send what one of the waits needs, perhaps before there is such a wait."""
+        signals = [s for story in self.stories.values() for s in signals_of(story).values()]
+        if signals:
+            await self._send(process, signals[int(choice * len(signals))])
+
+    async def _send(self, process: EngineProcess, signal: Signal) -> None:
+        self._sent += 1
+        numbered = msgspec.structs.replace(signal, idempotency_key=f"key-{self._sent}")
+        with suppress(EngineDied, EngineError):
+            await self.ask(process, lambda engine: engine.signal(numbered))
+
+    async def fork(self, process: EngineProcess, source: RunId, node_id: NodeId) -> None:
+        """Fork a run; its bodies do what those of the source do."""
+
+        async def fork(engine: Engine) -> Run:
+            run_id = RunId(f"automation-v2-run-{self.ids.peek()}")
+            story = self.stories[run_id] = self.stories[source]
+            for name, script in story.scripts.items():
+                self.scripts[run_id, name] = script
+            return await engine.fork(source, node_id, asks_again=self.random.random() < 0.5)
+
+        with suppress(EngineDied, EngineError):
+            await self.ask(process, fork)
+
+    async def delete(self, process: EngineProcess, run_id: RunId) -> None:
+        """Delete a run; while it goes on that is refused."""
+        with suppress(EngineDied, EngineError):
+            await self.ask(process, lambda engine: engine.delete(run_id))
 
     def jump(self, span_ms: int) -> None:
         """Set the wall clock; it is set right again when the world calms down."""
@@ -383,7 +591,9 @@ class World:
             if status is RunState.PAUSED and not row["parked"]:
                 await self.command(process, run_id, Resume())
             await self._decide_gates(process, run_id)
-            self._pass_time(row)
+            await self._send_signals(process, run_id)
+            if status is not RunState.AWAITING_APPROVAL:
+                self._pass_time(row)
         return ended
 
     async def _decide_gates(self, process: EngineProcess, run_id: RunId) -> None:
@@ -405,6 +615,17 @@ class World:
                 )
             await self.command(process, run_id, command)
 
+    async def _send_signals(self, process: EngineProcess, run_id: RunId) -> None:
+        if process.store is None or not process.is_alive or run_id not in self.stories:
+            return
+        signals = signals_of(self.stories[run_id])
+        if not signals:
+            return
+        view = process.store.read(run_id, tenant=LOCAL_TENANT)
+        for wait in view.waits.values():
+            if wait.node_id in signals:
+                await self._send(process, signals[wait.node_id])
+
     def _pass_time(self, row: Mapping[str, Any]) -> None:
         """Let hours pass for a run that rests until a far moment; a gate's expiry is no such."""
         due_at_ms = row["due_at_ms"]
@@ -414,12 +635,28 @@ class World:
 
     # The story
 
+    def _draw_story(self) -> Story:
+        """Draw a run; in ill worlds some bodies are silent for longer than a run may be."""
+        story = random_story(self.random)
+        if not self.is_ill or (self.gentle and self.random.random() < 0.5):
+            return story
+        limited = {n.node_id for n in story.automation.flow.nodes if n.timeout_ms}
+        scripts = {
+            name: msgspec.structs.replace(script, duration_ms=SILENT_MS)
+            if name not in limited and self.random.random() < 0.3
+            else script
+            for name, script in story.scripts.items()
+        }
+        return msgspec.structs.replace(story, scripts=scripts)
+
     async def run(self) -> None:
         """Live through the whole seed."""
         async with asyncio.TaskGroup() as group:
             keepers = [group.create_task(self.keep(name)) for name in self._draw_names()]
             await self._go_wrong(group)
             await self.calm_down()
+            if not self.gentle:
+                await self._take_up_again()
             for keeper in keepers:
                 keeper.cancel()
         await self.stop_all()
@@ -427,17 +664,31 @@ class World:
         self._compare_endings()
 
     def _draw_names(self) -> list[str]:
-        return ["a", "b"] if self.random.random() < 0.8 else ["a"]
+        return ["a", "b"] if self.is_ill or self.random.random() < 0.8 else ["a"]
 
     async def _go_wrong(self, group: asyncio.TaskGroup) -> None:
         starting = [
-            group.create_task(self.start_run(random_story(self.random)))
+            group.create_task(self.start_run(self._draw_story()))
             for _ in range(self.random.choice((1, 1, 2, 3)))
         ]
         for _ in range(self.random.choice((0, 2, 5, 10))):
             await self.clock.sleep(self.random.choice((0, 1, 7, 40, 150, 600)))
             await self._interfere()
+            if any(process.is_frozen or process.is_cut_off for process in self.processes):
+                await self.clock.sleep(self.random.choice((0, 3_500, 9_000, 9_000)))
         await asyncio.wait(starting)
+
+    async def _take_up_again(self) -> None:
+        """Ask something of runs that have ended; what is taken up comes to its end again."""
+        for _ in range(self.random.choice((0, 1, 3))):
+            runs, living = self.invariants.runs(), self.living()
+            if runs and living:
+                run_id = RunId(self.random.choice(runs)["run_id"])
+                command = self.random.choice(commands_of(self, run_id, self._draw_node(run_id)))
+                await self.command(self.random.choice(living), run_id, command)
+                await self.clock.sleep(self.random.choice((0, 5, 300)))
+        self._jumped_ms = 0
+        await self.calm_down()
 
     async def calm_down(self) -> None:
         """Let nothing go wrong from here on; every run must come to its end.
@@ -447,6 +698,8 @@ class World:
         """
         self.is_calm = True
         self.faults.clear()
+        for process in self.processes:
+            self._release(process)
         self.clock.jump_ms(-self._jumped_ms)
         deadline_s = self.loop.now_s + CALM_S_MAX
         while not await self._help():
@@ -511,13 +764,29 @@ class World:
         return found
 
 
-def commands_of(world: World) -> list[Command]:
-    """Return what people may ask of the runs of this world."""
-    kinds: list[Command] = [Pause(), Resume(), DecideGate(decision="approve")]
+def commands_of(world: World, run_id: RunId, node_id: NodeId) -> list[Command]:
+    """Return what people may ask of a run of this world, and of one of its nodes."""
+    kinds: list[Command] = [
+        Pause(),
+        Pause(now=True),
+        Resume(),
+        DecideGate(decision="approve"),
+        DecideGate(decision="approve", transition_id="of another asking"),
+        Dispose(node_id=node_id, disposition=world.random.choice(("ok", "deny", "clear"))),
+    ]
     if not world.gentle:
         kinds += [
             Cancel(),
             Recover(),
+            RetryNode(node_id=node_id),
+            RetryNode(node_id=node_id, requeue=True),
+            ContinueNode(node_id=node_id),
+            Repair(node_id=node_id),
+            Repair(node_id=node_id, action={"kind": "command", "argv": ["false"]}),
+            Skip(node_id=node_id, reason="simulated"),
+            SetOutput(node_id=node_id, output=b'{"value":"set"}', reason="simulated"),
+            Redeliver(),
+            NoteFork(fork=RunId(f"{run_id}-fork"), node_id=node_id),
             DecideGate(decision="rework"),
             DecideGate(decision="cancel"),
             DecideGate(decision="retry"),

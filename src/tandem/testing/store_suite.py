@@ -15,15 +15,35 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import msgspec
 import pytest
 
+from tandem.domain.action import CommandAction
+from tandem.domain.admission import Needs
+from tandem.domain.artifact import ArtifactRef
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
-from tandem.domain.command import Adopt, Cancel, DecideGate, Pause, Resume, Wake
+from tandem.domain.command import (
+    Adopt,
+    AutoResume,
+    Cancel,
+    DecideGate,
+    Dispose,
+    Pause,
+    ProcessesEnded,
+    Reap,
+    Recover,
+    Repair,
+    Resume,
+    SetOutput,
+    Skip,
+    Wake,
+)
 from tandem.domain.driving import advance
 from tandem.domain.errors import (
     ChangeRefused,
     EngineError,
+    InvalidAutomation,
     LeaseLost,
     NotFound,
     Refused,
@@ -35,23 +55,27 @@ from tandem.domain.ids import (
     AutomationId,
     ChangeId,
     DefinitionDigest,
+    Digest,
     EngineId,
+    NodeId,
     RunId,
     TenantId,
 )
 from tandem.domain.json import digest
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState
-from tandem.domain.outcome import Succeeded
-from tandem.domain.run import AttemptEnd, GateStatus, Run
+from tandem.domain.outcome import Failed, FailureClass, Succeeded
+from tandem.domain.run import AttemptEnd, GateStatus, Handling, Run
 from tandem.domain.settling import Settled
+from tandem.domain.signal import Signal, SignalKind
 from tandem.domain.view import RunView
-from tandem.ports.store import EngineRow, NewRun, RunFilter, Store
+from tandem.ports.store import Delivered, EngineRow, NewRun, RunFilter, Store
 
 NOW_MS = 1_700_000_000_000
 ENGINE_A = EngineId("engine-a")
 ENGINE_B = EngineId("engine-b")
 OTHER_TENANT = TenantId("another")
 LIMIT_S = 20
+NO_NEEDS = Needs()
 
 
 class CommitFault:
@@ -103,6 +127,32 @@ def chain(length: int) -> list[dict[str, Any]]:
 GATE = [{"node_id": "ask", "gate": {"required": True}}]
 TIMER = [{"node_id": "later", "wait": {"kind": "timer", "delay_ms": 5_000}}]
 
+CONDITION: list[dict[str, Any]] = [
+    {
+        "node_id": "w",
+        "wait": {
+            "kind": "external_condition",
+            "condition_key": {"source": "literal", "value": "ready"},
+            "timeout": {"expires_after_ms": 5_000},
+        },
+    }
+]
+WEBHOOK: list[dict[str, Any]] = [
+    {
+        "node_id": "w",
+        "wait": {
+            "kind": "webhook",
+            "trigger_id": "hook",
+            "provider": "git",
+            "correlation": {
+                "field": "body_digest",
+                "value": {"source": "literal", "value": "d1"},
+            },
+            "timeout": {"expires_after_ms": 5_000},
+        },
+    }
+]
+
 
 class Scene:
     """One store with the little that most stories need."""
@@ -125,6 +175,7 @@ class Scene:
         owner: EngineId | None = None,
         now_ms: int = NOW_MS,
         automation: str = "job",
+        needs: Needs = NO_NEEDS,
     ) -> Run:
         """Create a run; a chain of two nodes unless told otherwise."""
         plan, document = plan_of(chain(2) if nodes is None else nodes, name=automation)
@@ -138,6 +189,7 @@ class Scene:
             workspace="",
             trigger_type="manual",
             owner=owner,
+            needs=needs,
         )
         return await self.store.create_run(new, now_ms=now_ms)
 
@@ -148,6 +200,8 @@ class Scene:
         limit: int = 10,
         own_only: bool = False,
         now_ms: int = NOW_MS,
+        labels: Sequence[str] = (),
+        runs_total_max: int | None = None,
     ) -> Sequence[RunView]:
         """Claim due runs."""
         return await self.store.claim(
@@ -156,7 +210,13 @@ class Scene:
             own_only=own_only,
             now_ms=now_ms,
             new_change_id=self.change_id,
+            labels=labels,
+            runs_total_max=runs_total_max,
         )
+
+    async def claimed_ids(self, engine_id: EngineId = ENGINE_A, **how: Any) -> list[str]:
+        """Claim due runs and return their ids."""
+        return [view.run.run_id for view in await self.claim(engine_id, **how)]
 
     async def claimed(self, run_id: str, nodes: Sequence[dict[str, Any]] | None = None) -> RunView:
         """Create a run and claim it."""
@@ -183,6 +243,44 @@ class Scene:
         """Execute a command."""
         return await self.store.execute(
             RunId(run_id), command, tenant=tenant, change_id=self.change_id(), now_ms=now_ms
+        )
+
+    async def signal(
+        self,
+        subject: str,
+        key: str = "k1",
+        *,
+        tenant: TenantId = LOCAL_TENANT,
+        now_ms: int = NOW_MS,
+        kind: SignalKind = SignalKind.EXTERNAL_CONDITION,
+        **fields: Any,
+    ) -> Delivered:
+        """Deliver a signal."""
+        signal = Signal(kind=kind, subject=subject, idempotency_key=key, **fields)
+        return await self.store.deliver(
+            signal, tenant=tenant, change_id=self.change_id(), now_ms=now_ms
+        )
+
+    async def fork(
+        self,
+        source: str,
+        node_id: str,
+        *,
+        inputs: dict[str, Any],
+        tenant: TenantId = LOCAL_TENANT,
+    ) -> Run:
+        """Fork a run; the new one is called `fork`."""
+        return await self.store.fork(
+            RunId(source),
+            NodeId(node_id),
+            tenant=tenant,
+            fork=RunId("fork"),
+            inputs=inputs,
+            asks_again=False,
+            owner=None,
+            reason="",
+            change_id=self.change_id(),
+            now_ms=NOW_MS,
         )
 
     def get(self, run_id: str, *, tenant: TenantId = LOCAL_TENANT) -> Run:
@@ -445,6 +543,178 @@ class StoreSuite:
         assert decided.gate.decision == "approve"
         assert scene.get("r1").status is RunState.QUEUED
 
+    async def test_decision_for_another_asking_is_written_and_refused(self, scene: Scene) -> None:
+        view = await scene.claimed("r1", GATE)
+        await scene.store.apply(scene.next(view))
+
+        wrong = DecideGate(decision="approve", transition_id="another")
+        change = await scene.execute("r1", wrong)
+
+        assert change.denial is not None
+        assert scene.events("r1")[-1] is RunEvent.GATE_GUARD_DENIED
+        (gate,) = scene.store.list_gates_of_run(RunId("r1"), tenant=LOCAL_TENANT)
+        assert (gate.status, gate.guard_denials) == (GateStatus.OPEN, 1)
+
+    async def test_gate_comes_back_as_it_was_written(
+        self, scene: Scene, open_store: OpenStore
+    ) -> None:
+        expiry = {"expires_after_ms": 5, "on_expiry": "escalate", "remind_every_ms": 2}
+        gate = {"required": True, "rework_targets": ["a"], "expiry_policy": expiry}
+        view = await scene.claimed("r1", [{"node_id": "ask", "gate": gate}])
+        await scene.store.apply(scene.next(view))
+
+        change = await scene.execute("r1", Wake(), now_ms=NOW_MS + 5)
+
+        kept = open_store().list_gates_of_run(RunId("r1"), tenant=LOCAL_TENANT)
+        assert list(kept) == list(change.gates)
+        assert kept[0].policy_state.escalated_at_ms == NOW_MS + 5
+        with pytest.raises(NotFound):
+            scene.store.list_gates_of_run(RunId("r1"), tenant=OTHER_TENANT)
+
+    async def test_late_decision_hears_who_won(self, scene: Scene) -> None:
+        view = await scene.claimed("r1", GATE)
+        await scene.store.apply(scene.next(view))
+        await scene.execute("r1", DecideGate(decision="approve", decided_by="eve"))
+
+        with pytest.raises(Refused) as late:
+            await scene.execute("r1", DecideGate(decision="cancel"))
+
+        assert late.value.details["winningDecision"]["decided_by"] == "eve"
+
+    # Signals
+
+    async def test_signal_wakes_the_wait_that_it_is_for(
+        self, scene: Scene, open_store: OpenStore
+    ) -> None:
+        view = await scene.claimed("r1", CONDITION)
+        await scene.store.apply(scene.next(view))
+        (waiting,) = scene.store.list_waits(tenant=LOCAL_TENANT, limit=10)
+        assert (waiting.run_id, waiting.wait.kind) == ("r1", "external_condition")
+
+        found = await scene.signal("ready")
+
+        assert found.is_new
+        assert [change.run.run_id for _, change in found.woken] == ["r1"]
+        assert scene.get("r1").status is RunState.QUEUED
+        assert scene.store.list_waits(tenant=LOCAL_TENANT, limit=10) == []
+        woken = open_store().find_woken_wait(RunId("r1"), "k1", tenant=LOCAL_TENANT)
+        assert woken is not None
+        assert woken.wait_id == waiting.wait.wait_id
+        nothing = scene.store.find_woken_wait(RunId("r1"), "k2", tenant=LOCAL_TENANT)
+        assert nothing is None
+
+    async def test_signal_that_came_first_wakes_the_wait_when_it_is_registered(
+        self, scene: Scene
+    ) -> None:
+        view = await scene.claimed("r1", CONDITION)
+        early = await scene.signal("ready")
+        assert (early.is_new, early.woken) == (True, ())
+
+        await scene.store.apply(scene.next(view))
+
+        assert scene.get("r1").status is RunState.QUEUED
+        assert RunEvent.WAIT_WOKEN_REQUEUED in scene.events("r1")
+
+    async def test_condition_said_before_the_run_was_created_is_not_its(self, scene: Scene) -> None:
+        await scene.signal("ready", now_ms=NOW_MS - 1)
+        view = await scene.claimed("r1", CONDITION)
+
+        await scene.store.apply(scene.next(view))
+
+        assert scene.get("r1").status is RunState.PAUSED
+
+    async def test_delivery_is_correlated_by_the_field_that_the_wait_names(
+        self, scene: Scene
+    ) -> None:
+        view = await scene.claimed("r1", WEBHOOK)
+        await scene.store.apply(scene.next(view))
+        delivery: dict[str, Any] = {"kind": SignalKind.WEBHOOK, "provider": "git"}
+
+        others: tuple[tuple[str, dict[str, Any]], ...] = (
+            ("k1", {"provider_event_id": "e1"}),
+            ("k2", {"body_digest": "d1", "provider": "hub"}),
+            ("k3", {"body_digest": "d2"}),
+        )
+        for key, fields in others:
+            found = await scene.signal("hook", key, **delivery | fields)
+            assert found.woken == ()
+        found = await scene.signal("hook", "k4", **delivery, body_digest="d1")
+
+        assert len(found.woken) == 1
+
+    async def test_same_signal_again_changes_nothing(self, scene: Scene) -> None:
+        first = await scene.signal("ready")
+        again = await scene.signal("ready", now_ms=NOW_MS + 9)
+
+        assert (again.is_new, again.signal_no) == (False, first.signal_no)
+        assert again.received_at_ms == NOW_MS
+        assert (await scene.signal("ready", "k2")).is_new
+
+    async def test_signal_of_another_tenant_wakes_nobody(self, scene: Scene) -> None:
+        view = await scene.claimed("r1", CONDITION)
+        await scene.store.apply(scene.next(view))
+
+        found = await scene.signal("ready", tenant=OTHER_TENANT)
+
+        assert found.woken == ()
+        assert scene.get("r1").status is RunState.PAUSED
+        assert scene.store.list_waits(tenant=OTHER_TENANT, limit=10) == []
+
+    async def test_signal_for_many_waits_goes_on_where_it_was_cut_off(self, scene: Scene) -> None:
+        for number in range(130):
+            view = await scene.claimed(f"r{number}", CONDITION)
+            await scene.store.apply(scene.next(view))
+
+        found = await scene.signal("ready")
+        assert (found.is_open, len(found.woken)) == (True, 100)
+        assert scene.store.list_open_signals(limit=10) == [found.signal_no]
+        rest = await scene.store.continue_delivery(
+            found.signal_no, change_id=scene.change_id(), now_ms=NOW_MS
+        )
+
+        assert (rest.is_open, len(rest.woken)) == (False, 30)
+        assert scene.store.list_open_signals(limit=10) == []
+        done = await scene.store.continue_delivery(
+            found.signal_no, change_id=scene.change_id(), now_ms=NOW_MS
+        )
+        assert done.woken == ()
+
+    async def test_wait_that_does_not_want_a_signal_holds_up_no_other(self, scene: Scene) -> None:
+        strict = [{**CONDITION[0], "wait": {**CONDITION[0]["wait"], "payload_schema": False}}]
+        for run_id, nodes in (("r1", strict), ("r2", CONDITION)):
+            view = await scene.claimed(run_id, nodes)
+            await scene.store.apply(scene.next(view))
+
+        found = await scene.signal("ready")
+
+        assert [change.run.run_id for _, change in found.woken] == ["r2"]
+        ((_, why),) = found.refused
+        assert "misses the schema" in why
+
+    async def test_signal_for_a_run_that_failed_counts_when_it_is_recovered(
+        self, scene: Scene
+    ) -> None:
+        view = await scene.claimed("r1", [*CONDITION, *chain(1)])
+        await scene.store.apply(scene.next(view))
+        failed = Failed(failure_class=FailureClass.OUTPUT_TOO_LARGE, message="too much")
+        await scene.store.apply(scene.next(view, Settled(node_no=1, number=1, outcome=failed)))
+        assert scene.get("r1").status is RunState.FAILED
+        found = await scene.signal("ready")
+        assert found.woken == ()
+
+        await scene.execute("r1", Recover())
+
+        loaded = await scene.store.load(RunId("r1"), tenant=LOCAL_TENANT)
+        assert loaded.node(0).state is NodeState.COMPLETED
+
+    async def test_old_signals_are_forgotten(self, scene: Scene) -> None:
+        await scene.signal("ready")
+        await scene.signal("ready", "k2", now_ms=NOW_MS + 10)
+
+        assert await scene.store.forget_signals(before_ms=NOW_MS, limit=10) == 0
+        assert await scene.store.forget_signals(before_ms=NOW_MS + 5, limit=10) == 1
+        assert (await scene.signal("ready")).is_new
+
     # Claims
 
     async def test_claim_takes_the_oldest_due_runs_up_to_the_limit(self, scene: Scene) -> None:
@@ -589,6 +859,131 @@ class StoreSuite:
         assert len(await scene.claim()) == 1
 
     # Tenants
+
+    # Forks, repairs, deletion
+
+    async def test_fork_begins_with_the_outputs_of_its_source(self, scene: Scene) -> None:
+        """Both runs know of each other; the source is not disturbed."""
+        view = await scene.claimed("source", chain(2))
+        await scene.store.apply(scene.next(view))
+        await scene.store.apply(scene.next(view, succeeded(0)))
+
+        made = await scene.fork("source", "n1", inputs={})
+
+        assert (made.forked_from, made.forked_from_node) == ("source", "n1")
+        assert scene.get("fork") == made
+        forked = await scene.store.load(RunId("fork"), tenant=LOCAL_TENANT)
+        assert (forked.node(0).output, list(forked.ready)) == (b'"done"', [1])
+        assert scene.events("fork") == [
+            RunEvent.RUN_CREATED,
+            RunEvent.RUN_FORKED_FROM,
+            RunEvent.NODE_REUSED,
+        ]
+        assert scene.events("source")[-1] is RunEvent.RUN_FORKED
+        listed = scene.store.list_forks(RunId("source"), tenant=LOCAL_TENANT, limit=5)
+        assert [run.run_id for run in listed] == ["fork"]
+        (claimed,) = await scene.claim()
+        assert claimed.run.run_id == "fork"
+
+    async def test_fork_that_is_refused_leaves_nothing(self, scene: Scene) -> None:
+        """Neither run has changed."""
+        await scene.create("source")
+        before = scene.get("source")
+        with pytest.raises(NotFound):
+            await scene.fork("source", "no such node", inputs={})
+        with pytest.raises(InvalidAutomation) as invalid:
+            await scene.fork("source", "n1", inputs={"unknown": 1})
+        with pytest.raises(NotFound):
+            await scene.fork("source", "n1", inputs={}, tenant=OTHER_TENANT)
+        assert {problem.code for problem in invalid.value.problems} == {"input_unknown"}
+        assert scene.get("source") == before
+        assert scene.store.find_run(RunId("fork"), tenant=LOCAL_TENANT) is None
+
+    async def test_repair_pins_the_run_to_another_version(self, open_store: OpenStore) -> None:
+        """Another store loads the run with its new version; others keep theirs."""
+        scene = Scene(open_store())
+        for name in ("one", "two"):
+            await scene.create(name)
+            await scene.execute(name, Pause())
+        action = {"kind": "command", "argv": ["false"]}
+        change = await scene.execute("one", Repair(node_id=NodeId("n1"), action=action))
+
+        assert change.definition is not None
+        other = open_store()
+        for name, argv in (("one", ["false"]), ("two", ["true"])):
+            loaded = await other.load(RunId(name), tenant=LOCAL_TENANT)
+            node = loaded.plan.nodes[1].node
+            assert isinstance(node.action, CommandAction)
+            assert node.action.argv == argv
+            assert str(digest(other.document(loaded))) == loaded.run.definition_digest
+
+    async def test_what_people_did_to_a_node_is_kept(self, open_store: OpenStore) -> None:
+        """Another store loads it."""
+        scene = Scene(open_store())
+        await scene.create("run")
+        await scene.execute("run", Skip(node_id=NodeId("n0"), reason="no need"))
+        await scene.execute("run", Dispose(node_id=NodeId("n0"), disposition="ok"))
+        loaded = await open_store().load(RunId("run"), tenant=LOCAL_TENANT)
+        assert loaded.node(0).handling == Handling(by_hand="skipped", disposition="accepted")
+
+    async def test_deleted_run_is_gone_and_others_stay(self, scene: Scene) -> None:
+        """Nothing of it is found; what it alone referred to is named."""
+        ref = ArtifactRef(name="n0", digest=Digest("sha256:1"), size_bytes=9, media_type="x")
+        own = msgspec.structs.replace(ref, digest=Digest("sha256:2"))
+        for name in ("one", "two"):
+            await scene.create(name, chain(2))
+            for node_id, what in (("n0", ref), ("n1", own if name == "one" else ref)):
+                command = SetOutput(node_id=NodeId(node_id), output=b"1", ref=what, reason="known")
+                await scene.execute(name, command)
+            await scene.execute(name, Cancel())
+        with pytest.raises(NotFound):
+            await scene.store.delete_run(RunId("one"), tenant=OTHER_TENANT)
+
+        left = await scene.store.delete_run(RunId("one"), tenant=LOCAL_TENANT)
+
+        assert left == ["sha256:2"]
+        assert scene.store.is_artifact_used(ref.digest, tenant=LOCAL_TENANT)
+        assert not scene.store.is_artifact_used(ref.digest, tenant=OTHER_TENANT)
+        assert not scene.store.is_artifact_used(own.digest, tenant=LOCAL_TENANT)
+        assert scene.store.find_run(RunId("one"), tenant=LOCAL_TENANT) is None
+        with pytest.raises(NotFound):
+            scene.events("one")
+        assert scene.events("two") != []
+        assert await scene.store.delete_run(RunId("two"), tenant=LOCAL_TENANT) == ["sha256:1"]
+
+    async def test_run_that_goes_on_is_not_deleted(self, scene: Scene) -> None:
+        """It stays as it is."""
+        await scene.create("run")
+        with pytest.raises(Refused) as refused:
+            await scene.store.delete_run(RunId("run"), tenant=LOCAL_TENANT)
+        assert refused.value.code == "run_not_ended"
+        assert scene.get("run").status is RunState.QUEUED
+
+    @pytest.mark.parametrize("moment", ["before", "after"])
+    async def test_failed_commit_of_a_fork_or_deletion_is_judged_by_what_is_on_disk(
+        self, open_store: OpenStore, moment: str
+    ) -> None:
+        """Before its effect nothing was written, after it everything."""
+        fault = CommitFault()
+        scene = Scene(open_store(fault))
+        await scene.create("source")
+        fault.arm(moment)
+        if moment == "before":
+            with pytest.raises(StoreUnavailable):
+                await scene.fork("source", "n1", inputs={})
+        else:
+            await scene.fork("source", "n1", inputs={})
+        found = scene.store.find_run(RunId("fork"), tenant=LOCAL_TENANT)
+        assert (found is not None) == (moment == "after")
+        await scene.execute("source", Cancel())
+        fault.arm(moment)
+        if moment == "before":
+            with pytest.raises(StoreUnavailable):
+                await scene.store.delete_run(RunId("source"), tenant=LOCAL_TENANT)
+        else:
+            await scene.store.delete_run(RunId("source"), tenant=LOCAL_TENANT)
+        gone = scene.store.find_run(RunId("source"), tenant=LOCAL_TENANT) is None
+        assert gone == (moment == "after")
 
     async def test_tenants_never_see_each_other(self, scene: Scene) -> None:
         await scene.create("r1", GATE)
@@ -736,6 +1131,97 @@ class StoreSuite:
         due = scene.store.list_due(now_ms=NOW_MS + 60_000, limit=3)
         assert [run_id for _, run_id in due] == ["r3", "r2", "r1"]
         assert scene.store.next_due_at_ms() == NOW_MS
+
+    # Recovery
+
+    async def test_sign_of_life_is_written_beside_the_lease_and_refuses_no_change(
+        self, scene: Scene
+    ) -> None:
+        view = await scene.claimed("r1")
+        await scene.create("r2")
+        (other,) = await scene.claim(ENGINE_B)
+        runs = [view.run.run_no, other.run.run_no]
+        await scene.store.put_engine(engine_row(ENGINE_A), active=runs, now_ms=NOW_MS + 7)
+        assert scene.get("r1").activity_at_ms == NOW_MS + 7
+        assert scene.get("r2").activity_at_ms is None  # another engine drives it
+        await scene.store.apply(scene.next(view))
+        assert scene.get("r1").activity_at_ms == NOW_MS + 7
+
+    async def test_quiet_runs_are_driven_ones_without_a_sign_of_life(self, scene: Scene) -> None:
+        views = {name: await scene.claimed(name) for name in ("quiet", "alive")}
+        await scene.create("queued")
+        alive = [views["alive"].run.run_no]
+        await scene.store.put_engine(engine_row(ENGINE_A), active=alive, now_ms=NOW_MS + 50)
+        (found,) = scene.store.list_quiet(quiet_since_ms=NOW_MS + 49, limit=9)
+        assert (found.run_id, found.engine_id, found.activity_at_ms) == ("quiet", ENGINE_A, None)
+        assert found.last_change_id == scene.get("quiet").last_change_id
+        assert scene.store.list_quiet(quiet_since_ms=NOW_MS - 1, limit=9) == []
+        assert len(scene.store.list_quiet(quiet_since_ms=NOW_MS + 50, limit=9)) == 2
+        assert len(scene.store.list_quiet(quiet_since_ms=NOW_MS + 50, limit=1)) == 1
+
+    async def test_reaped_runs_come_when_their_processes_are_ended(self, scene: Scene) -> None:
+        view = await scene.claimed("r1")
+        await scene.store.apply(scene.next(view))
+        quiet = scene.get("r1")
+        reap = Reap(
+            stale_after_ms=1_000,
+            seen_change_id=quiet.last_change_id,
+            seen_activity_at_ms=None,
+        )
+        await scene.execute("r1", reap, now_ms=NOW_MS + 1_000)
+
+        def reaped(*, since_ms: int = NOW_MS, attempts_max: int = 1) -> list[str]:
+            found = scene.store.list_reaped(
+                reaped_since_ms=since_ms, attempts_max=attempts_max, limit=9
+            )
+            return [run_id for _, run_id in found]
+
+        assert reaped() == []
+        await scene.execute("r1", ProcessesEnded(engine_id=ENGINE_A))
+        assert reaped() == reaped(since_ms=NOW_MS + 1_000) == ["r1"]
+        assert reaped(since_ms=NOW_MS + 1_001) == []
+        go_on = AutoResume(window_ms=10_000, attempts_max=1)
+        await scene.execute("r1", go_on, now_ms=NOW_MS + 1_001)
+        run = scene.get("r1")
+        assert (run.auto_resumes, run.reaped_at_ms) == (1, NOW_MS + 1_000)
+        assert reaped() == []
+
+    async def test_run_that_nobody_can_read_is_ended_once(self, scene: Scene) -> None:
+        view = await scene.claimed("r1")
+        await scene.store.apply(scene.next(view))
+
+        async def fail(dead: EngineId) -> Change:
+            return await scene.store.fail_unreadable(
+                RunId("r1"),
+                tenant=LOCAL_TENANT,
+                dead=dead,
+                why="it is damaged",
+                change_id=scene.change_id(),
+                now_ms=NOW_MS + 1,
+            )
+
+        with pytest.raises(Refused):
+            await fail(ENGINE_B)
+        change = await fail(ENGINE_A)
+        run = scene.get("r1")
+        assert (run.status, run.last_change_id) == (RunState.FAILED, change.change_id)
+        assert scene.events("r1")[-2:] == [
+            RunEvent.NODE_INTERRUPTED,
+            RunEvent.RUN_FAILED_SERVER_RESTART,
+        ]
+        (attempt,) = scene.store.list_attempts(RunId("r1"), tenant=LOCAL_TENANT)
+        assert attempt.outcome is AttemptEnd.INTERRUPTED
+        with pytest.raises(Refused):
+            await fail(ENGINE_A)
+        with pytest.raises(NotFound):
+            await scene.store.fail_unreadable(
+                RunId("none"),
+                tenant=LOCAL_TENANT,
+                dead=ENGINE_A,
+                why="",
+                change_id=scene.change_id(),
+                now_ms=NOW_MS,
+            )
 
     # Engines
 

@@ -8,6 +8,7 @@ from tandem.domain.command import Claim, Command
 from tandem.domain.decision import decide
 from tandem.domain.driving import advance
 from tandem.domain.ids import ChangeId, EngineId, NodeId
+from tandem.domain.json import decode
 from tandem.domain.lifecycle import (
     NODE_EVENTS,
     NODE_TRANSITIONS,
@@ -23,7 +24,16 @@ from tandem.domain.outcome import (
     Stopped,
     Succeeded,
 )
-from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, Run, Wait
+from tandem.domain.run import (
+    OPEN_WAITS,
+    Attempt,
+    Gate,
+    GateStatus,
+    LifecycleEvent,
+    NodeRun,
+    Run,
+    Wait,
+)
 from tandem.domain.settling import Settled
 from tandem.domain.view import RunView
 from tandem.testing.builders import fresh_view
@@ -37,6 +47,8 @@ class Tale:
     def __init__(self, *nodes: Mapping[str, Any], parallel: int = 4) -> None:
         self.view = fresh_view(*nodes, parallel=parallel)
         self.now_ms = 1_000
+        self.drains = False
+        """Whether the engine is about to stop and starts nothing new."""
         self.changes: list[Change] = []
         self.events: list[LifecycleEvent] = []
         self.started: dict[tuple[int, int], Attempt] = {}
@@ -49,7 +61,9 @@ class Tale:
     # What is told
 
     def command(self, command: Command) -> Change:
-        """Ask something of the run."""
+        """Ask something of the run, as the store does: it also shows the gates that are over."""
+        over = [gate for gate in self.gates.values() if gate.status is not GateStatus.OPEN]
+        self.view.settled_gates = tuple(reversed(over))
         change = decide(self.view, command, change_id=self._change_id(), now_ms=self.now_ms)
         self._add(change)
         return change
@@ -68,6 +82,7 @@ class Tale:
             engine_id=ENGINE,
             change_id=self._change_id(),
             now_ms=self.now_ms,
+            starts=not self.drains,
         )
         if change is not None:
             self._add(change)
@@ -136,6 +151,14 @@ class Tale:
         """Return the gates that are open."""
         return list(self.view.gates.values())
 
+    def open_waits(self) -> list[Wait]:
+        """Return the waits that can still be woken."""
+        return list(self.view.waits.values())
+
+    def output(self, node_id: str) -> Any:
+        """Return the output of a node."""
+        return decode(self.node(node_id).output or b"null")
+
     def _number(self, node_id: str) -> int:
         return self.view.plan.by_id[NodeId(node_id)]
 
@@ -203,4 +226,4 @@ class Tale:
 
     def waits_left(self) -> list[Wait]:
         """Return the waits whose newest row still waits."""
-        return [wait for wait in self.waits.values() if wait.status.value == "waiting"]
+        return [wait for wait in self.waits.values() if wait.status in OPEN_WAITS]

@@ -159,8 +159,8 @@ def test_run_is_cancelled_once(call: Call, write: Write) -> None:
         "no need",
     )
     again = call("runs", "cancel", "latest")
-    assert again.code == 5
-    assert "it has ended already" in again.err
+    assert again.code == 0
+    assert "has ended already: it is cancelled" in again.out
 
 
 def test_cancel_of_a_run_driven_elsewhere_waits_for_its_processes(
@@ -224,7 +224,7 @@ def test_gate_is_listed_and_decided_once(call: Call, write: Write) -> None:
 
     again = call("gates", "decide", "latest", "approve")
     assert again.code == 5
-    assert "it was decided already" in again.err
+    assert "gate `review` was decided already: approve by" in again.err
 
 
 def test_gate_of_a_run_that_an_engine_drives_goes_on_there(
@@ -276,3 +276,62 @@ def test_run_that_a_decision_cancels_does_not_go_on(call: Call, write: Write) ->
 def test_output_of_a_decision_must_be_json(call: Call, write: Write) -> None:
     call("run", write("gated.yaml", GATED))
     assert call("gates", "decide", "latest", "approve", "--output", "{").code == 2
+
+
+WAITING = """
+nodes:
+  - node_id: ready
+    wait:
+      kind: external_condition
+      condition_key: {source: literal, value: go}
+      timeout: {expires_after_ms: 1h, on_timeout: escalate, escalate_to: lead}
+"""
+
+
+def test_gates_say_when_they_are_due_and_what_follows(call: Call, write: Write) -> None:
+    call("run", write("gated.yaml", GATED))
+
+    listed = call("gates", "list").out
+    assert "ends the run" in listed
+    (gate,) = call("gates", "show", "latest", "--json").json["pending"]
+    assert gate["metadata"]["transition_guard"]["transition_id"] == gate["transition_id"]
+    shown = call("gates", "show", "latest").out
+    assert "then it ends the run" in shown
+    stale = call("gates", "decide", "latest", "approve", "--gate", "another")
+    assert stale.code == 5
+    assert "look at the gate again" in stale.err
+    request = gate["approval_request_id"]
+    assert call("gates", "decide", "latest", "approve", "--gate", request).code == 0
+    late = call("gates", "decide", "latest", "cancel", "--gate", request)
+    assert late.code == 5
+    assert "was decided already: approve by" in late.err
+    assert "approve by" in call("runs", "show", "latest").out
+    (decided,) = call("runs", "show", "latest", "--json").json["gate_history"]
+    assert decided["decision"] == "approve"
+    assert "approve by" in call("gates", "show", "latest").out
+
+
+def test_wait_is_listed_and_resolved_once(
+    call: Call, start: Start, write: Write, lines_until: Read
+) -> None:
+    assert "no run waits" in call("waits", "list").err
+    runner = start("run", write("waiting.yaml", WAITING))
+    lines_until(runner, "run_parked_on_wait")
+    listed = call("waits", "list").out
+    assert "external_condition" in listed
+    assert "escalate" in listed
+    assert "waits resolve" in call("runs", "show", "latest").out
+    assert call("waits", "resolve", "latest", "--payload", "{").code == 2
+
+    resolved = call("waits", "resolve", "latest", "--key", "k1", "--payload", '{"ok":1}')
+
+    assert resolved.code == 0
+    assert "wait of node `ready` is woken" in resolved.out
+    assert runner.wait(20) == 0
+    again = call("waits", "resolve", "latest", "--node", "ready", "--key", "k1", "--json").json
+    assert again["wait"]["status"] == "woken"
+    late = call("waits", "resolve", "latest", "--node", "ready", "--key", "k2")
+    assert late.code == 5
+    assert "is over" in late.out
+    output = call("runs", "output", "latest", "ready").out
+    assert '"ok":1' in output

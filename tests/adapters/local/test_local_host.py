@@ -72,6 +72,27 @@ async def test_where_the_lock_cannot_be_seen_the_lease_decides(tmp_path: Path) -
     assert host.is_dead(row, now_ms=NOW_MS + 1)
 
 
+async def test_an_engine_that_left_while_the_store_was_away_is_dead_at_once(tmp_path: Path) -> None:
+    holder, other = LocalHost(tmp_path), LocalHost(tmp_path)
+    row = msgspec.structs.replace(holder.enter(EngineId("a"), nothing), lease_until_ms=NOW_MS * 2)
+    assert other.can_see(row)
+    assert not other.is_dead(row, now_ms=NOW_MS)
+    holder.leave()
+    assert other.can_see(row)
+    assert other.is_dead(row, now_ms=NOW_MS)
+
+
+async def test_a_lock_of_another_folder_or_host_cannot_be_seen(tmp_path: Path) -> None:
+    holder = LocalHost(tmp_path / "one")
+    row = msgspec.structs.replace(holder.enter(EngineId("a"), nothing), lease_until_ms=NOW_MS * 2)
+    other = LocalHost(tmp_path / "two")
+    assert other.can_see(row)  # the file is there
+    holder.leave()
+    assert not other.can_see(row)
+    assert not other.is_dead(row, now_ms=NOW_MS)
+    assert not other.can_see(msgspec.structs.replace(row, host="elsewhere"))
+
+
 async def test_engines_wake_each_other_but_not_themselves(tmp_path: Path) -> None:
     # A long folder: the path of a socket has room for 107 bytes only.
     folder = tmp_path / ("long" * 40)

@@ -16,6 +16,7 @@ from tandem.adapters.sqlite.connection import (
 )
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.errors import StoreUnavailable
+from tandem.testing.store_suite import Scene, chain, plan_of
 
 PROCESSES = 4
 ROUNDS = 5
@@ -34,10 +35,14 @@ def test_store_is_durable_by_default(tmp_path: Path) -> None:
     store.close()
 
 
+RESERVED = {6}
+"""Numbers that work under way has taken."""
+
+
 def test_migrations_are_numbered_without_gaps() -> None:
-    assert [number for number, _ in load_migrations()] == [
-        *range(1, len(load_migrations()) + 1),
-    ]
+    numbers = [number for number, _ in load_migrations()]
+    assert numbers == sorted({*numbers})
+    assert {*range(1, numbers[-1] + 1)} - {*numbers} <= RESERVED
 
 
 def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
@@ -71,9 +76,12 @@ def test_failing_migration_leaves_the_store_as_it_was(
     connection = open_connection(path, synchronous="FULL")
     migrate(connection, path)
     before = schema_of(connection)
-    newest = load_migrations()[-1][0]
-    script = "CREATE TABLE half (x); INSERT INTO half VALUES (1); SELECT no_such_column;"
-    steps = [*load_migrations(), (newest + 1, script)]
+    newest = max(number for number, _ in load_migrations())
+    broken = (
+        newest + 1,
+        "CREATE TABLE half (x); INSERT INTO half VALUES (1); SELECT no_such_column;",
+    )
+    steps = [*load_migrations(), broken]
     monkeypatch.setattr(connection_module, "load_migrations", lambda: steps)
 
     with pytest.raises(StoreUnavailable, match="cannot prepare the store"):
@@ -121,3 +129,34 @@ def test_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 def test_file_system_of_a_path_is_that_of_its_longest_mount() -> None:
     assert file_system_of(Path("/proc/self")) == "proc"
     assert file_system_of(Path("/")) != ""
+
+
+async def test_queued_run_of_the_first_version_is_claimed_after_migration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.db"
+    all_steps = load_migrations()
+    connection = open_connection(path, synchronous="OFF")
+    monkeypatch.setattr(connection_module, "load_migrations", lambda: all_steps[:1])
+    migrate(connection, path)
+    plan, document = plan_of(chain(1))
+    connection.execute(
+        "INSERT INTO definition (tenant, digest, document) VALUES ('local', ?, ?)",
+        (plan.digest, document),
+    )
+    connection.execute(
+        "INSERT INTO run (run_id, tenant, automation_id, name, definition_digest, trigger_type,"
+        " status, last_change_id, epoch, event_seq, created_at_ms, updated_at_ms, due_at_ms,"
+        " parked, detail, stop_reason, pause_reason, resume_reason, inputs, workspace,"
+        " nodes_total, nodes_completed) VALUES ('old', 'local', 'job', '', ?, 'manual', 'queued',"
+        " 'c', 0, 1, 5, 7, 7, '', '', '', '', '', '{}', '', 1, 0)",
+        (plan.digest,),
+    )
+    connection.close()
+    monkeypatch.setattr(connection_module, "load_migrations", lambda: all_steps)
+
+    store = SqliteStore(path, synchronous="OFF")
+    scene = Scene(store)
+    assert scene.get("old").queued_at_ms == 7
+    assert await scene.claimed_ids() == ["old"]
+    store.close()

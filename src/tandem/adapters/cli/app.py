@@ -29,6 +29,8 @@ _COMMANDS: Final = {
     "schema": ("automations", "schema"),
     "runs": ("runs", "runs"),
     "gates": ("gates", "gates"),
+    "waits": ("waits", "waits"),
+    "scheduler": ("scheduler", "scheduler"),
     "doctor": ("upkeep", "doctor"),
     "db": ("upkeep", "db"),
 }

@@ -15,7 +15,7 @@ from tandem.adapters.cli import exits, text
 from tandem.adapters.cli.display import Display, JsonLines, Lines, Quiet
 from tandem.adapters.cli.given import Decisions
 from tandem.adapters.cli.references import find_run_id, short_id
-from tandem.adapters.cli.session import Session
+from tandem.adapters.cli.session import Session, person
 from tandem.adapters.cli.story import document, holder_of, is_unfinished, read_story
 from tandem.adapters.cli.summary import print_summary
 from tandem.adapters.cli.tools import LocalStore, OpenEngine, Tools
@@ -76,7 +76,10 @@ def detach(tools: Tools, settings: Settings, order: Order, look: Look) -> int:
     async def create() -> Run:
         async with tools.open_engine(settings, drives=False, on_problem=text.note) as parts:
             return await parts.engine.start(
-                order.automation, order.inputs, workspace=order.workspace
+                order.automation,
+                order.inputs,
+                workspace=order.workspace,
+                started_by=person(),
             )
 
     run = asyncio.run(create())
@@ -93,7 +96,11 @@ def run(tools: Tools, settings: Settings, order: Order, look: Look) -> int:
 
     async def choose(parts: OpenEngine) -> list[RunId]:
         started = await parts.engine.start(
-            order.automation, order.inputs, workspace=order.workspace, owned=True
+            order.automation,
+            order.inputs,
+            workspace=order.workspace,
+            owned=True,
+            started_by=person(),
         )
         return [started.run_id]
 

@@ -46,6 +46,7 @@ def code_of_error(error: Exception) -> int:
     from tandem.settings import InvalidSetting
 
     kinds: tuple[tuple[type[Exception], int], ...] = (
+        (errors.InvalidRequest, USAGE),
         (errors.InvalidAutomation, INVALID),
         (errors.NotFound, NOT_FOUND),
         (errors.Refused, REFUSED),

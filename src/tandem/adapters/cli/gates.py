@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tandem.adapters.cli.tools import LocalStore, OpenEngine, Tools
     from tandem.domain.command import DecideGate
     from tandem.domain.ids import RunId
-    from tandem.domain.run import Run
+    from tandem.domain.run import Gate, Run
 
 _LISTED_MAX: Final = 500
 _TAKEN_WAIT_S: Final = 0.6
@@ -26,9 +26,10 @@ def gates() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def list_(tools: Tools, as_json: bool) -> None:
-    """List the open gates, oldest first."""
+    """List the open gates, oldest first, with what follows when nobody decides."""
     from tandem.adapters.cli import text
     from tandem.adapters.cli.references import short_id
+    from tandem.domain.gate_record import on_expiry_words
     from tandem.domain.ids import LOCAL_TENANT
     from tandem.domain.run import GateStatus
 
@@ -49,8 +50,11 @@ def list_(tools: Tools, as_json: bool) -> None:
                 "automation": text.one_line(item.automation_id, width=30),
                 "node": text.one_line(item.gate.node_id, width=30),
                 "decisions": text.one_line(", ".join(item.gate.decisions)),
+                "by": text.one_line(item.started_by, width=20),
                 "since": text.moment(item.gate.requested_at_ms),
-                "expires": text.moment(item.gate.expires_at_ms),
+                "due": text.moment(item.gate.expires_at_ms),
+                "then": text.one_line(on_expiry_words(item.gate), width=30),
+                "note": _note(item.gate),
                 "asks": text.one_line(item.gate.instructions or item.gate.title, width=60),
             }
             for item in found
@@ -60,10 +64,56 @@ def list_(tools: Tools, as_json: bool) -> None:
         text.note("no gate is open")
 
 
+def _note(gate: Gate) -> str:
+    """Return what time has done to the gate so far."""
+    state = gate.policy_state
+    words = ["stale"] if state.stale_at_ms is not None else []
+    words += [f"escalated to {state.escalated_to}"] if state.escalated_at_ms is not None else []
+    words += [f"reminded {state.reminder_count}x"] if state.reminder_count else []
+    return ", ".join(words)
+
+
+@gates.command("show")
+@click.argument("run")
+@click.option("--node", metavar="NODE", help="Only the gates of this node.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def show(tools: Tools, run: str, node: str | None, as_json: bool) -> None:
+    """Show the gates of RUN: what each asks, who asked, what follows, and what was decided."""
+    from tandem.adapters.cli import text
+    from tandem.adapters.cli.references import find_run_id
+    from tandem.adapters.cli.summary import print_gate
+    from tandem.domain.gate_record import decision_record, pending_gate
+    from tandem.domain.ids import LOCAL_TENANT
+    from tandem.domain.run import GateStatus
+
+    store = tools.open_store(tools.read_settings())
+    try:
+        view = store.read(find_run_id(store, run), tenant=LOCAL_TENANT)
+        found = store.list_gates_of_run(view.run.run_id, tenant=LOCAL_TENANT)
+    finally:
+        store.close()
+    chosen = [gate for gate in found if node in (None, gate.node_id)]
+    pending = [
+        pending_gate(gate, run_id=view.run.run_id, tenant=LOCAL_TENANT, plan=view.plan)
+        for gate in chosen
+        if gate.status is GateStatus.OPEN
+    ]
+    if as_json:
+        history = [record for gate in chosen if (record := decision_record(gate)) is not None]
+        text.print_json({"pending": pending, "gate_history": history})
+        return
+    for gate in chosen:
+        print_gate(gate)
+    if not chosen:
+        text.note("this run has asked nothing yet")
+
+
 @gates.command("decide")
 @click.argument("run")
 @click.argument("decision")
 @click.option("--node", metavar="NODE", help="The gate of this node; else the oldest open one.")
+@click.option("--gate", metavar="ID", help="The approval request: this asking and no other.")
 @click.option("--reason", default="", help="Why; kept with the decision.")
 @click.option("--output", metavar="JSON", help="For `done`: the output that the node left.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -73,6 +123,7 @@ def decide(
     run: str,
     decision: str,
     node: str | None,
+    gate: str | None,
     reason: str,
     output: str | None,
     as_json: bool,
@@ -84,12 +135,13 @@ def decide(
     from tandem.adapters.cli.references import short_id
     from tandem.adapters.cli.session import person
     from tandem.domain.command import DecideGate
-    from tandem.domain.ids import NodeId
+    from tandem.domain.ids import GateId, NodeId
     from tandem.domain.lifecycle import TERMINAL
 
     command = DecideGate(
         decision=decision,
         node_id=NodeId(node) if node else None,
+        gate_id=GateId(gate) if gate else None,
         reason=reason,
         decided_by=person(),
         output=_checked(output),

@@ -34,7 +34,7 @@ def read_inputs(
         name, equals, text = pair.partition("=")
         if not equals or not name.strip():
             raise click.UsageError(f"--input {pair!r} is not name=value")
-        given[name.strip()] = _value(_property(schema, name.strip()), _content(text))
+        given[name.strip()] = _value(_property(schema, name.strip()), read_value(text))
     return given
 
 
@@ -49,7 +49,7 @@ def _read_object(name: str) -> Mapping[str, Any]:
     return value
 
 
-def _content(text: str) -> str:
+def read_value(text: str) -> str:
     """Return the value of a pair: `@file` is the text of the file, `@@` begins with one `@`."""
     if text.startswith("@@"):
         return text[1:]

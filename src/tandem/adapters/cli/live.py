@@ -13,7 +13,7 @@ from rich.text import Text
 from tandem.adapters.cli import text
 from tandem.adapters.cli.keyboard import Keyboard
 from tandem.adapters.cli.references import short_id
-from tandem.adapters.cli.summary import duration
+from tandem.adapters.cli.summary import duration, waits_for
 from tandem.domain.gates import GATE_ALIASES
 from tandem.domain.ids import RunId
 from tandem.domain.lifecycle import NodeState
@@ -146,8 +146,7 @@ class LiveView:
         elif node.state is N.BACKOFF and node.due_at_ms is not None:
             words = f"tries again in {text.span(max(node.due_at_ms - now_ms, 0))}"
         elif node.state is N.WAITING:
-            due = [w.due_at_ms for w in view.waits.values() if w.node_no == number]
-            words = f"wakes in {text.span(max(due[0] - now_ms, 0))}" if due else ""
+            words = waits_for(view, number, now_ms)
         state = node.state.value + (f" (attempt {node.attempts})" if node.attempts > 1 else "")
         return [
             Text(mark, style=style),

@@ -1,4 +1,4 @@
-"""`tandem runs`: list, show, events, output, pause, cancel."""
+"""`tandem runs`: list, show, why, events, output; what changes runs is in `operate`."""
 
 from __future__ import annotations
 
@@ -6,32 +6,18 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from tandem.adapters.cli import exits
+from tandem.adapters.cli import operate
+from tandem.adapters.cli.selection import STATES
 from tandem.adapters.cli.verify import verify
 
 if TYPE_CHECKING:
-    from tandem.adapters.cli.tools import OpenEngine, Tools
-    from tandem.domain.command import Command
-    from tandem.domain.ids import RunId
+    from tandem.adapters.cli.tools import Tools
     from tandem.domain.run import Run
 
 LISTED_MAX: Final = 10_000
 FOLLOW_S: Final = 0.2
+FORKS_SHOWN_MAX: Final = 20
 EVENTS_AT_ONCE: Final = 1_000
-CLEANUP_WAIT_S: Final = 60
-
-# The same words as `RunState`, which is not imported for a help text; a test compares them.
-STATES: Final = (
-    "queued",
-    "running",
-    "pausing",
-    "paused",
-    "awaiting_approval",
-    "completed",
-    "blocked",
-    "failed",
-    "cancelled",
-)
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -105,19 +91,27 @@ def show(tools: Tools, run: str, as_json: bool) -> None:
     """Explain a run: what happened, where, why, and what to do next."""
     from tandem.adapters.cli import story, summary, text
     from tandem.adapters.cli.references import find_run_id
+    from tandem.domain.ids import LOCAL_TENANT
+    from tandem.domain.standing import ReasonKind
 
     settings = tools.read_settings()
     store = tools.open_store(settings)
     artifacts = tools.open_artifacts(settings)
     try:
         told = story.read_story(store, tools.open_host(settings), find_run_id(store, run))
+        forks = store.list_forks(told.run.run_id, tenant=LOCAL_TENANT, limit=FORKS_SHOWN_MAX)
         if as_json:
-            text.print_json(story.document(told, artifacts, settings))
+            found = story.document(told, artifacts, settings)
+            text.print_json({**found, "forks": [fork.run_id for fork in forks]})
             return
         row = told.run
         click.echo(f"{text.one_line(row.name or row.automation_id)}  {row.run_id}")
         summary.print_explanation(told)
+        if told.reason.kind not in (ReasonKind.RUNNING, ReasonKind.ENDED):
+            summary.print_reason(told.reason)
         summary.print_times(told)
+        summary.print_decisions(told)
+        summary.print_lineage(told.run, forks)
         click.echo()
         summary.print_nodes(told, nodes_max=summary.NODES_SHOWN_MAX)
         click.echo()
@@ -126,6 +120,36 @@ def show(tools: Tools, run: str, as_json: bool) -> None:
         summary.print_status_file(told, settings)
     finally:
         store.close()
+
+
+@runs.command()
+@click.argument("run")
+@_json
+@click.pass_obj
+def why(tools: Tools, run: str, as_json: bool) -> None:
+    """Say what a run waits for, since when, who holds it, and what would free it."""
+    import time
+
+    from tandem.adapters.cli import text
+    from tandem.adapters.cli.references import find_run_id, short_id
+    from tandem.adapters.cli.summary import print_reason
+    from tandem.domain.ids import LOCAL_TENANT
+    from tandem.engine import reasons
+
+    settings = tools.read_settings()
+    store = tools.open_store(settings)
+    try:
+        run_id = find_run_id(store, run)
+        now_ms = time.time_ns() // 1_000_000
+        host = tools.open_host(settings)
+        reason = reasons.why(store, host, run_id, tenant=LOCAL_TENANT, now_ms=now_ms)
+    finally:
+        store.close()
+    if as_json:
+        text.print_json({"run_id": run_id, **text.plain(reason)})
+        return
+    click.echo(f"run {short_id(run_id)}: {text.clean(reason.sentence)}")
+    print_reason(reason)
 
 
 @runs.command()
@@ -203,82 +227,5 @@ def output(tools: Tools, run: str, node: str) -> None:
         sys.stdout.buffer.write(raw)
 
 
-@runs.command()
-@click.argument("run")
-@click.option("--reason", default="paused by operator")
-@_json
-@click.pass_obj
-def pause(tools: Tools, run: str, reason: str, as_json: bool) -> None:
-    """Hold a run; what runs is let to its end."""
-    from tandem.domain.command import Pause
-
-    _ask(tools, run, Pause(reason=reason), as_json=as_json)
-
-
-@runs.command()
-@click.argument("run")
-@click.option("--reason", default="cancelled by operator")
-@_json
-@click.pass_obj
-def cancel(tools: Tools, run: str, reason: str, as_json: bool) -> int:
-    """End a run for good, and wait until everything that it started is dead."""
-    from tandem.domain.command import Cancel
-
-    return _ask(tools, run, Cancel(reason=reason), as_json=as_json)
-
-
-def _ask(tools: Tools, name: str, command: Command, *, as_json: bool) -> int:
-    import asyncio
-
-    from tandem.adapters.cli import text
-
-    row = asyncio.run(_execute(tools, name, command))
-    if as_json:
-        text.print_json(text.plain(row))
-    else:
-        pending = "; processes of it are still being ended" if row.cleanup else ""
-        click.echo(f"run {row.run_id} is {row.status.value}{pending}")
-    return exits.WAITING if row.cleanup else exits.COMPLETED
-
-
-async def _execute(tools: Tools, name: str, command: Command) -> Run:
-    """Execute a command; a run whose engine is dead is taken out of its hands first."""
-    from contextlib import suppress
-
-    from tandem.adapters.cli.references import find_run_id
-    from tandem.adapters.cli.text import note
-    from tandem.domain.errors import Refused
-
-    settings = tools.read_settings()
-    async with tools.open_engine(settings, drives=False, on_problem=note) as parts:
-        run_id = find_run_id(parts.store, name)
-        with suppress(Refused):
-            await parts.engine.take_over(run_id)
-        await parts.engine.execute(run_id, command)
-        return await _cleaned(parts, run_id)
-
-
-async def _cleaned(parts: OpenEngine, run_id: RunId) -> Run:
-    """Return the run once no process of it lives, or after a minute as it is.
-
-    The engine that has to clean up may die at it, or be dead already without showing it yet (a
-    program that it was just starting keeps its lock for a moment); then we do it.
-    """
-    import asyncio
-    import time
-    from contextlib import suppress
-
-    from tandem.domain.errors import NotFound, Refused
-    from tandem.domain.ids import LOCAL_TENANT
-
-    until = time.monotonic() + CLEANUP_WAIT_S
-    while True:
-        run = parts.store.find_run(run_id, tenant=LOCAL_TENANT)
-        if run is None:
-            raise NotFound(f"there is no run {run_id}")
-        if run.cleanup is None or time.monotonic() >= until:
-            return run
-        with suppress(Refused):
-            if await parts.engine.take_over(run_id):
-                continue
-        await asyncio.sleep(FOLLOW_S)
+for _command in operate.COMMANDS:
+    runs.add_command(_command)

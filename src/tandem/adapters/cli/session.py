@@ -19,7 +19,7 @@ from tandem.domain.command import Cancel, Command, DecideGate, Pause
 from tandem.domain.errors import EngineError, NotFound, Refused
 from tandem.domain.ids import LOCAL_TENANT, GateId, RunId
 from tandem.domain.lifecycle import TERMINAL, RunState
-from tandem.domain.run import Gate, GateStatus, Run
+from tandem.domain.run import Gate, GateStatus, QueueReason, Run
 from tandem.domain.view import RunView
 from tandem.engine.waiting import is_ended
 
@@ -29,6 +29,16 @@ EVENTS_AT_ONCE: Final = 500
 GATES_AT_ONCE: Final = 100
 LEAVE_AFTER: Final = 2
 """How many signals are obeyed in order; the one after them ends the process at once."""
+
+
+_HELD: Final = frozenset(
+    {
+        QueueReason.RATE_LIMIT,
+        QueueReason.WORKSPACE_LOCK,
+        QueueReason.CONCURRENCY,
+        QueueReason.DEFINITION_UNREADABLE,
+    }
+)
 
 
 def person() -> str:
@@ -50,6 +60,7 @@ class Session:
         self._wakes: dict[RunId, asyncio.Event] = {}
         self._open: set[RunId] = set()
         self._refused: set[GateId] = set()
+        self._told: dict[RunId, str] = {}
         self._signals = 0
         self._signalled = asyncio.Event()
         display.answered = self.wake
@@ -99,6 +110,7 @@ class Session:
                 await self._engine.caught_up(run_id)
                 return run
             await self._keep(run)
+            self._tell_waiting(run)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await wake.wait()
@@ -124,6 +136,15 @@ class Session:
                 seq = event.seq
             if len(events) < EVENTS_AT_ONCE:
                 return seq
+
+    def _tell_waiting(self, run: Run) -> None:
+        """Say once for each key what keeps the run in the queue."""
+        if run.status is not RunState.QUEUED or run.queue_reason not in _HELD:
+            return
+        if self._told.get(run.run_id) != run.resource_key:
+            self._told[run.run_id] = run.resource_key
+            reason = self._engine.why(run.run_id)
+            self._display.note(f"run {short_id(run.run_id)} waits: {reason.sentence}")
 
     def _is_over(self, run: Run) -> bool:
         if is_ended(run):

@@ -13,11 +13,14 @@ from tandem.adapters.cli.references import short_id
 from tandem.adapters.cli.tools import LocalStore
 from tandem.domain.artifact import NodeArtifact
 from tandem.domain.errors import EngineError
+from tandem.domain.gate_record import decision_record, pending_gate
 from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
 from tandem.domain.json import JsonValue, decode
 from tandem.domain.lifecycle import TERMINAL, NodeState, RunState
 from tandem.domain.run import Attempt, Gate, NodeRun, Run
+from tandem.domain.standing import Reason, ReasonKind
 from tandem.domain.view import RunView
+from tandem.engine import reasons
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.host import Host
 from tandem.settings import Settings
@@ -26,6 +29,10 @@ _DETAIL_LINES_MAX: Final = 12
 _OUTPUT_BYTES_MAX: Final = 65_536
 
 S, N = RunState, NodeState
+_RESUMABLE: Final = frozenset(
+    {ReasonKind.NO_ENGINE, ReasonKind.NOTHING, ReasonKind.RETRY_BACKOFF, ReasonKind.CAPACITY}
+)
+"""Reasons for which another engine would help: the one that `tandem resume` is."""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,8 +50,11 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     view: RunView
     attempts: Sequence[Attempt]
     artifacts: Sequence[NodeArtifact]
+    gates: Sequence[Gate]
+    """Every asking of the run, open or over, oldest first."""
     holder: str
     now_ms: int
+    reason: Reason
 
     @property
     def run(self) -> Run:
@@ -74,8 +84,12 @@ def read_story(store: LocalStore, host: Host, run_id: RunId, *, self_id: str = "
         artifacts=[
             left for left in store.list_artifacts(run_id, tenant=LOCAL_TENANT) if left.ref.path
         ],
+        gates=store.list_gates_of_run(run_id, tenant=LOCAL_TENANT),
         holder=holder_state(store, host, run, self_id=self_id),
         now_ms=now_ms,
+        reason=reasons.why(
+            store, host, run_id, tenant=LOCAL_TENANT, now_ms=now_ms, leaving=self_id
+        ),
     )
 
 
@@ -118,21 +132,27 @@ def explain(story: Story) -> Explanation:
         case S.RUNNING | S.PAUSING:
             return _explain_driven(story, done, resume)
         case S.QUEUED:
-            due = f"; due {text.moment(run.due_at_ms)}" if run.queue_reason else ""
             return Explanation(
                 what=f"queued; {done}",
-                why=(run.queue_reason or run.detail or "waits for an engine") + due,
-                next=(resume,) if alone else (),
+                why=f"{story.reason.kind.value}: {story.reason.sentence}",
+                next=(resume,) if alone and story.reason.kind in _RESUMABLE else (),
             )
         case S.AWAITING_APPROVAL:
             return _explain_gates(story, done, resume)
         case S.PAUSED:
             if run.parked:
+                waits = story.view.waits.values()
+                signals = [w for w in waits if w.signal_key]
+                due = f", due {text.moment(run.due_at_ms)}" if run.due_at_ms is not None else ""
+                resolve = [
+                    shlex.join(["tandem", "waits", "resolve", name, "--node", w.node_id])
+                    for w in signals
+                ]
                 return Explanation(
-                    what=f"waiting for time; {done}",
-                    where=", ".join(f"node `{w.node_id}`" for w in story.view.waits.values()),
-                    why=f"{run.parked}, due {text.moment(run.due_at_ms)}",
-                    next=(resume,) if alone else (),
+                    what=f"waiting for {'a signal' if signals else 'time'}; {done}",
+                    where=", ".join(f"node `{w.node_id}`" for w in waits),
+                    why=f"{run.parked}{due}",
+                    next=(*resolve, resume) if alone else tuple(resolve),
                 )
             return Explanation(
                 what=f"paused; {done}",
@@ -256,6 +276,7 @@ def document(story: Story, artifacts: Artifacts, settings: Settings) -> dict[str
         "duration_ms": story.duration_ms,
         "holder": story.holder or None,
         "explanation": text.plain(explain(story)),
+        "reason": text.plain(story.reason),
         "nodes": [
             {
                 "node_id": ids[number],
@@ -265,6 +286,8 @@ def document(story: Story, artifacts: Artifacts, settings: Settings) -> dict[str
         ],
         "attempts": [{"node_id": ids[a.node_no], **text.plain(a)} for a in story.attempts],
         "gates": [text.plain(gate) for gate in view.gates.values()],
+        "awaiting_gate": _awaiting_gate(story),
+        "gate_history": [r for gate in story.gates if (r := decision_record(gate)) is not None],
         "waits": [text.plain(wait) for wait in view.waits.values()],
         "artifacts": [
             {"node_id": ids[a.node_no], "attempt": a.attempt, **text.plain(a.ref)}
@@ -273,6 +296,15 @@ def document(story: Story, artifacts: Artifacts, settings: Settings) -> dict[str
         "outputs": last_outputs(story, artifacts),
         "status_file": str(status_file(run, settings)),
     }
+
+
+def _awaiting_gate(story: Story) -> dict[str, Any] | None:
+    """Return the oldest open gate as the wire contract shows it."""
+    gates = sorted(story.view.gates.values(), key=lambda g: (g.requested_at_ms, g.gate_id))
+    if not gates:
+        return None
+    run = story.run
+    return pending_gate(gates[0], run_id=run.run_id, tenant=run.tenant, plan=story.view.plan)
 
 
 def is_unfinished(run: Run) -> bool:

@@ -1,6 +1,6 @@
 """The story of a run, printed for a person."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -8,8 +8,11 @@ import click
 
 from tandem.adapters.cli import text
 from tandem.adapters.cli.story import Story, explain, holder_of, last_outputs, status_file
+from tandem.domain.gate_record import decision_record, on_expiry_words
 from tandem.domain.lifecycle import NodeState
-from tandem.domain.run import NodeRun
+from tandem.domain.run import Gate, GateStatus, NodeRun, Run
+from tandem.domain.standing import Reason
+from tandem.domain.view import RunView
 from tandem.ports.artifacts import Artifacts
 from tandem.settings import Settings
 
@@ -53,6 +56,14 @@ def print_times(story: Story) -> None:
         _print_field("engine", f"{holder} ({story.holder})")
 
 
+def print_lineage(run: Run, forks: Sequence[Run]) -> None:
+    """Print where a fork comes from, and what was forked from this run."""
+    if run.forked_from is not None:
+        _print_field("from", f"{run.forked_from} at node `{run.forked_from_node}`")
+    for fork in forks:
+        _print_field("fork", f"{fork.run_id} at node `{fork.forked_from_node}`")
+
+
 def print_explanation(story: Story) -> None:
     """Print what happened, where, why, and what to do next."""
     found = explain(story)
@@ -61,6 +72,14 @@ def print_explanation(story: Story) -> None:
     _print_field("why", found.why)
     for command in found.next:
         _print_field("next", command)
+
+
+def print_reason(reason: Reason) -> None:
+    """Print since when a run waits, and what would free it."""
+    _print_field("reason", reason.kind.value)
+    _print_field("since", text.moment(reason.since_ms))
+    _print_field("until", text.moment(reason.until_ms) if reason.until_ms is not None else "")
+    _print_field("freed", reason.freed_by)
 
 
 def print_outputs(story: Story, artifacts: Artifacts) -> None:
@@ -93,13 +112,19 @@ def print_nodes(story: Story, *, nodes_max: int) -> None:
         click.echo(f"and {len(numbers) - len(chosen)} more; `runs show --json` has them all")
 
 
+def _state(node: NodeRun) -> str:
+    """Return the state, and how a node was completed that did not complete itself."""
+    by_hand = node.handling.by_hand if node.handling is not None else ""
+    return f"{node.state.value} ({by_hand.replace('_', ' ')})" if by_hand else node.state.value
+
+
 def _row(story: Story, number: int) -> Mapping[str, str]:
     plan_node, node = story.view.plan.nodes[number], story.view.node(number)
     failure = node.failure.reason if node.failure is not None else ""
     return {
         "node": text.one_line(plan_node.node_id),
         "kind": plan_node.kind.value,
-        "state": node.state.value,
+        "state": _state(node),
         "attempts": str(node.attempts or ""),
         "duration": duration(node, story.now_ms),
         "error": text.one_line(failure or "; ".join(node.repair), width=80),
@@ -118,3 +143,48 @@ def duration(node: NodeRun, now_ms: int) -> str:
 def _print_field(name: str, value: str) -> None:
     for index, line in enumerate(text.clean(value).splitlines()):
         click.echo(f"  {name if index == 0 else '':<8}{line}".rstrip())
+
+
+def print_gate(gate: Gate) -> None:
+    """Print one asking: what it asks, who asked, what follows, or what was decided."""
+    click.echo(f"{text.one_line(gate.node_id)}  {gate.gate_id}  ({gate.status.value})")
+    _print_field("asks", gate.instructions or gate.title)
+    _print_field("offers", ", ".join(gate.decisions))
+    by = f" by {gate.requested_by}" if gate.requested_by else ""
+    _print_field("asked", text.moment(gate.requested_at_ms) + by)
+    if gate.reviewed_artifact is not None:
+        shown = gate.reviewed_artifact
+        _print_field("about", f"{shown['source_node_id']} {shown['path']} {shown['digest']}")
+    if gate.status is GateStatus.OPEN:
+        due = text.moment(gate.expires_at_ms)
+        _print_field("due", f"{due}, then it {on_expiry_words(gate)}" if due else "never")
+        return
+    who = f" by {gate.decided_by}" if gate.decided_by else ""
+    words = gate.decision or "taken back"
+    why = f": {gate.reason}" if gate.reason else ""
+    _print_field("decided", f"{text.moment(gate.decided_at_ms)} {words}{who}{why}")
+
+
+def print_decisions(story: Story) -> None:
+    """Print what was decided at the gates of the run, oldest first."""
+    for gate in story.gates:
+        record = decision_record(gate)
+        if record is None:
+            continue
+        who = f" by {record['decided_by']}" if record["decided_by"] else ""
+        why = f": {record['reason']}" if record["reason"] else ""
+        when = text.moment(record["decided_at_ms"])
+        _print_field("decided", f"{when} gate `{gate.node_id}` {gate.decision}{who}{why}")
+
+
+def waits_for(view: RunView, node_no: int, now_ms: int) -> str:
+    """Return what a waiting node waits for, and for how long at most."""
+    for wait in view.waits.values():
+        if wait.node_no != node_no:
+            continue
+        if wait.due_at_ms is not None:
+            return f"wakes in {text.span(max(wait.due_at_ms - now_ms, 0))}"
+        late = wait.timeout_at_ms
+        until = f", {text.span(max(late - now_ms, 0))} left" if late is not None else ""
+        return f"waits for the {wait.kind.replace('_', ' ')}{until}"
+    return ""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.errors import NotFound, StoreUnavailable
-from tandem.domain.ids import TenantId
+from tandem.domain.ids import Digest, TenantId
 from tandem.domain.json import digest
 
 
@@ -24,47 +24,36 @@ class FileArtifacts:
         ref = ArtifactRef(
             name=name, digest=digest(content), size_bytes=len(content), media_type=media_type
         )
-        path = self._path(tenant, ref)
         try:
             with shared(self._folder):
-                return self._put(path, ref, content)
+                _put(self._path(tenant, ref.digest), content)
         except OSError as error:
             raise StoreUnavailable(
                 f"cannot keep the output of `{name}` ({len(content)} bytes): {error.strerror}"
             ) from error
-
-    def _put(self, path: Path, ref: ArtifactRef, content: bytes) -> ArtifactRef:
-        """Write the file, or say that it is needed again: garbage is what is old."""
-        with suppress(FileNotFoundError):
-            os.utime(path)
-            return ref
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(path)
-            _sync_folder(path.parent)
-        except OSError:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
         return ref
+
+    def remove(self, tenant: TenantId, digest: Digest, *, put_before_ms: int) -> bool:
+        """See `Artifacts.remove`; putting again renews the time of the file."""
+        path = self._path(tenant, digest)
+        with suppress(OSError), exclusive(self._folder):
+            if path.stat().st_mtime_ns < put_before_ms * 1_000_000:
+                path.unlink()
+                return True
+        return False
 
     def get(self, tenant: TenantId, ref: ArtifactRef) -> bytes:
         """See `Artifacts.get`."""
         try:
-            content = self._path(tenant, ref).read_bytes()
+            content = self._path(tenant, ref.digest).read_bytes()
         except OSError as error:
             raise NotFound(f"the artifact {ref.name} ({ref.digest}) is gone") from error
         if digest(content) != ref.digest:
             raise NotFound(f"the artifact {ref.name} is damaged: it is not {ref.digest} any more")
         return content
 
-    def _path(self, tenant: TenantId, ref: ArtifactRef) -> Path:
-        hexadecimal = ref.digest.removeprefix("sha256:")
+    def _path(self, tenant: TenantId, content: Digest) -> Path:
+        hexadecimal = content.removeprefix("sha256:")
         # A tenant's name may hold anything; its hash is a safe folder.
         owner = sha256(tenant.encode()).hexdigest()[:16]
         return self._folder / owner / hexadecimal[:2] / hexadecimal
@@ -72,14 +61,14 @@ class FileArtifacts:
 
 @contextmanager
 def shared(folder: Path) -> Iterator[None]:
-    """Keep the garbage collector out while a file is written; it holds its lock for one file."""
+    """Keep those who remove out while a file is written, in all processes."""
     with _locked(folder, fcntl.LOCK_SH):
         yield
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Keep writers out while one file is judged and removed."""
+    """Keep writers out while one file is judged and removed, in all processes."""
     with _locked(folder, fcntl.LOCK_EX):
         yield
 
@@ -93,6 +82,28 @@ def _locked(folder: Path, how: int) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file, or renew the time of the one that is there."""
+    try:
+        os.utime(path)
+        return
+    except FileNotFoundError:
+        pass
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        _sync_folder(path.parent)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

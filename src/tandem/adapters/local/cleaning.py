@@ -13,8 +13,9 @@ from pathlib import Path
 import msgspec
 
 from tandem.adapters.local.artifacts import exclusive
+from tandem.domain.ids import Digest
 
-IsReferenced = Callable[[str], bool]
+IsReferenced = Callable[[Digest], bool]
 IsEnded = Callable[[str, str, int], bool]
 
 
@@ -40,7 +41,7 @@ def sweep_artifacts(
         swept: is added to.
     """
     for path in sorted(folder.glob("*/??/*")):
-        digest = f"sha256:{path.name}"
+        digest = Digest(f"sha256:{path.name}")
         is_leftover = path.suffix == ".tmp"
         if not is_leftover and (len(path.name) != 64 or is_referenced(digest)):
             continue

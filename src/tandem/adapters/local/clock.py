@@ -4,6 +4,9 @@ import asyncio
 import time
 from types import TracebackType
 
+# On Linux the monotonic clock stands still while the host sleeps; this one does not.
+_TICKS = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 
 class SystemClock:
     """Wall time in milliseconds; spans by the event loop."""
@@ -11,6 +14,10 @@ class SystemClock:
     def now_ms(self) -> int:
         """See `Clock.now_ms`."""
         return time.time_ns() // 1_000_000
+
+    def ticks_ms(self) -> int:
+        """See `Clock.ticks_ms`."""
+        return time.clock_gettime_ns(_TICKS) // 1_000_000
 
     async def sleep(self, span_ms: float) -> None:
         """See `Clock.sleep`."""

@@ -13,6 +13,7 @@ def failed(
     detail: str = "",
     exit_code: int | None = None,
     retry_after_ms: int | None = None,
+    provider: str = "",
 ) -> Failed:
     """Build a failure with a one-line message and the end of `detail`, both without NUL."""
     line = " ".join(clean(message).split())
@@ -24,6 +25,7 @@ def failed(
         detail=clean(detail)[-DETAIL_CHARS_MAX:],
         exit_code=exit_code,
         retry_after_ms=retry_after_ms,
+        provider=provider,
     )
 
 

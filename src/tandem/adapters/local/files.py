@@ -1,5 +1,7 @@
 """The files that nodes leave in a workspace on this host."""
 
+import os
+
 from tandem.adapters.local.workspace import file_artifact, inside, open_inside
 from tandem.domain.artifact import ArtifactRef, FileStamp
 from tandem.domain.errors import NotFound
@@ -7,6 +9,10 @@ from tandem.domain.errors import NotFound
 
 class LocalFiles:
     """Reads below a workspace; links that lead out are refused."""
+
+    def real_path(self, workspace: str) -> str:
+        """See `WorkspaceFiles.real_path`."""
+        return os.path.realpath(workspace)
 
     def find_file(self, workspace: str, relative: str) -> ArtifactRef | None:
         """See `WorkspaceFiles.find_file`."""

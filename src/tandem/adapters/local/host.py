@@ -90,13 +90,24 @@ class LocalHost:
             os.close(self._lock)
             self._lock = None
 
+    def can_see(self, engine: EngineRow) -> bool:
+        """See `Host.can_see`."""
+        if engine.host != self._name:
+            return False
+        return os.access(engine.lock_path, os.R_OK | os.W_OK) or self._has_left(engine)
+
+    def _has_left(self, engine: EngineRow) -> bool:
+        """Say whether that engine took its lock away from this very folder, as one that left."""
+        path = Path(engine.lock_path)
+        return path.parent == self._folder and self._folder.is_dir() and not path.exists()
+
     def is_dead(self, engine: EngineRow, *, now_ms: int) -> bool:
         """See `Host.is_dead`."""
         if engine.host == self._name:
             try:
                 fd = os.open(engine.lock_path, os.O_RDWR | os.O_CLOEXEC)
             except OSError:
-                return engine.lease_until_ms < now_ms
+                return self._has_left(engine) or engine.lease_until_ms < now_ms
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -14,6 +14,7 @@ from tandem.adapters.local.failure import clean, failed
 from tandem.domain.action import HttpAction
 from tandem.domain.json import JsonValue, decode, encode
 from tandem.domain.outcome import Failed, FailureClass, Outcome, Succeeded, too_large
+from tandem.domain.provider import provider_of_url
 from tandem.ports.executor import AttemptSpec, Progress
 
 if TYPE_CHECKING:
@@ -209,7 +210,13 @@ def _bad_status(action: HttpAction, status: int, headers: Mapping[str, str], tex
         wait_ms = retry_after_ms(headers.get("retry-after"), time.time_ns() // 1_000_000)
     elif status in TERMINAL_STATUSES:
         family = FailureClass.PROVIDER_TERMINAL
-    return failed(family, f"{_name(action)} answered {status}", detail=text, retry_after_ms=wait_ms)
+    return failed(
+        family,
+        f"{_name(action)} answered {status}",
+        detail=text,
+        retry_after_ms=wait_ms,
+        provider=provider_of_url(action.url),
+    )
 
 
 def _cannot_send(action: HttpAction, error: Exception) -> Failed:

@@ -19,8 +19,11 @@ VERSION: Final = 1
 
 _NODE_MASK = (1 << NODE_BITS) - 1
 _ATTEMPT_MASK = (1 << ATTEMPT_BITS) - 1
-STORE_ONLY: Final = frozenset({"run_no", "archived_at_ms"})
-"""Columns of a run that say where a store keeps it, not what it is."""
+STORE_ONLY: Final = frozenset({"run_no", "archived_at_ms", "lane", "owner"})
+"""Columns of a run that say where a store keeps it and for which of its engines, not what it is.
+
+`lane` is computed from others. Another store has no engine that could be the owner.
+"""
 
 Row = Mapping[str, Any]
 

@@ -13,9 +13,13 @@ UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq =
        detail = :detail, nodes_completed = :nodes_completed, event_hash = :event_hash,
        status = :status, epoch = :epoch_after, engine_id = :engine_id, owner = :owner,
        cleanup = :cleanup, started_at_ms = :started_at_ms, finished_at_ms = :finished_at_ms,
-       due_at_ms = :due_at_ms, queue_reason = :queue_reason, parked = :parked,
+       due_at_ms = :due_at_ms, queued_at_ms = :queued_at_ms, queue_reason = :queue_reason,
+       resource_key = :resource_key, rate_limited_provider = :rate_limited_provider,
+       parked = :parked,
        stop_kind = :stop_kind, stop_reason = :stop_reason, pause_reason = :pause_reason,
-       resume_reason = :resume_reason, last_failure = :last_failure
+       resume_reason = :resume_reason, last_failure = :last_failure,
+       interruptions = :interruptions, auto_resumes = :auto_resumes, reaped_at_ms = :reaped_at_ms,
+       pause_mode = :pause_mode
  WHERE run_no = :run_no AND last_change_id = :builds_on AND epoch = :epoch RETURNING run_no;
 
 -- name: insert_run
@@ -23,10 +27,12 @@ UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq =
 INSERT INTO run (run_id, tenant, automation_id, name, definition_digest, trigger_type, status,
        last_change_id, epoch, owner, event_seq, created_at_ms, updated_at_ms, due_at_ms, parked,
        detail, stop_reason, pause_reason, resume_reason, inputs, workspace, nodes_total,
-       nodes_completed, event_hash)
+       nodes_completed, started_by, queued_at_ms, lock_path, concurrency_key, concurrency_limit,
+       labels, event_hash)
 VALUES (:run_id, :tenant, :automation_id, :name, :definition_digest, :trigger_type, :status,
        :last_change_id, 0, :owner, 1, :now_ms, :updated_at_ms, :due_at_ms, '', '', '', '', '',
-       :inputs, :workspace, :nodes_total, 0, :event_hash)
+       :inputs, :workspace, :nodes_total, 0, :started_by, :queued_at_ms, :lock_path,
+       :concurrency_key, :concurrency_limit, :labels, :event_hash)
 RETURNING run_no;
 
 -- name: put_definition
@@ -42,9 +48,10 @@ SELECT document FROM definition WHERE tenant = :tenant AND digest = :digest;
 -- The whole row of a node run.
 INSERT OR REPLACE INTO node_run (node_run_id, state, attempts, attempts_used, repairs_used,
        interruptions, gates, due_at_ms, started_at_ms, finished_at_ms, output, output_ref, repair,
-       failure)
+       failure, handling)
 VALUES (:node_run_id, :state, :attempts, :attempts_used, :repairs_used, :interruptions, :gates,
-       :due_at_ms, :started_at_ms, :finished_at_ms, :output, :output_ref, :repair, :failure);
+       :due_at_ms, :started_at_ms, :finished_at_ms, :output, :output_ref, :repair, :failure,
+       :handling);
 
 -- name: start_attempt
 -- An attempt begins.
@@ -60,18 +67,22 @@ UPDATE attempt SET ended_at_ms = :ended_at_ms, outcome = :outcome, failure_class
 -- name: put_gate
 -- One asking of a gate.
 INSERT OR REPLACE INTO gate (gate_id, run_no, node_no, node_id, instance, purpose, title,
-       instructions, decisions, requested_at_ms, expires_at_ms, on_expiry, status, decision, reason,
-       decided_by, decided_at_ms)
+       instructions, decisions, rework_targets, requested_at_ms, requested_by, expires_at_ms,
+       on_expiry, escalate_to, remind_every_ms, stale_after_ms, policy_state, reviewed_artifact,
+       guard_denials, status, decision, reason, decided_by, decided_at_ms)
 VALUES (:gate_id, :run_no, :node_no, :node_id, :instance, :purpose, :title, :instructions,
-       :decisions, :requested_at_ms, :expires_at_ms, :on_expiry, :status, :decision, :reason,
-       :decided_by, :decided_at_ms);
+       :decisions, :rework_targets, :requested_at_ms, :requested_by, :expires_at_ms, :on_expiry,
+       :escalate_to, :remind_every_ms, :stale_after_ms, :policy_state, :reviewed_artifact,
+       :guard_denials, :status, :decision, :reason, :decided_by, :decided_at_ms);
 
 -- name: put_wait
--- One wait for time.
+-- One wait for a moment or a signal.
 INSERT OR REPLACE INTO wait (wait_id, run_no, node_no, node_id, kind, due_at_ms, registered_at_ms,
-       status, ended_at_ms)
-VALUES (:wait_id, :run_no, :node_no, :node_id, :kind, :due_at_ms, :registered_at_ms, :status,
-       :ended_at_ms);
+       signal_key, accepts_since_ms, timeout_at_ms, on_timeout, escalate_to, remind_every_ms,
+       policy_state, status, idempotency_key, ended_at_ms)
+VALUES (:wait_id, :run_no, :node_no, :node_id, :kind, :due_at_ms, :registered_at_ms, :signal_key,
+       :accepts_since_ms, :timeout_at_ms, :on_timeout, :escalate_to, :remind_every_ms,
+       :policy_state, :status, :idempotency_key, :ended_at_ms);
 
 -- name: add_artifact
 -- A file or large output that an attempt left.
@@ -119,7 +130,87 @@ SELECT * FROM gate WHERE run_no = :run_no AND status = 'open' ORDER BY +requeste
 
 -- name: list_waits_of_run
 -- The waits of a run that are registered.
-SELECT * FROM wait WHERE run_no = :run_no AND status = 'waiting' ORDER BY due_at_ms, wait_id;
+SELECT * FROM wait WHERE run_no = :run_no AND status IN ('waiting', 'escalated')
+ ORDER BY registered_at_ms, wait_id;
+
+-- name: list_settled_gates_of_run
+-- The newest gates of a run that are over, for whoever decides too late.
+SELECT * FROM gate WHERE run_no = :run_no AND status IN ('decided', 'expired', 'withdrawn')
+ ORDER BY decided_at_ms DESC, +requested_at_ms DESC, gate_id DESC LIMIT :limit;
+
+-- name: list_all_gates_of_run
+-- Every asking of a run; the plus as in `list_gates_of_run`.
+SELECT * FROM gate WHERE run_no = :run_no ORDER BY +requested_at_ms, gate_id;
+
+-- name: list_waits
+-- Open waits of one tenant with their runs, oldest first; those of ended runs are not shown.
+SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status, w.*
+  FROM wait AS w JOIN run AS r ON r.run_no = w.run_no
+ WHERE w.status = :status AND r.tenant = :tenant AND r.finished_at_ms IS NULL
+ ORDER BY w.registered_at_ms LIMIT :limit;
+
+-- name: find_wait
+-- The wait of a run that a key has woken already.
+SELECT * FROM wait WHERE run_no = :run_no AND idempotency_key = :idempotency_key
+   AND status = 'woken' ORDER BY ended_at_ms DESC LIMIT :limit;
+
+-- name: add_signal
+-- Keep a signal; no row means that it was accepted before.
+INSERT INTO signal (tenant, kind, subject, idempotency_key, received_at_ms, signal, open_after)
+VALUES (:tenant, :kind, :subject, :idempotency_key, :received_at_ms, :signal, '')
+ON CONFLICT (tenant, kind, subject, idempotency_key) DO NOTHING RETURNING signal_no;
+
+-- name: find_signal
+-- A signal that was accepted.
+SELECT * FROM signal WHERE tenant = :tenant AND kind = :kind AND subject = :subject
+   AND idempotency_key = :idempotency_key;
+
+-- name: get_signal
+-- A signal by its number.
+SELECT * FROM signal WHERE signal_no = :signal_no;
+
+-- name: add_signal_key
+-- A key by which waits find a signal.
+INSERT INTO signal_key (signal_key, signal_no) VALUES (:signal_key, :signal_no);
+
+-- name: list_signal_keys
+-- The keys of a signal.
+SELECT signal_key FROM signal_key WHERE signal_no = :signal_no;
+
+-- name: list_waits_for_signal
+-- Open waits that a signal may be for, after a place; those of ended runs find it when they go on.
+SELECT w.wait_id, w.run_no FROM wait AS w
+ WHERE w.signal_key = :signal_key AND w.signal_key <> '' AND w.wait_id > :after
+   AND w.status IN ('waiting', 'escalated')
+ ORDER BY w.wait_id LIMIT :limit;
+
+-- name: list_signals_for_wait
+-- Kept signals that a wait may have come for, oldest first.
+SELECT s.* FROM signal_key AS k JOIN signal AS s ON s.signal_no = k.signal_no
+ WHERE k.signal_key = :signal_key AND s.received_at_ms >= :accepts_since_ms
+ ORDER BY k.signal_no LIMIT :limit;
+
+-- name: mark_signal
+-- How far the waits of a signal were looked at; null when all were.
+UPDATE signal SET open_after = :open_after WHERE signal_no = :signal_no;
+
+-- name: list_open_signals
+-- Signals whose waits were not all looked at.
+SELECT signal_no FROM signal WHERE open_after IS NOT NULL AND signal_no > :after_no
+ ORDER BY signal_no LIMIT :limit;
+
+-- name: list_old_signals
+-- Signals that have been kept long enough.
+SELECT signal_no FROM signal WHERE received_at_ms < :before_ms
+ ORDER BY received_at_ms LIMIT :limit;
+
+-- name: remove_signal_keys
+-- Forget the keys of a signal.
+DELETE FROM signal_key WHERE signal_no = :signal_no;
+
+-- name: remove_signal
+-- Forget a signal.
+DELETE FROM signal WHERE signal_no = :signal_no;
 
 -- name: list_artifacts_of_run
 -- What the attempts of a run left; the plus keeps the planner from walking all artifacts in order.
@@ -130,18 +221,15 @@ SELECT * FROM artifact WHERE run_no = :run_no ORDER BY +artifact_no;
 SELECT * FROM artifact WHERE run_no = :run_no AND node_no = :node_no ORDER BY artifact_no;
 
 -- name: invalidate_artifacts
--- What a node left does not count any more.
+-- What a node left does not count any more; what is out of date may still be rejected.
 UPDATE artifact SET validity = :validity, invalidated_at_ms = :now_ms
- WHERE run_no = :run_no AND node_no = :node_no AND validity = 'valid';
-
--- name: is_referenced
--- Whether any run has an artifact with this digest.
-SELECT 1 FROM artifact WHERE digest = :digest LIMIT 1;
+ WHERE run_no = :run_no AND node_no = :node_no AND validity <> 'rejected';
 
 -- name: list_gates
 -- Gates of one tenant with their runs, oldest first; an open gate of a run that has ended can be
 -- decided only after a recovery, so it is not shown before that.
-SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status, g.*
+SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status,
+       r.started_by, g.*
   FROM gate AS g JOIN run AS r ON r.run_no = g.run_no
  WHERE g.status = :status AND r.tenant = :tenant
    AND (g.status <> 'open' OR r.finished_at_ms IS NULL)
@@ -149,37 +237,161 @@ SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status, g.*
 
 -- name: list_gates_in_run
 -- Gates of one run of a tenant, oldest first; the plus as in `list_gates_of_run`.
-SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status, g.*
+SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status,
+       r.started_by, g.*
   FROM run AS r JOIN gate AS g ON g.run_no = r.run_no
  WHERE g.status = :status AND r.tenant = :tenant AND r.run_id = :run_id
  ORDER BY +g.requested_at_ms LIMIT :limit;
 
--- name: list_claimable_own
--- Due queued runs of this engine, oldest first.
-SELECT run_no FROM run WHERE status = 'queued' AND owner = :engine_id AND due_at_ms <= :now_ms
+-- name: has_due_run
+-- Whether any queued run is due; an engine that rests asks nothing else.
+SELECT 1 FROM run WHERE due_at_ms <= :now_ms AND +status = 'queued' LIMIT 1;
+
+-- name: list_due_lanes
+-- The lanes that have a due run; one step in the index leads from each lane to the next.
+WITH RECURSIVE step (lane) AS (
+    SELECT min(lane) FROM run WHERE status = 'queued' AND due_at_ms IS NOT NULL AND lane > ''
+    UNION ALL
+    SELECT (SELECT min(run.lane) FROM run
+             WHERE status = 'queued' AND due_at_ms IS NOT NULL AND run.lane > step.lane)
+      FROM step WHERE step.lane IS NOT NULL)
+SELECT step.lane FROM step
+ WHERE step.lane IS NOT NULL
+   AND EXISTS (SELECT 1 FROM run WHERE status = 'queued' AND due_at_ms IS NOT NULL
+                  AND run.lane = step.lane AND due_at_ms <= :now_ms);
+
+-- name: list_due_of_lane
+-- Due queued runs of a lane, oldest first.
+SELECT run_no, due_at_ms FROM run
+ WHERE status = 'queued' AND due_at_ms IS NOT NULL AND lane = :lane AND due_at_ms <= :now_ms
  ORDER BY due_at_ms, run_no LIMIT :limit;
 
--- name: list_claimable
--- Due queued runs of this engine, of nobody, and of engines that are gone, oldest first. The plus
--- keeps the planner from walking all due runs in search of one with a lost owner.
-SELECT run_no FROM (
-    SELECT run_no, due_at_ms FROM (
-        SELECT run_no, due_at_ms FROM run
-         WHERE status = 'queued' AND owner = :engine_id AND due_at_ms <= :now_ms
-         ORDER BY due_at_ms LIMIT :limit)
-    UNION ALL
-    SELECT run_no, due_at_ms FROM (
-        SELECT run_no, due_at_ms FROM run
-         WHERE status = 'queued' AND owner IS NULL AND due_at_ms <= :now_ms
-         ORDER BY due_at_ms LIMIT :limit)
-    UNION ALL
-    SELECT run_no, due_at_ms FROM (
-        SELECT run_no, due_at_ms FROM run
-         WHERE status = 'queued' AND due_at_ms IS NOT NULL AND +due_at_ms <= :now_ms
-           AND owner IS NOT NULL AND owner <> :engine_id
-           AND owner NOT IN (SELECT engine_id FROM engine)
-         ORDER BY +due_at_ms LIMIT :limit)
-) ORDER BY due_at_ms, run_no LIMIT :limit;
+-- name: refuse_run
+-- A due run is not claimed; it leaves the queue of its lane until its moment, or until the key that
+-- it waits for is free.
+UPDATE run SET queue_reason = :queue_reason, resource_key = :resource_key,
+       rate_limited_provider = :rate_limited_provider, due_at_ms = :due_at_ms
+ WHERE run_no = :run_no AND status = 'queued' AND last_change_id = :last_change_id;
+
+-- name: wake_blocked
+-- A key has become free: the oldest runs that wait for it go back to where they were in the queue.
+UPDATE run SET due_at_ms = min(coalesce(queued_at_ms, :now_ms), :now_ms), queue_reason = NULL,
+       resource_key = ''
+ WHERE run_no IN (
+    SELECT run_no FROM run
+     WHERE status = 'queued' AND due_at_ms IS NULL AND resource_key <> ''
+       AND resource_key = :resource_key AND concurrency_limit > :claims
+     ORDER BY run_no LIMIT :limit)
+RETURNING run_no;
+
+-- name: find_blocked
+-- The oldest run that waits for a key.
+SELECT tenant, definition_digest FROM run
+ WHERE status = 'queued' AND due_at_ms IS NULL AND resource_key <> ''
+   AND resource_key = :resource_key
+ ORDER BY run_no LIMIT 1;
+
+-- name: has_waker_for
+-- Whether a run waits for a key under which fewer runs are driven than it allows.
+SELECT 1 FROM run
+ WHERE status = 'queued' AND due_at_ms IS NULL AND resource_key <> ''
+   AND resource_key = :resource_key AND concurrency_limit > :claims LIMIT 1;
+
+-- name: next_blocking_key
+-- The next key that queued runs wait for, in order.
+SELECT resource_key FROM run
+ WHERE status = 'queued' AND due_at_ms IS NULL AND resource_key <> '' AND resource_key > :after
+ ORDER BY resource_key LIMIT 1;
+
+-- name: count_driven
+-- How many runs all engines drive.
+SELECT count(*) FROM run WHERE engine_id IS NOT NULL;
+
+-- name: count_driven_by_engine
+-- How many runs each engine drives.
+SELECT engine_id, count(*) AS runs FROM run WHERE engine_id IS NOT NULL GROUP BY engine_id;
+
+-- name: count_under_key
+-- How many runs with this concurrency key are driven, or have processes that may still live.
+SELECT count(*) FROM run
+ WHERE concurrency_key <> '' AND (engine_id IS NOT NULL OR cleanup IS NOT NULL)
+   AND concurrency_key = :concurrency_key;
+
+-- name: list_under_key
+-- Some of those runs, the oldest first.
+SELECT run_id, tenant, engine_id, cleanup, started_at_ms FROM run
+ WHERE concurrency_key <> '' AND (engine_id IS NOT NULL OR cleanup IS NOT NULL)
+   AND concurrency_key = :concurrency_key
+ ORDER BY run_no LIMIT :limit;
+
+-- name: count_queued
+-- How many runs wait in the queue, by lane and by the reason that is stored; lanes are empty for
+-- those that wait for a key.
+SELECT lane, coalesce(queue_reason, '') AS reason, due_at_ms <= :now_ms AS is_due, count(*) AS runs
+  FROM run WHERE status = 'queued' AND due_at_ms IS NOT NULL AND lane > '' GROUP BY 1, 2, 3
+UNION ALL
+SELECT '', coalesce(queue_reason, ''), 0, count(*)
+  FROM run WHERE status = 'queued' AND due_at_ms IS NULL AND resource_key <> ''
+   AND resource_key > '' GROUP BY 2;
+
+-- name: take_workspace
+-- A run has its workspace to itself from now on; nobody else's lock is ever replaced.
+INSERT INTO workspace_lock (path, run_no, epoch, engine_id, since_ms)
+VALUES (:path, :run_no, :epoch, :engine_id, :since_ms);
+
+-- name: release_workspace
+-- The run needs its workspace no more.
+DELETE FROM workspace_lock WHERE run_no = :run_no RETURNING path;
+
+-- name: find_lock
+-- The lock of a workspace, of the nearest around it, or of one inside it.
+SELECT l.path, l.run_no, r.run_id, r.tenant, l.epoch, l.engine_id, l.since_ms
+  FROM workspace_lock AS l JOIN run AS r ON r.run_no = l.run_no
+ WHERE l.path IN (SELECT value FROM json_each(:around))
+    OR l.path > :first AND l.path < :past
+ ORDER BY l.path DESC LIMIT 1;
+
+-- name: find_lock_of_path
+-- The run that holds exactly this path.
+SELECT r.* FROM workspace_lock AS l JOIN run AS r ON r.run_no = l.run_no WHERE l.path = :path;
+
+-- name: list_throttles
+-- Until when which providers of a tenant want to be left alone.
+SELECT provider, until_ms FROM provider_throttle
+ WHERE tenant = :tenant AND until_ms > :now_ms LIMIT :limit;
+
+-- name: put_throttle
+-- A provider wants to be left alone; a longer wish stands.
+INSERT INTO provider_throttle (tenant, provider, until_ms, recorded_at_ms, run_no)
+VALUES (:tenant, :provider, :until_ms, :recorded_at_ms, :run_no)
+ON CONFLICT (tenant, provider) DO UPDATE SET
+       until_ms = max(until_ms, excluded.until_ms), recorded_at_ms = excluded.recorded_at_ms,
+       run_no = excluded.run_no;
+
+-- name: forget_throttles
+-- What is over is forgotten when the next wish of the tenant comes.
+DELETE FROM provider_throttle WHERE tenant = :tenant AND until_ms <= :now_ms;
+
+-- name: get_admission
+-- Whose turn was last, and what was counted.
+SELECT last_tenant, admitted_total, completed_total FROM admission WHERE admission_no = 1;
+
+-- name: count_admitted
+-- Runs were claimed.
+UPDATE admission SET last_tenant = :last_tenant, admitted_total = :admitted_total
+ WHERE admission_no = 1;
+
+-- name: count_completed
+-- A run came to its end.
+UPDATE admission SET completed_total = completed_total + 1 WHERE admission_no = 1;
+
+-- name: put_wait_of_admission
+-- How long a run waited, in the place of the oldest one.
+INSERT OR REPLACE INTO admission_wait (slot, wait_ms) VALUES (:slot, :wait_ms);
+
+-- name: list_waits_of_admission
+-- The newest waits.
+SELECT wait_ms FROM admission_wait;
 
 -- name: list_due
 -- Parked runs whose moment has come.
@@ -215,11 +427,89 @@ SELECT * FROM run WHERE tenant = :tenant AND automation_id = :automation_id AND 
 SELECT e.* FROM lifecycle_event AS e
  WHERE e.run_no = :run_no AND e.seq > :after_seq ORDER BY e.seq LIMIT :limit;
 
+-- name: list_newest_events
+-- The newest events of a run, newest first.
+SELECT * FROM lifecycle_event WHERE run_no = :run_no ORDER BY seq DESC LIMIT :limit;
+-- name: repin_run
+-- The run executes another version from now on, with these inputs.
+UPDATE run SET definition_digest = :definition_digest, inputs = :inputs WHERE run_no = :run_no;
+
+-- name: mark_fork
+-- Where a new run comes from.
+UPDATE run SET forked_from = :forked_from, forked_from_node = :forked_from_node
+ WHERE run_no = :run_no;
+
+-- name: list_forks
+-- The runs that were forked from a run, oldest first.
+SELECT * FROM run WHERE forked_from = :forked_from AND tenant = :tenant
+ ORDER BY run_no LIMIT :limit;
+
+-- name: list_digests_of_run
+-- The artifacts that a run refers to, as outputs and as files: the registry knows both.
+SELECT DISTINCT digest FROM artifact WHERE run_no = :run_no;
+
+-- name: is_digest_used
+-- Whether a run refers to an artifact, as an output or as a file; of one tenant, or null for any.
+SELECT 1 FROM artifact AS a JOIN run AS r ON r.run_no = a.run_no
+ WHERE a.digest = :digest AND r.tenant = coalesce(:tenant, r.tenant) LIMIT 1;
+
+-- name: delete_events
+-- The events of a run that is deleted.
+DELETE FROM lifecycle_event WHERE run_no = :run_no;
+
+-- name: delete_attempts
+-- The attempts of a run that is deleted.
+DELETE FROM attempt WHERE attempt_no BETWEEN :first AND :last;
+
+-- name: delete_node_runs
+-- The node runs of a run that is deleted.
+DELETE FROM node_run WHERE node_run_id BETWEEN :first AND :last;
+
+-- name: delete_gates
+-- The gates of a run that is deleted.
+DELETE FROM gate WHERE run_no = :run_no;
+
+-- name: delete_waits
+-- The waits of a run that is deleted.
+DELETE FROM wait WHERE run_no = :run_no;
+
+-- name: delete_artifacts
+-- The references to artifacts of a run that is deleted.
+DELETE FROM artifact WHERE run_no = :run_no;
+
+-- name: delete_imports
+-- Where a run that is deleted came from.
+DELETE FROM imported_run WHERE run_no = :run_no;
+
+-- name: delete_run
+-- The run itself; no row means that it has changed since it was judged.
+DELETE FROM run WHERE run_no = :run_no AND last_change_id = :last_change_id RETURNING run_no;
+
 -- name: put_engine
 -- The row of a live engine.
 INSERT OR REPLACE INTO engine (engine_id, host, pid, version, lock_path, started_at_ms,
-       lease_until_ms)
-VALUES (:engine_id, :host, :pid, :version, :lock_path, :started_at_ms, :lease_until_ms);
+       lease_until_ms, lease_ms, labels, runs_max, runs_total_max, own_only)
+VALUES (:engine_id, :host, :pid, :version, :lock_path, :started_at_ms, :lease_until_ms, :lease_ms,
+       :labels, :runs_max, :runs_total_max, :own_only);
+
+-- name: mark_active
+-- A body of this run is alive on the engine that drives it; written beside the engine's lease.
+UPDATE run SET activity_at_ms = :now_ms WHERE run_no = :run_no AND engine_id = :engine_id;
+
+-- name: list_quiet
+-- Driven runs that showed no life since a moment; there are never more than engines can drive.
+SELECT run_id, tenant, engine_id, last_change_id, activity_at_ms FROM run
+ WHERE engine_id > '' AND updated_at_ms <= :quiet_since_ms
+   AND coalesce(activity_at_ms, 0) <= :quiet_since_ms
+ LIMIT :limit;
+
+-- name: list_reaped
+-- Runs that were stopped for showing no life since a moment and whose processes are ended, the
+-- longest stopped first.
+SELECT tenant, run_id FROM run
+ WHERE status = 'paused' AND stop_kind = 'stale_reaped' AND cleanup IS NULL
+   AND reaped_at_ms >= :reaped_since_ms AND auto_resumes < :attempts_max
+ ORDER BY reaped_at_ms LIMIT :limit;
 
 -- name: remove_engine
 -- Forget an engine that holds nothing; one that does stays, so that others find what it holds.

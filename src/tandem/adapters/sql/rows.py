@@ -8,7 +8,8 @@ import msgspec
 from tandem.domain.artifact import NodeArtifact
 from tandem.domain.change import Change
 from tandem.domain.ids import NodeId, RunId, attempt_id
-from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, Run, Wait
+from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, PolicyState, Run, Wait
+from tandem.ports.store import EngineRow
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -18,6 +19,7 @@ ATTEMPT_BITS = 12
 _encode = msgspec.json.encode
 _JSON_COLUMNS = (
     "inputs",
+    "labels",
     "last_failure",
     "output_ref",
     "repair",
@@ -25,8 +27,13 @@ _JSON_COLUMNS = (
     "decisions",
     "ref",
     "provenance",
+    "rework_targets",
+    "policy_state",
+    "reviewed_artifact",
+    "handling",
 )
 _HASH_COLUMNS = ("event_hash", "record_hash")
+_UNTOUCHED = PolicyState()
 
 
 def node_run_id(run_no: int, node_no: int) -> int:
@@ -81,13 +88,20 @@ def move_row(change: Change) -> Row:
         run.started_at_ms,
         run.finished_at_ms,
         run.due_at_ms,
+        run.queued_at_ms,
         run.queue_reason,
+        run.resource_key,
+        run.rate_limited_provider,
         run.parked,
         run.stop_kind,
         run.stop_reason,
         run.pause_reason,
         run.resume_reason,
         _json(run.last_failure),
+        run.interruptions,
+        run.auto_resumes,
+        run.reaped_at_ms,
+        run.pause_mode,
         run.run_no,
         change.builds_on,
         change.epoch_before,
@@ -111,7 +125,13 @@ def node_row(run_no: int, node: NodeRun) -> Row:
         _json(node.output_ref),
         _json(node.repair),
         _json(node.failure),
+        _json(node.handling),
     )
+
+
+def repin_row(run: Run) -> Row:
+    """Return the values of `repin_run`."""
+    return (run.definition_digest, _encode(run.inputs).decode(), run.run_no)
 
 
 def start_row(run_no: int, attempt: Attempt) -> Row:
@@ -149,9 +169,17 @@ def gate_row(run_no: int, gate: Gate) -> Row:
         gate.title,
         gate.instructions,
         _encode(gate.decisions).decode(),
+        _json(gate.rework_targets),
         gate.requested_at_ms,
+        gate.requested_by,
         gate.expires_at_ms,
-        str(gate.on_expiry),
+        gate.on_expiry,
+        gate.escalate_to,
+        gate.remind_every_ms,
+        gate.stale_after_ms,
+        _policy_state(gate.policy_state),
+        _json(gate.reviewed_artifact),
+        gate.guard_denials,
         gate.status.value,
         gate.decision,
         gate.reason,
@@ -186,9 +214,21 @@ def wait_row(run_no: int, wait: Wait) -> Row:
         wait.kind,
         wait.due_at_ms,
         wait.registered_at_ms,
+        wait.signal_key,
+        wait.accepts_since_ms,
+        wait.timeout_at_ms,
+        wait.on_timeout,
+        wait.escalate_to,
+        wait.remind_every_ms,
+        _policy_state(wait.policy_state),
         wait.status.value,
+        wait.idempotency_key,
         wait.ended_at_ms,
     )
+
+
+def _policy_state(state: PolicyState) -> str | None:
+    return None if state == _UNTOUCHED else _json(state)
 
 
 def event_row(run_no: int, event: LifecycleEvent) -> Row:
@@ -224,6 +264,19 @@ def _record(kind: type[T], values: dict[str, Any]) -> T:
 def run_of(row: Mapping[str, Any]) -> Run:
     """Read the row of a run."""
     return _record(Run, dict(row))
+
+
+def engine_row(engine: EngineRow) -> Row:
+    """Return the values of `put_engine`."""
+    values = msgspec.structs.asdict(engine)
+    return tuple({**values, "labels": _encode(engine.labels).decode()}.values())
+
+
+def engine_of(row: Mapping[str, Any]) -> EngineRow:
+    """Read the row of an engine."""
+    values = dict(row)
+    values["labels"] = msgspec.json.decode(values["labels"])
+    return msgspec.convert(values, EngineRow, strict=False)
 
 
 def node_of(row: Mapping[str, Any]) -> NodeRun:

@@ -1,6 +1,7 @@
 """What an engine and its writer process say to each other: a length, then msgpack."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -9,8 +10,12 @@ from tandem.domain.errors import (
     ChangeRefused,
     EngineError,
     IllegalTransition,
+    InvalidAutomation,
+    InvalidRequest,
     LeaseLost,
     NotFound,
+    NothingToDo,
+    Problem,
     Refused,
     StoreError,
     StoreUnavailable,
@@ -22,7 +27,10 @@ _ERRORS = {
     for kind in (
         EngineError,
         NotFound,
+        InvalidRequest,
+        InvalidAutomation,
         Refused,
+        NothingToDo,
         IllegalTransition,
         ChangeRefused,
         LeaseLost,
@@ -56,12 +64,16 @@ class Trouble(msgspec.Struct, frozen=True, array_like=True):
     kind: str
     message: str
     code: str
+    details: dict[str, Any] = {}
+    problems: tuple[Problem, ...] = ()
 
     @classmethod
     def of(cls, error: BaseException) -> "Trouble":
         """Describe an error."""
         code = error.code if isinstance(error, EngineError) else ""
-        return cls(type(error).__name__, str(error), code)
+        details = dict(error.details) if isinstance(error, Refused) else {}
+        problems = error.problems if isinstance(error, InvalidAutomation) else ()
+        return cls(type(error).__name__, str(error), code, details, problems)
 
     def error(self) -> Exception:
         """Return the error again."""
@@ -70,6 +82,10 @@ class Trouble(msgspec.Struct, frozen=True, array_like=True):
             return RuntimeError(f"the writer failed with {self.kind}: {self.message}")
         error = kind.__new__(kind)
         EngineError.__init__(error, self.message, code=self.code)
+        if isinstance(error, Refused):
+            error.details = self.details
+        if isinstance(error, InvalidAutomation):
+            error.problems = self.problems
         return error
 
 

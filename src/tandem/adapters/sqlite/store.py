@@ -14,6 +14,7 @@ import msgspec
 from tandem.adapters.sql import rows
 from tandem.adapters.sql.portable import PortableDefinition, PortableRun
 from tandem.adapters.sql.statements import load_statements
+from tandem.adapters.sqlite.admitting import list_free_keys
 from tandem.adapters.sqlite.backup import back_up
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.connection import (
@@ -21,6 +22,8 @@ from tandem.adapters.sqlite.connection import (
     open_connection,
     refuse_network_file_system,
 )
+from tandem.adapters.sqlite.signals import Deliver, ForgetSignals
+from tandem.adapters.sqlite.standing import read_queue, read_standing
 from tandem.adapters.sqlite.tables import Found, Tables, fetch
 from tandem.adapters.sqlite.transfer import (
     Imported,
@@ -37,11 +40,16 @@ from tandem.adapters.sqlite.writes import (
     ArchiveRuns,
     ClaimRuns,
     Create,
+    DeleteRun,
     Execute,
+    FailUnreadable,
+    ForkRun,
     PutEngine,
     RemoveEngine,
+    WakeFreed,
     data_version,
 )
+from tandem.domain.admission import Claimant
 from tandem.domain.artifact import NodeArtifact
 from tandem.domain.change import Change
 from tandem.domain.command import Command
@@ -50,12 +58,25 @@ from tandem.domain.errors import (
     NotFound,
     StoreUnavailable,
 )
-from tandem.domain.ids import ChangeId, EngineId, RunId, TenantId
+from tandem.domain.ids import LOCAL_TENANT, ChangeId, Digest, EngineId, NodeId, RunId, TenantId
+from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunState
 from tandem.domain.receipts import first_event
-from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run
+from tandem.domain.run import OPEN_WAITS, Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
+from tandem.domain.signal import Signal
 from tandem.domain.view import RunView
-from tandem.ports.store import EngineRow, Held, NewRun, OpenGate, RunFilter
+from tandem.ports.store import (
+    Delivered,
+    EngineRow,
+    Held,
+    NewRun,
+    OpenGate,
+    OpenWait,
+    Queue,
+    Quiet,
+    RunFilter,
+    Standing,
+)
 
 _NUMBER_MAX = 2**62
 _IN_STATUS = {
@@ -115,6 +136,7 @@ class SqliteStore:
         if writer == "process":
             self._writer.hold()
         self._data_version = data_version(connection)
+        self._last_key = ""
 
     @property
     def path(self) -> Path:
@@ -155,12 +177,18 @@ class SqliteStore:
             trigger_type=new.trigger_type,
             last_change_id=new.change_id,
             owner=new.owner,
+            started_by=new.started_by,
             event_seq=1,
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
             due_at_ms=now_ms,
+            queued_at_ms=now_ms,
             inputs=dict(new.inputs),
             workspace=new.workspace,
+            lock_path=new.needs.lock_path,
+            concurrency_key=new.needs.concurrency_key,
+            concurrency_limit=new.needs.concurrency_limit,
+            labels=new.needs.labels,
             nodes_total=len(new.plan),
         )
         run.event_hash = first_event(run).record_hash
@@ -178,20 +206,91 @@ class SqliteStore:
         """See `Store.execute`."""
         return await self._writer.submit(Execute(run_id, tenant, command, change_id, now_ms))
 
+    async def fork(
+        self,
+        run_id: RunId,
+        node_id: NodeId,
+        *,
+        tenant: TenantId,
+        fork: RunId,
+        inputs: JsonObject,
+        asks_again: bool,
+        owner: EngineId | None,
+        reason: str,
+        change_id: ChangeId,
+        now_ms: int,
+    ) -> Run:
+        """See `Store.fork`."""
+        return await self._writer.submit(
+            ForkRun(
+                run_id,
+                tenant,
+                node_id,
+                fork,
+                dict(inputs),
+                asks_again,
+                owner,
+                reason,
+                change_id,
+                now_ms,
+            )
+        )
+
+    async def delete_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Digest]:
+        """See `Store.delete_run`."""
+        return await self._writer.submit(DeleteRun(run_id, tenant))
+
     async def claim(
         self,
         engine_id: EngineId,
         *,
         limit: int,
-        own_only: bool,
         now_ms: int,
         new_change_id: Callable[[], ChangeId],
+        own_only: bool = False,
+        labels: Sequence[str] = (),
+        runs_total_max: int | None = None,
     ) -> Sequence[RunView]:
         """See `Store.claim`."""
-        claimed = await self._writer.submit(
-            ClaimRuns(engine_id, limit, own_only, now_ms, new_change_id())
+        claimant = Claimant(
+            engine_id=engine_id,
+            own_only=own_only,
+            labels=tuple(labels),
+            runs_total_max=runs_total_max,
         )
+        claimed = await self._writer.submit(ClaimRuns(claimant, limit, now_ms, new_change_id()))
         return [view for view, _ in claimed]
+
+    async def deliver(
+        self, signal: Signal, *, tenant: TenantId, change_id: ChangeId, now_ms: int
+    ) -> Delivered:
+        """See `Store.deliver`."""
+        return await self._writer.submit(Deliver(tenant, signal, 0, change_id, now_ms))
+
+    async def continue_delivery(
+        self, signal_no: int, *, change_id: ChangeId, now_ms: int
+    ) -> Delivered:
+        """See `Store.continue_delivery`."""
+        write = Deliver(LOCAL_TENANT, None, signal_no, change_id, now_ms)
+        return await self._writer.submit(write)
+
+    async def forget_signals(self, *, before_ms: int, limit: int) -> int:
+        """See `Store.forget_signals`."""
+        if not self._find("list_old_signals", before_ms, 1):
+            return 0  # without a transaction: there is nothing most of the time
+        return await self._writer.submit(ForgetSignals(before_ms, limit))
+
+    async def wake_freed(self, *, now_ms: int, limit: int) -> int:
+        """See `Store.wake_freed`."""
+        try:
+            free, self._last_key = list_free_keys(
+                self._tables, self._reader, after=self._last_key, limit=limit
+            )
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+        if not free:
+            return 0
+        return await self._writer.submit(WakeFreed(tuple(free), limit, now_ms))
 
     async def archive(self, *, before_ms: int, rows_max: int, now_ms: int) -> int:
         """See `Store.archive`."""
@@ -247,9 +346,9 @@ class SqliteStore:
         run = self.find_run(run_id, tenant=tenant)
         return self._find("list_imports_of_run", run.run_no) if run is not None else []
 
-    def is_referenced(self, digest: str) -> bool:
-        """Say whether any run has an artifact with this digest."""
-        return bool(self._find("is_referenced", digest))
+    def is_referenced(self, digest: Digest) -> bool:
+        """Say whether a run of any tenant has an artifact with this digest."""
+        return bool(self._find("is_digest_used", digest, None))
 
     def back_up(self, target: Path, *, progress: Callable[[int, int], None]) -> int:
         """Copy the store as it is at this moment to a new file; return its size in bytes.
@@ -340,9 +439,8 @@ class SqliteStore:
             if run is None:
                 raise NotFound(f"there is no run {run_id}")
             found = self._find("list_events", run.run_no, after_seq, limit)
-            if run.finished_at_ms is not None:
-                packed = self._tables.archive.read(self._reader, run.run_no)["lifecycle_event"]
-                found = [*(row for row in packed if row["seq"] > after_seq), *found][:limit]
+            packed = self._tables.packed(self._reader, run).get("lifecycle_event", ())
+            found = [*(row for row in packed if row["seq"] > after_seq), *found][:limit]
         return [rows.event_of(row) for row in found]
 
     def list_attempts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Attempt]:
@@ -352,8 +450,7 @@ class SqliteStore:
             run_no = view.run.run_no
             first = rows.attempt_no(run_no, 0, 0)
             found = self._find("list_attempts", first, rows.attempt_no(run_no + 1, 0, 0) - 1)
-            if view.run.finished_at_ms is not None:
-                found = [*self._tables.archive.read(self._reader, run_no)["attempt"], *found]
+            found = [*self._tables.packed(self._reader, view.run).get("attempt", ()), *found]
         node_ids = [node.node_id for node in view.plan.nodes]
         return [rows.attempt_of(row, run_id, node_ids) for row in found]
 
@@ -362,13 +459,23 @@ class SqliteStore:
         run = self.find_run(run_id, tenant=tenant)
         if run is None:
             raise NotFound(f"there is no run {run_id}")
-        found = self._find("list_artifacts_of_run", run.run_no)
-        return [rows.artifact_of(row) for row in found]
+        try:
+            return self._tables.artifacts_of(self._reader, run.run_no)
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
 
     def list_artifacts_of_node(self, run_no: int, node_no: int) -> Sequence[NodeArtifact]:
         """See `Store.list_artifacts_of_node`."""
         found = self._find("list_artifacts_of_node", run_no, node_no)
         return [rows.artifact_of(row) for row in found]
+
+    def list_forks(self, run_id: RunId, *, tenant: TenantId, limit: int) -> Sequence[Run]:
+        """See `Store.list_forks`."""
+        return [rows.run_of(row) for row in self._find("list_forks", run_id, tenant, limit)]
+
+    def is_artifact_used(self, digest: Digest, *, tenant: TenantId) -> bool:
+        """See `Store.is_artifact_used`."""
+        return bool(self._find("is_digest_used", digest, tenant))
 
     def list_gates(
         self, *, tenant: TenantId, status: GateStatus, run_id: RunId | None, limit: int
@@ -384,10 +491,49 @@ class SqliteStore:
                 automation_id=row["automation_id"],
                 name=row["name"],
                 run_status=RunState(row["run_status"]),
-                gate=_gate(row),
+                started_by=row["started_by"],
+                gate=rows.gate_of(_without_run(row)),
             )
             for row in found
         ]
+
+    def list_gates_of_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Gate]:
+        """See `Store.list_gates_of_run`."""
+        run = self.find_run(run_id, tenant=tenant)
+        if run is None:
+            raise NotFound(f"there is no run {run_id}")
+        return [rows.gate_of(row) for row in self._find("list_all_gates_of_run", run.run_no)]
+
+    def list_waits(self, *, tenant: TenantId, limit: int) -> Sequence[OpenWait]:
+        """See `Store.list_waits`."""
+        found = [
+            row
+            for status in OPEN_WAITS
+            for row in self._find("list_waits", status.value, tenant, limit)
+        ]
+        found.sort(key=lambda row: (row["registered_at_ms"], row["wait_id"]))
+        return [
+            OpenWait(
+                run_id=RunId(row["of_run"]),
+                automation_id=row["automation_id"],
+                name=row["name"],
+                run_status=RunState(row["run_status"]),
+                wait=rows.wait_of(_without_run(row)),
+            )
+            for row in found[:limit]
+        ]
+
+    def find_woken_wait(
+        self, run_id: RunId, idempotency_key: str, *, tenant: TenantId
+    ) -> Wait | None:
+        """See `Store.find_woken_wait`."""
+        with self._one_picture():
+            run = self.find_run(run_id, tenant=tenant)
+            return self._tables.woken_wait(self._reader, run, idempotency_key) if run else None
+
+    def list_open_signals(self, *, limit: int) -> Sequence[int]:
+        """See `Store.list_open_signals`."""
+        return [row["signal_no"] for row in self._find("list_open_signals", 0, limit)]
 
     def list_due(self, *, now_ms: int, limit: int) -> Sequence[tuple[TenantId, RunId]]:
         """See `Store.list_due`."""
@@ -399,11 +545,59 @@ class SqliteStore:
         found = self._find("next_due")
         return int(found[0]["due_at_ms"]) if found else None
 
+    # Waiting
+
+    def read_standing(self, run_id: RunId, *, tenant: TenantId, now_ms: int) -> Standing:
+        """See `Store.read_standing`."""
+        with self._one_picture():
+            return read_standing(self._tables, self._reader, run_id, tenant=tenant, now_ms=now_ms)
+
+    def read_queue(self, *, now_ms: int) -> Queue:
+        """See `Store.read_queue`."""
+        with self._one_picture():
+            return read_queue(self._tables, self._reader, now_ms=now_ms)
+
+    def count_driven(self) -> Mapping[EngineId, int]:
+        """See `Store.count_driven`."""
+        found = self._find("count_driven_by_engine")
+        return {EngineId(row["engine_id"]): row["runs"] for row in found}
+
+    # Recovery
+
+    async def fail_unreadable(
+        self,
+        run_id: RunId,
+        *,
+        tenant: TenantId,
+        dead: EngineId,
+        why: str,
+        change_id: ChangeId,
+        now_ms: int,
+    ) -> Change:
+        """See `Store.fail_unreadable`."""
+        return await self._writer.submit(
+            FailUnreadable(run_id, tenant, dead, why, change_id, now_ms)
+        )
+
+    def list_quiet(self, *, quiet_since_ms: int, limit: int) -> Sequence[Quiet]:
+        """See `Store.list_quiet`."""
+        found = self._find("list_quiet", quiet_since_ms, limit)
+        return [msgspec.convert(row, Quiet) for row in found]
+
+    def list_reaped(
+        self, *, reaped_since_ms: int, attempts_max: int, limit: int
+    ) -> Sequence[tuple[TenantId, RunId]]:
+        """See `Store.list_reaped`."""
+        found = self._find("list_reaped", reaped_since_ms, attempts_max, limit)
+        return [(TenantId(row["tenant"]), RunId(row["run_id"])) for row in found]
+
     # Engines
 
-    async def put_engine(self, engine: EngineRow) -> None:
+    async def put_engine(
+        self, engine: EngineRow, *, active: Sequence[int] = (), now_ms: int = 0
+    ) -> None:
         """See `Store.put_engine`."""
-        await self._writer.submit(PutEngine(engine))
+        await self._writer.submit(PutEngine(engine, tuple(active), now_ms))
 
     async def remove_engine(self, engine_id: EngineId) -> None:
         """See `Store.remove_engine`."""
@@ -411,7 +605,7 @@ class SqliteStore:
 
     def list_engines(self) -> Sequence[EngineRow]:
         """See `Store.list_engines`."""
-        return [msgspec.convert(row, EngineRow) for row in self._find("list_engines")]
+        return [rows.engine_of(row) for row in self._find("list_engines")]
 
     def list_held(self, engine_id: EngineId) -> Sequence[Held]:
         """See `Store.list_held`."""
@@ -441,9 +635,11 @@ class SqliteStore:
         return [text for row in found for text in row.values() if text != "ok"]
 
 
-def _gate(row: Mapping[str, Any]) -> Gate:
-    hidden = ("of_run", "automation_id", "name", "run_status")
-    return rows.gate_of({key: value for key, value in row.items() if key not in hidden})
+_OF_THE_RUN = ("of_run", "automation_id", "name", "run_status", "started_by")
+
+
+def _without_run(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in _OF_THE_RUN}
 
 
 def _prepare_folder(path: Path) -> None:

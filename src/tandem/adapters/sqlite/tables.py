@@ -8,17 +8,37 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
-from tandem.adapters.sqlite.archive import Archive
+from tandem.adapters.sqlite import keys
+from tandem.adapters.sqlite.archive import Archive, Packed
+from tandem.domain.artifact import NodeArtifact
 from tandem.domain.automation import parse_document
 from tandem.domain.change import Change
-from tandem.domain.errors import ChangeRefused, LeaseLost, NotFound, StoreError
+from tandem.domain.errors import (
+    DEFINITION_UNREADABLE,
+    ChangeRefused,
+    LeaseLost,
+    NotFound,
+    StoreError,
+)
 from tandem.domain.graph import Plan
-from tandem.domain.ids import ChangeId, DefinitionDigest, RunId, TenantId
+from tandem.domain.ids import ChangeId, DefinitionDigest, Digest, RunId, TenantId
+from tandem.domain.lifecycle import TERMINAL
 from tandem.domain.receipts import first_event
-from tandem.domain.run import Run, WaitStatus
+from tandem.domain.run import OPEN_WAITS, LifecycleEvent, NodeRun, Run, Wait, WaitStatus
 from tandem.domain.view import RunView
 
 _PLANS_MAX = 256
+_SETTLED_GATES_MAX = 200
+"""A decision that is late by more askings than these hears only that its gate is not open."""
+
+_DELETIONS = (
+    "delete_events",
+    "delete_gates",
+    "delete_waits",
+    "delete_artifacts",
+    "delete_imports",
+    "remove_archive_parts",
+)
 
 Found = list[dict[str, Any]]
 
@@ -55,6 +75,12 @@ class Tables:
                 msgspec.json.encode(run.inputs).decode(),
                 run.workspace,
                 run.nodes_total,
+                run.started_by,
+                run.queued_at_ms,
+                run.lock_path,
+                run.concurrency_key,
+                run.concurrency_limit,
+                msgspec.json.encode(run.labels).decode(),
                 bytes.fromhex(first.record_hash),
             ),
         ).fetchall()
@@ -63,7 +89,16 @@ class Tables:
         return run_no
 
     def write(self, connection: apsw.Connection, change: Change) -> None:
-        """Write one change. A refusal comes from the first statement and writes nothing."""
+        """Write one change. A refusal comes from the first statement and writes nothing.
+
+        A run that had ended may be packed; it is unpacked before anything of it is replaced.
+        """
+        self.write_history(connection, change)
+        if change.moved:
+            keys.follow(connection, self.sql, change)
+
+    def write_history(self, connection: apsw.Connection, change: Change) -> None:
+        """Write one change of a run that happened elsewhere: nothing is taken or freed here."""
         execute, sql = connection.execute, self.sql
         run_no = change.run.run_no
         if change.moved:
@@ -72,6 +107,12 @@ class Tables:
             advanced = execute(sql["advance_run"], rows.advance_row(change)).fetchall()
         if not advanced:
             raise self._refusal(connection, change)
+        if change.status_before in TERMINAL:
+            self.archive.move_out(connection, run_no)
+        if change.definition is not None:
+            run = change.run
+            execute(sql["put_definition"], (run.tenant, run.definition_digest, change.definition))
+            execute(sql["repin_run"], rows.repin_row(run))
         for node in change.nodes:
             execute(sql["put_node_run"], rows.node_row(run_no, node))
         for attempt in change.attempts_ended:
@@ -90,6 +131,40 @@ class Tables:
             execute(sql["add_artifact"], rows.artifact_row(run_no, left))
         for event in change.events:
             execute(sql["add_event"], rows.event_row(run_no, event))
+        for throttle in change.throttles:
+            keys.record_throttle(connection, sql, change.run, throttle)
+
+    def insert_fork(self, connection: apsw.Connection, fork: Run, change: Change) -> None:
+        """Write where a new run comes from and what it takes over; its row exists."""
+        connection.execute(
+            self.sql["mark_fork"], (fork.forked_from, fork.forked_from_node, fork.run_no)
+        )
+        self.write(connection, change)
+
+    def delete_run(self, connection: apsw.Connection, run: Run) -> list[Digest]:
+        """Delete all rows of a run; return the artifacts to which none refers any more.
+
+        Raises:
+            ChangeRefused: the run has changed since it was judged; nothing was written.
+        """
+        execute, sql, run_no = connection.execute, self.sql, run.run_no
+        nodes = (rows.node_run_id(run_no, 0), rows.node_run_id(run_no + 1, 0) - 1)
+        attempts = (rows.attempt_no(run_no, 0, 0), rows.attempt_no(run_no + 1, 0, 0) - 1)
+        found = fetch(connection, sql["list_digests_of_run"], (run_no,))
+        if not execute(sql["delete_run"], (run_no, run.last_change_id)).fetchall():
+            raise ChangeRefused(f"run {run.run_id} has changed; nothing was deleted")
+        for name in _DELETIONS:
+            execute(sql[name], (run_no,)).fetchall()
+        execute(sql["delete_node_runs"], nodes).fetchall()
+        execute(sql["delete_attempts"], attempts).fetchall()
+        digests = [Digest(row["digest"]) for row in found]
+        return [d for d in digests if not self.is_digest_used(connection, run.tenant, d)]
+
+    def is_digest_used(
+        self, connection: apsw.Connection, tenant: TenantId | None, digest: Digest
+    ) -> bool:
+        """Say whether any run of the tenant, or of any, refers to an artifact."""
+        return bool(fetch(connection, self.sql["is_digest_used"], (digest, tenant)))
 
     def _refusal(self, connection: apsw.Connection, change: Change) -> ChangeRefused | LeaseLost:
         run_id = change.run.run_id
@@ -108,16 +183,110 @@ class Tables:
         """Say whether the event `seq` of a run came from this change."""
         return bool(fetch(connection, self.sql["has_event"], (run_id, change_id, seq)))
 
-    def load(self, connection: apsw.Connection, run_id: RunId, tenant: TenantId) -> RunView:
-        """Load a run; the caller has begun a transaction.
+    def load(
+        self,
+        connection: apsw.Connection,
+        run_id: RunId,
+        tenant: TenantId,
+        *,
+        settled_gates: bool = False,
+    ) -> RunView:
+        """Load a run, with the gates that are over only if asked; a transaction has begun.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        view = self._view(connection, self.run(connection, run_id, tenant))
+        if settled_gates:
+            values = (view.run.run_no, _SETTLED_GATES_MAX)
+            over = fetch(connection, self.sql["list_settled_gates_of_run"], values)
+            view.settled_gates = tuple(map(rows.gate_of, over))
+        return view
+
+    def run(self, connection: apsw.Connection, run_id: RunId, tenant: TenantId) -> Run:
+        """Return the row of a run.
 
         Raises:
             NotFound: no such run for this tenant.
         """
         found = fetch(connection, self.sql["find_run"], (run_id, tenant))
         if not found:
-            raise NotFound(f"there is no run {run_id}; `tandem runs list` shows the ones there are")
-        return self._view(connection, rows.run_of(found[0]))
+            raise NotFound(
+                f"there is no run {run_id}; `tandem runs list` shows the ones there are",
+                code="AUTOMATION_V2_RUN_NOT_FOUND",
+            )
+        return rows.run_of(found[0])
+
+    def load_rows(
+        self, connection: apsw.Connection, run_id: RunId, tenant: TenantId
+    ) -> tuple[Run, list[NodeRun]]:
+        """Load the rows of a run without its definition, which may be unreadable.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        run = self.run(connection, run_id, tenant)
+        return run, self._node_runs(connection, run, self.packed(connection, run))
+
+    def packed(self, connection: apsw.Connection, run: Run) -> Packed:
+        """Return what of a run is packed; only one that has ended is."""
+        return self.archive.read(connection, run.run_no) if run.finished_at_ms is not None else {}
+
+    def _node_runs(self, connection: apsw.Connection, run: Run, packed: Packed) -> list[NodeRun]:
+        first = rows.node_run_id(run.run_no, 0)
+        last = rows.node_run_id(run.run_no + 1, 0) - 1
+        found = fetch(connection, self.sql["list_node_runs"], (first, last))
+        return [rows.node_of(row) for row in (*packed.get("node_run", ()), *found)]
+
+    def open_waits(self, connection: apsw.Connection, run: Run, packed: Packed) -> list[Wait]:
+        """Return the waits of a run that are registered, oldest first."""
+        found = [
+            *(row for row in packed.get("wait", ()) if row["status"] in OPEN_WAITS),
+            *fetch(connection, self.sql["list_waits_of_run"], (run.run_no,)),
+        ]
+        found.sort(key=lambda row: (row["registered_at_ms"], row["wait_id"]))
+        return [rows.wait_of(row) for row in found]
+
+    def woken_wait(self, connection: apsw.Connection, run: Run, key: str) -> Wait | None:
+        """Return the newest wait of a run that this idempotency key has woken, if there is one."""
+        found = [
+            row
+            for row in self.packed(connection, run).get("wait", ())
+            if row["idempotency_key"] == key and row["status"] == WaitStatus.WOKEN
+        ]
+        found += fetch(connection, self.sql["find_wait"], (run.run_no, key, 1))
+        newest = max(found, key=lambda row: row["ended_at_ms"] or 0, default=None)
+        return rows.wait_of(newest) if newest is not None else None
+
+    def newest_events(
+        self, connection: apsw.Connection, run: Run, *, limit: int
+    ) -> list[LifecycleEvent]:
+        """Return the newest events of a run, newest first."""
+        found = fetch(connection, self.sql["list_newest_events"], (run.run_no, limit))
+        if len(found) < limit:
+            found += reversed(self.packed(connection, run).get("lifecycle_event", ()))
+        return [rows.event_of(row) for row in found[:limit]]
+
+    def artifacts_of(self, connection: apsw.Connection, run_no: int) -> list[NodeArtifact]:
+        """Return what the attempts of a run left, oldest first."""
+        found = fetch(connection, self.sql["list_artifacts_of_run"], (run_no,))
+        return [rows.artifact_of(row) for row in found]
+
+    def document(
+        self, connection: apsw.Connection, tenant: TenantId, digest: DefinitionDigest
+    ) -> bytes:
+        """Return the canonical JSON of a stored definition.
+
+        Raises:
+            NotFound: this tenant has no such definition.
+        """
+        found = fetch(connection, self.sql["get_definition"], (tenant, digest))
+        if not found:
+            raise NotFound(
+                f"the definition {digest} is not in the store", code=DEFINITION_UNREADABLE
+            )
+        document = found[0]["document"]
+        return document.encode() if isinstance(document, str) else bytes(document)
 
     def load_by_no(self, connection: apsw.Connection, run_no: int) -> RunView:
         """Load a run that must exist by its number."""
@@ -126,26 +295,14 @@ class Tables:
 
     def _view(self, connection: apsw.Connection, run: Run) -> RunView:
         plan = self.plan(connection, run.tenant, run.definition_digest)
-        first = rows.node_run_id(run.run_no, 0)
-        last = rows.node_run_id(run.run_no + 1, 0) - 1
-        nodes = fetch(connection, self.sql["list_node_runs"], (first, last))
-        waits = fetch(connection, self.sql["list_waits_of_run"], (run.run_no,))
-        if run.finished_at_ms is not None:
-            packed = self.archive.read(connection, run.run_no)
-            nodes = [*packed["node_run"], *nodes]
-            waits += [row for row in packed["wait"] if row["status"] == WaitStatus.WAITING.value]
+        packed = self.packed(connection, run)
         return RunView(
             run,
             plan,
-            map(rows.node_of, nodes),
+            self._node_runs(connection, run, packed),
             map(rows.gate_of, fetch(connection, self.sql["list_gates_of_run"], (run.run_no,))),
-            map(rows.wait_of, waits),
+            self.open_waits(connection, run, packed),
         )
-
-    def bring_back(self, connection: apsw.Connection, run: Run) -> None:
-        """Unpack a run that is about to change; an ended run may be packed, wholly or in part."""
-        if run.finished_at_ms is not None:
-            self.archive.move_out(connection, run.run_no)
 
     def plan(self, connection: apsw.Connection, tenant: TenantId, digest: DefinitionDigest) -> Plan:
         """Return the plan of a stored definition.
@@ -158,15 +315,13 @@ class Tables:
         if known is not None:
             self._plans.move_to_end((tenant, digest))
             return known
-        found = fetch(connection, self.sql["get_definition"], (tenant, digest))
-        if not found:
-            raise NotFound(f"the definition {digest} is not in the store")
+        document = self.document(connection, tenant, digest)
         try:
-            plan = Plan(parse_document(found[0]["document"]), digest)
+            plan = Plan(parse_document(document), digest)
         except ValueError as error:  # what pydantic and msgspec raise
             raise StoreError(
                 f"the definition {digest} in the store cannot be read: {error}",
-                code="definition_unreadable",
+                code=DEFINITION_UNREADABLE,
             ) from error
         self.remember(tenant, plan)
         return plan

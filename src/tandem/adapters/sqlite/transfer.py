@@ -19,7 +19,13 @@ from tandem.domain.run import Run
 
 RUNS_AT_ONCE: Final = 100
 SOURCE_EXPORT: Final = "export"
-_NOT_OF_RUNS: Final = frozenset({"run", "archive_part"})
+_NOT_OF_RUNS: Final = frozenset({"run", "archive_part", "workspace_lock", "provider_throttle"})
+"""Tables that name runs but are no part of what a run is.
+
+What is packed is exported as what it was. Locks are held by engines of this store; a throttle is
+about a provider, and only remembers which run heard of it. Signals belong to their tenant and are
+in none of these: what they woke is in the waits and events of the run.
+"""
 
 
 class Imported(msgspec.Struct, frozen=True):
@@ -249,7 +255,7 @@ class ImportHistories(msgspec.Struct, frozen=True, tag=True):
         run_no = tables.insert_run(connection, one.run, one.document)
         run = msgspec.structs.replace(one.change.run, run_no=run_no)
         change = msgspec.structs.replace(one.change, run=run)
-        tables.write(connection, change)
+        tables.write_history(connection, change)
         connection.execute(
             tables.sql["add_imported_run"],
             (run_no, one.digest, one.source, self.now_ms, one.entry),

@@ -1,19 +1,24 @@
 """Writes as data: everything that may be asked of the writer, in this process or another."""
 
-from contextlib import suppress
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import apsw
 import msgspec
 
+from tandem.adapters.sql import rows
+from tandem.adapters.sqlite.admitting import AdmissionPass, Claimed, wake_free
 from tandem.adapters.sqlite.archive import Moved
+from tandem.adapters.sqlite.signals import Deliver, ForgetSignals, catch_up
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.adapters.sqlite.transfer import ImportHistories, ImportRuns
+from tandem.domain import forking
+from tandem.domain.admission import Claimant
 from tandem.domain.change import Change
-from tandem.domain.command import Claim, Command
+from tandem.domain.command import Command, DecideGate, NoteFork
 from tandem.domain.decision import decide
-from tandem.domain.errors import EngineError
-from tandem.domain.ids import ChangeId, EngineId, RunId, TenantId
+from tandem.domain.deletion import refuse_deletion
+from tandem.domain.ids import ChangeId, Digest, EngineId, NodeId, RunId, TenantId
+from tandem.domain.lost import fail_unreadable
 from tandem.domain.run import Gate, NodeRun, Run, Wait
 from tandem.domain.view import RunView
 from tandem.ports.store import EngineRow
@@ -43,13 +48,6 @@ class Write(Protocol[T_co]):
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> T_co:
         """Read the result that a writer in another process sent."""
         ...
-
-
-class Claimed(NamedTuple):
-    """A run that was claimed, ready to be driven, and the change that claimed it."""
-
-    view: RunView
-    change: Change
 
 
 class Create(msgspec.Struct, frozen=True, tag=True):
@@ -82,6 +80,8 @@ class Apply(msgspec.Struct, frozen=True, tag=True):
     def perform(self, tables: Tables, connection: apsw.Connection) -> None:
         """See `Write`."""
         tables.write(connection, self.change)
+        if self.change.waits:
+            catch_up(tables, connection, self.change, self.change.run.updated_at_ms)
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: None) -> bool:
         """See `Write`."""
@@ -102,10 +102,11 @@ class Execute(msgspec.Struct, frozen=True, tag=True):
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> Change:
         """See `Write`."""
-        view = tables.load(connection, self.run_id, self.tenant)
+        late = isinstance(self.command, DecideGate)
+        view = tables.load(connection, self.run_id, self.tenant, settled_gates=late)
         change = decide(view, self.command, change_id=self.change_id, now_ms=self.now_ms)
-        tables.bring_back(connection, view.run)
         tables.write(connection, change)
+        catch_up(tables, connection, change, self.now_ms)
         return change
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: Change | None) -> bool:
@@ -117,44 +118,102 @@ class Execute(msgspec.Struct, frozen=True, tag=True):
         return msgspec.msgpack.decode(raw, type=Change)
 
 
-UNREADABLE_RUNS_MAX = 16
-"""So many runs that cannot be read may be due before those that can."""
+class ForkRun(msgspec.Struct, frozen=True, tag=True):
+    """Write a new run that begins with outputs of another one, and note it on both.
+
+    `inputs` are those that get another value; the others are the source's. The result is the new
+    run.
+    """
+
+    source: RunId
+    tenant: TenantId
+    node_id: NodeId
+    fork: RunId
+    inputs: dict[str, Any]
+    asks_again: bool
+    owner: EngineId | None
+    reason: str
+    change_id: ChangeId
+    now_ms: int
+
+    def perform(self, tables: Tables, connection: apsw.Connection) -> Run:
+        """See `Write`; everything is decided before the first statement that writes."""
+        source = tables.load(connection, self.source, self.tenant)
+        noted = decide(
+            source,
+            NoteFork(fork=self.fork, node_id=self.node_id, reason=self.reason),
+            change_id=ChangeId(f"{self.change_id}-source"),
+            now_ms=self.now_ms,
+        )
+        run = forking.new_run(
+            source,
+            run_id=self.fork,
+            inputs=self.inputs,
+            owner=self.owner,
+            change_id=self.change_id,
+            now_ms=self.now_ms,
+        )
+        change = forking.begin(
+            RunView(run, source.plan),
+            source,
+            self.node_id,
+            asks_again=self.asks_again,
+            artifacts=tables.artifacts_of(connection, source.run.run_no),
+            change_id=ChangeId(f"{self.change_id}-fork"),
+            now_ms=self.now_ms,
+        )
+        document = tables.document(connection, self.tenant, run.definition_digest)
+        tables.write(connection, noted)
+        change.run.run_no = tables.insert_run(connection, run, document)
+        tables.insert_fork(connection, change.run, change)
+        return change.run
+
+    def landed(self, tables: Tables, connection: apsw.Connection, result: Run | None) -> bool:
+        """See `Write`."""
+        return result is not None and tables.has_event(connection, self.fork, self.change_id, 1)
+
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Run:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=Run)
+
+
+class DeleteRun(msgspec.Struct, frozen=True, tag=True):
+    """Delete an ended run; the result are the artifacts to which nothing refers any more."""
+
+    run_id: RunId
+    tenant: TenantId
+
+    def perform(self, tables: Tables, connection: apsw.Connection) -> list[Digest]:
+        """See `Write`."""
+        run = tables.run(connection, self.run_id, self.tenant)
+        refuse_deletion(run)
+        return tables.delete_run(connection, run)
+
+    def landed(
+        self, tables: Tables, connection: apsw.Connection, result: list[Digest] | None
+    ) -> bool:
+        """See `Write`; ids of runs are never used again."""
+        if result is None:
+            return False
+        return not fetch(connection, tables.sql["find_run"], (self.run_id, self.tenant))
+
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> list[Digest]:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=list[Digest])
 
 
 class ClaimRuns(msgspec.Struct, frozen=True, tag=True):
     """Claim up to `limit` due runs; the ids of their changes are made from `change_id`."""
 
-    engine_id: EngineId
+    claimant: Claimant
     limit: int
-    own_only: bool
     now_ms: int
     change_id: ChangeId
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> list[Claimed]:
-        """See `Write`."""
-        statement = tables.sql["list_claimable_own" if self.own_only else "list_claimable"]
-        limit = self.limit + UNREADABLE_RUNS_MAX
-        found = connection.execute(statement, (self.engine_id, self.now_ms, limit)).fetchall()
-        # All are decided before the first is written: a refusal may not leave half a batch.
-        claimed: list[Claimed] = []
-        for (run_no,) in found:
-            if len(claimed) == self.limit:
-                break
-            # A run whose definition is unreadable stays queued, and holds up nobody behind it.
-            with suppress(EngineError):
-                claimed.append(self._decide(tables, connection, run_no, len(claimed)))
-        for view, change in claimed:
-            tables.write(connection, change)
-            view.apply(change)
-        return claimed
-
-    def _decide(
-        self, tables: Tables, connection: apsw.Connection, run_no: Any, place: int
-    ) -> Claimed:
-        view = tables.load_by_no(connection, run_no)
-        change_id = ChangeId(f"{self.change_id}-{place}") if place else self.change_id
-        claim = Claim(engine_id=self.engine_id)
-        return Claimed(view, decide(view, claim, change_id=change_id, now_ms=self.now_ms))
+        """See `Write`. What may refuse a run is known before anything is written of it."""
+        admission = AdmissionPass(tables, connection, self.claimant, now_ms=self.now_ms)
+        return admission.run(limit=self.limit, change_id=self.change_id)
 
     def landed(
         self, tables: Tables, connection: apsw.Connection, result: list[Claimed] | None
@@ -194,15 +253,75 @@ class ArchiveRuns(msgspec.Struct, frozen=True, tag=True):
         return msgspec.msgpack.decode(raw, type=Moved)
 
 
+class WakeFreed(msgspec.Struct, frozen=True, tag=True):
+    """Put runs that wait for these keys back into the queue if the keys are free; how many."""
+
+    keys: tuple[str, ...]
+    limit: int
+    now_ms: int
+
+    def perform(self, tables: Tables, connection: apsw.Connection) -> int:
+        """See `Write`."""
+        return sum(
+            wake_free(tables, connection, key, now_ms=self.now_ms, limit=self.limit)
+            for key in self.keys
+        )
+
+    def landed(self, tables: Tables, connection: apsw.Connection, result: int | None) -> bool:
+        """See `Write`. Nobody relies on it: what was not woken is found by the next look."""
+        return False
+
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> int:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=int)
+
+
+class FailUnreadable(msgspec.Struct, frozen=True, tag=True):
+    """End a run whose engine died and whose definition cannot be read; the result is the change."""
+
+    run_id: RunId
+    tenant: TenantId
+    dead: EngineId
+    why: str
+    change_id: ChangeId
+    now_ms: int
+
+    def perform(self, tables: Tables, connection: apsw.Connection) -> Change:
+        """See `Write`."""
+        run, nodes = tables.load_rows(connection, self.run_id, self.tenant)
+        change = fail_unreadable(
+            run,
+            nodes,
+            dead=self.dead,
+            why=self.why,
+            change_id=self.change_id,
+            now_ms=self.now_ms,
+        )
+        tables.write(connection, change)
+        return change
+
+    def landed(self, tables: Tables, connection: apsw.Connection, result: Change | None) -> bool:
+        """See `Write`."""
+        return result is not None and tables.landed(connection, result)
+
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Change:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=Change)
+
+
 class PutEngine(msgspec.Struct, frozen=True, tag=True):
-    """Write the row of an engine, or renew its lease."""
+    """Write the row of an engine, or renew its lease, and mark its runs that show life."""
 
     engine: EngineRow
+    active: tuple[int, ...] = ()
+    now_ms: int = 0
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> None:
         """See `Write`."""
-        values = msgspec.structs.astuple(self.engine)
-        run_statement(connection, tables.sql["put_engine"], values)
+        run_statement(connection, tables.sql["put_engine"], rows.engine_row(self.engine))
+        for run_no in self.active:
+            row = (self.now_ms, run_no, self.engine.engine_id)
+            run_statement(connection, tables.sql["mark_active"], row)
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: None) -> bool:
         """See `Write`."""
@@ -260,6 +379,12 @@ AnyWrite = (
     | ArchiveRuns
     | ImportRuns
     | ImportHistories
+    | WakeFreed
+    | FailUnreadable
+    | Deliver
+    | ForgetSignals
+    | ForkRun
+    | DeleteRun
     | PutEngine
     | RemoveEngine
     | ReadVersion

@@ -13,12 +13,15 @@ ALTER TABLE artifact ADD COLUMN provenance TEXT;
 ALTER TABLE artifact ADD COLUMN registered_at_ms INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE artifact ADD COLUMN invalidated_at_ms INTEGER;
 UPDATE artifact SET digest = json_extract(ref, '$.digest');
--- Outputs that were put aside belong to the registry too, so that one index finds every reference.
+-- Outputs that were put aside belong to the registry too, so that one index finds every reference,
+-- also those of packed runs.
 INSERT INTO artifact (run_no, node_no, attempt, ref, digest)
 SELECT node_run_id >> 20, node_run_id & 1048575, attempts, output_ref,
        json_extract(output_ref, '$.digest')
   FROM node_run WHERE output_ref IS NOT NULL;
 DROP INDEX artifact_of_run;
+DROP INDEX artifact_digest;
+DROP INDEX node_run_output_digest;
 CREATE INDEX artifact_of_node ON artifact (run_no, node_no, artifact_no);
 CREATE INDEX artifact_of_digest ON artifact (digest);
 
