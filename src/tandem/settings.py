@@ -51,6 +51,10 @@ def _clamped(lowest: int, highest: int) -> Callable[[str], int]:
     return lambda text: min(max(whole(text), lowest), highest)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip().lower() for name in text.split(",") if name.strip())
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         for word in words:
@@ -220,6 +224,13 @@ SETTINGS: Final = (
         parse=_whole(1, 2**53 - 1),
     ),
     Setting(
+        field="relaxation_denylist",
+        name="TANDEM_RELAXATION_DENYLIST",
+        unit="",
+        sentence="Requirement classes, separated by commas, that no execution profile lets pass.",
+        parse=_names,
+    ),
+    Setting(
         field="isolation",
         name="TANDEM_PROCESS_ISOLATION",
         unit="",
@@ -311,6 +322,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gate_on_expiry: str = "cancel"
     gate_stale_after_ms: int = 86_400_000
     signal_retention_ms: int = 604_800_000
+    relaxation_denylist: tuple[str, ...] = ()
     isolation: str = "auto"
     stop_grace_ms: int = 2_000
     restart_policy: str = "resume"

@@ -14,8 +14,12 @@ from tandem.domain.artifact import (
     refusal_of_file,
     reusable,
 )
-from tandem.domain.ids import Digest
+from tandem.domain.draft import Draft
+from tandem.domain.ids import ChangeId, Digest
+from tandem.domain.lifecycle import NodeState
 from tandem.domain.outcome import NeedsRepair, Succeeded
+from tandem.domain.review import roll_back
+from tandem.domain.run import NodeRun
 from tandem.domain.settling import Settled
 from tandem.testing.tale import Tale
 
@@ -161,3 +165,18 @@ def test_reused_completion_says_so() -> None:
     assert change is not None
     assert change.events[0].metadata["status"] == "reused_valid"
     assert (tale.node("a").output, tale.node("a").output_ref) == (b"1", None)
+
+
+def test_review_that_does_not_approve_rejects_what_it_looked_at() -> None:
+    tale = Tale({"node_id": "a"}, {"node_id": "b", "depends_on": ["a"]})
+    draft = Draft(tale.claim().view, change_id=ChangeId("c"), now_ms=9)
+    first, second = draft.plan.nodes
+    for number in (0, 1):
+        draft.nodes[number] = NodeRun(node_no=number, state=NodeState.COMPLETED, attempts=1)
+
+    roll_back(draft, second, [first.node_no], reason="no")
+
+    assert {gone.node_no: gone.validity for gone in draft.invalidated} == {
+        0: Validity.REJECTED,
+        1: Validity.SUPERSEDED,
+    }

@@ -147,7 +147,7 @@ def test_node_that_fails_for_good_lets_what_runs_land_and_fails_the_run() -> Non
     tale.succeed("d")
 
     assert tale.happened() == ["node_completed", "run_failed"]
-    assert tale.run.detail == "automation run failed from node outcomes: a"
+    assert tale.run.detail == "node `a` failed after 1/1 attempts: it broke"
     assert tale.run.last_failure.failure_kind == "execution_error"
 
 

@@ -74,7 +74,7 @@ def test_only_a_reset_leaves_a_completed_node() -> None:
         for (state, event), after in NODE_TRANSITIONS.items()
         if state is N.COMPLETED and after is not state
     }
-    assert leaving == {E.NODE_RESET}
+    assert leaving == {E.NODE_RESET, E.RUN_COMPLETION_REPAIR_REQUESTED}
 
 
 def test_every_state_can_be_reached_and_every_event_can_happen() -> None:

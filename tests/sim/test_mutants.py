@@ -19,6 +19,7 @@ from tandem.domain import (
     driving,
     operating,
     reviving,
+    selection,
     staleness,
     waits,
 )
@@ -162,7 +163,7 @@ def nodes_start_before_their_dependencies(patch: pytest.MonkeyPatch) -> None:
             if draft.node(plan_node.node_no).state is driving.N.PENDING and not plan_node.is_parked
         ]
 
-    patch.setattr(driving, "_candidates", candidates)
+    patch.setattr(driving, "candidates", candidates)
 
 
 def bodies_start_before_the_disk_knows(patch: pytest.MonkeyPatch) -> None:
@@ -328,6 +329,22 @@ def results_by_hand_skip_approvals(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(by_hand, "_target", target)
 
 
+def barriers_hold_nobody(patch: pytest.MonkeyPatch) -> None:
+    """A phase that is a barrier only orders."""
+    patch.setattr(selection, "is_held", lambda _rank, _limit: False)
+    patch.setattr(driving, "is_held", lambda _rank, _limit: False)
+
+
+def claims_collide_with_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Two nodes that change the same files run at once."""
+    patch.setattr(selection, "_is_free", lambda _draft, _lane: True)
+
+
+def stopped_bodies_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A rollback lets the bodies run on that it took back."""
+    patch.setattr(Driver, "_end_forgotten", lambda _driver: None)
+
+
 MUTANTS: tuple[Patch, ...] = (
     waits_do_not_look_for_signals_that_came_before,
     woken_waits_leave_their_run_parked,
@@ -355,6 +372,9 @@ MUTANTS: tuple[Patch, ...] = (
     places_are_those_of_the_engine_alone,
     silent_bodies_show_no_life,
     reaped_runs_go_on_at_once,
+    barriers_hold_nobody,
+    claims_collide_with_nothing,
+    stopped_bodies_are_forgotten,
 )
 
 

@@ -86,12 +86,12 @@ def test_w22_nothing_independent_is_parked() -> None:
 
 def test_w22_nothing_independent_is_parked_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutant: a registered wait keeps other nodes from starting, as the original's does."""
-    original = driving._candidates
+    original = driving.candidates
 
     def candidates(draft: Draft, fresh: list[int]) -> list[int]:
         return [] if draft.open_waits() else list(original(draft, fresh))
 
-    monkeypatch.setattr(driving, "_candidates", candidates)
+    monkeypatch.setattr(driving, "candidates", candidates)
     _is_caught(w22_nothing_independent_is_parked)
 
 

@@ -19,11 +19,13 @@ from tandem.domain.command import Cancel, Command, Pause, Recover, Resume, Retry
 from tandem.domain.completion import end_attempt
 from tandem.domain.draft import Draft
 from tandem.domain.errors import EngineError, Refused
-from tandem.domain.ids import NodeId
+from tandem.domain.ids import NodeId, RunId
 from tandem.domain.lifecycle import RunEvent, RunState, StopKind
 from tandem.domain.outcome import Failed, FailureClass, Succeeded
 from tandem.domain.run import AttemptEnd, NodeRun
 from tandem.domain.settling import Settled, interrupt
+from tandem.engine import engine as engine_module
+from tandem.engine.driver import Driver
 from tandem.testing.builders import python_node
 from tandem.testing.tale import Tale
 
@@ -129,8 +131,13 @@ async def pause_and_resume_in_flight(folder: Path) -> None:
 
 
 def pause_lets_go_of_the_run_at_once(patch: pytest.MonkeyPatch) -> None:
-    """The run counts as paused before its bodies are dead, and anybody may claim it."""
-    original = operating.pause
+    """The run counts as paused before its bodies are dead; nobody waits for them to die."""
+    original, to_end = operating.pause, engine_module.Engine._drive_to_end
+
+    async def drive_to_end(
+        engine: engine_module.Engine, driver: Driver, run_id: RunId, _before: object
+    ) -> None:
+        await to_end(engine, driver, run_id, [])
 
     def pause(draft: Draft, command: Pause) -> None:
         original(draft, command)
@@ -141,6 +148,7 @@ def pause_lets_go_of_the_run_at_once(patch: pytest.MonkeyPatch) -> None:
         draft.happen(RunEvent.RUN_PAUSED)
 
     patch.setattr(operating, "pause", pause)
+    patch.setattr(engine_module.Engine, "_drive_to_end", drive_to_end)
 
 
 async def test_w04_resume_never_overlaps_what_a_pause_stops(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tandem.domain import claiming, operating, staleness
+from tandem.domain import claiming, operating, reviving, staleness
 from tandem.domain.command import (
     Adopt,
     AutoResume,
@@ -265,14 +265,15 @@ def recovery_after_an_old_stale_pause() -> None:
 
 def pause_reasons_stay(patch: Patch) -> None:
     """Nothing clears the reason of a pause."""
-    original = operating.queue
+    original = reviving.queue
 
     def queue(draft: Draft) -> None:
         reason = draft.run.pause_reason
         original(draft)
         draft.run.pause_reason = reason
 
-    patch.setattr(operating, "queue", queue)
+    for module in (operating, reviving):
+        patch.setattr(module, "queue", queue)
 
 
 def test_w31_old_pause_reason_is_gone() -> None:

@@ -8,9 +8,11 @@ from tandem.domain.artifact import ArtifactRef, NodeArtifact
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import EngineId, attempt_id
-from tandem.domain.json import JsonObject, JsonValue, digest
-from tandem.domain.lifecycle import NodeState, RunEvent
+from tandem.domain.json import JsonObject, JsonValue, decode, digest
+from tandem.domain.lifecycle import DRIVEN, NodeState, RunEvent
+from tandem.domain.reading import Reading
 from tandem.domain.run import Attempt, AttemptEnd, Handling, NodeRun
+from tandem.domain.work import has_work
 
 E, N = RunEvent, NodeState
 
@@ -26,12 +28,17 @@ def complete(
     event: RunEvent = E.NODE_COMPLETED,
     handling: Handling | None = None,
     metadata: JsonObject | None = None,
+    reading: Reading | None = None,
 ) -> None:
-    """Count a node as completed with this output; `event` and `handling` say who gave it.
+    """Count a node as completed with this output.
 
-    The event carries the digests of the output and of `artifacts`: what the receipts are to prove.
+    `event` and `handling` say who gave it, `reading` is what was made of it. The event carries the
+    digests of the output and of `artifacts`: what the receipts are to prove.
     """
     node = draft.node(plan_node.node_no)
+    if reading is None and output is not None and plan_node.is_triage_gate:
+        # Also an output that a person gave says whether there is work.
+        reading = Reading(has_work=has_work(decode(output)))
     done = msgspec.structs.replace(
         node,
         state=N.COMPLETED,
@@ -42,6 +49,7 @@ def complete(
         repair=(),
         failure=None,
         handling=handling,
+        reading=reading,
     )
     draft.move(
         plan_node,
@@ -58,6 +66,9 @@ def complete(
         draft.moved = True
     failure = draft.run.last_failure
     if failure is not None and failure.node_id == plan_node.node_id:
+        if draft.run.status in DRIVEN:
+            told = f"recovered: node `{plan_node.node_id}` succeeded after execution error"
+            draft.happen(E.NODE_RECOVERED, node_id=plan_node.node_id, reason=told)
         draft.run.last_failure = None
         draft.moved = True
 
@@ -86,6 +97,8 @@ def end_attempt(
     message: str = "",
     detail: str = "",
     exit_code: int | None = None,
+    unmet: tuple[str, ...] = (),
+    is_repair_charged: bool = False,
 ) -> None:
     """Close the row of the newest attempt of a node."""
     plan_node = draft.plan.nodes[node.node_no]
@@ -103,5 +116,7 @@ def end_attempt(
             message=message,
             detail=detail,
             exit_code=exit_code,
+            unmet=unmet,
+            is_repair_charged=is_repair_charged,
         )
     )

@@ -66,6 +66,15 @@ class Draft:
         """Return the node run as this draft leaves it."""
         return self.nodes.get(node_no) or self.view.node(node_no)
 
+    def phase_left(self) -> list[int]:
+        """Return how many nodes of each phase are not completed after this draft."""
+        left, ranks = list(self.view.phase_left), self.plan.phases.ranks
+        for number, node in self.nodes.items():
+            before = self.view.node(number).state is NodeState.COMPLETED
+            if ranks[number] < len(left):
+                left[ranks[number]] += before - (node.state is NodeState.COMPLETED)
+        return left
+
     def open_deps(self, node_no: int) -> int:
         """Return how many dependencies of the node are not completed."""
         return self.view.open_deps[node_no] + self._deps.get(node_no, 0)

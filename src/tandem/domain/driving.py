@@ -4,11 +4,12 @@ Sources: run-lifecycle 4 and 6, with the parking rule of design section 5: a run
 any node runs or can run; a slow node, a gate or a wait never holds back independent nodes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from tandem.domain import attention, waits
+from tandem.domain import attention, triage, waits
+from tandem.domain.accounting import UNSEEN, Facts, account
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.asking import open_approval
 from tandem.domain.attention import earliest_due_ms
@@ -16,12 +17,16 @@ from tandem.domain.automation import ApprovalWait
 from tandem.domain.binding import ReadLarge, Unbound
 from tandem.domain.change import Change
 from tandem.domain.draft import Draft
+from tandem.domain.failure_text import failed_detail
 from tandem.domain.gate_policy import GatePolicy
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, EngineId, attempt_id
 from tandem.domain.json import JsonValue
-from tandem.domain.lifecycle import NodeState, RunEvent, RunState, StopKind
+from tandem.domain.lifecycle import DRIVEN, NodeState, RunEvent, RunState, StopKind
+from tandem.domain.partial_failure import stops_starts
+from tandem.domain.phases import is_held
 from tandem.domain.run import Attempt, QueueReason
+from tandem.domain.selection import candidates, is_ready, open_limit
 from tandem.domain.settling import Settled, settle
 from tandem.domain.view import RunView
 
@@ -39,6 +44,7 @@ def advance(
     view: RunView,
     *,
     settled: Sequence[Settled],
+    facts: Facts = UNSEEN,
     engine_id: EngineId,
     change_id: ChangeId,
     now_ms: int,
@@ -52,7 +58,8 @@ def advance(
     ready and has a place, and parks or finishes the run when nothing runs and nothing can start.
     `policy` fills what a gate that opens does not say; `read_large` reads an output that is an
     artifact, for a wait that takes a value from it. An engine that stops says `starts=False`: then
-    what is ready is left to the next engine.
+    what is ready is left to the next engine. `facts` is asked only for what a run that is about to
+    complete has promised to leave.
     """
     draft = Draft(view, change_id=change_id, now_ms=now_ms)
     for item in settled:
@@ -60,63 +67,86 @@ def advance(
     attention.pass_time(draft)
     if starts:
         if draft.run.status is S.RUNNING:
-            _ask_and_wait(draft, policy, read_large)
-            _start_ready(draft, engine_id)
-        _rest(draft)
+            _start_ready(draft, engine_id, policy, read_large)
+        _rest(draft, facts)
+        if draft.run.status is S.RUNNING and not draft.in_state(N.RUNNING):
+            # A node owes a file: it starts again in this very change.
+            _start_ready(draft, engine_id, policy, read_large)
     elif not _is_anything_ready(draft):
-        _rest(draft)
+        _rest(draft, facts)
+    if draft.run.status in DRIVEN:
+        # Bodies that were stopped are buried by the driver before its next step.
+        draft.run.cleanup = None
     return draft.close() if draft.events else None
 
 
-def _ask_and_wait(draft: Draft, policy: GatePolicy, read_large: ReadLarge) -> None:
-    """Open the gates and register the waits that nothing holds back."""
-    if draft.in_state(N.FAILED):
-        return
-    parked = (n for n in (*draft.view.ready_parked, *draft.unblocked()))
-    for number in dict.fromkeys(n for n in parked if draft.plan.nodes[n].is_parked):
+def _start_ready(
+    draft: Draft, engine_id: EngineId, policy: GatePolicy, read_large: ReadLarge
+) -> None:
+    """Ask, wait and start where nothing holds back, until no more nodes are skipped.
+
+    A node that is skipped may make others ready, and end a phase.
+    """
+    goes_on = True
+    while goes_on:
+        goes_on = _ask_and_wait(draft, policy, read_large)
+        goes_on = _start_some(draft, engine_id) or goes_on
+
+
+def _ask_and_wait(draft: Draft, policy: GatePolicy, read_large: ReadLarge) -> bool:
+    """Open the gates and register the waits that nothing holds back; say whether one is skipped."""
+    skipped = False
+    if stops_starts(draft):
+        return skipped
+    for number in _parked(draft, draft.unblocked()):
         plan_node = draft.plan.nodes[number]
         wait = plan_node.node.effective_wait
-        if wait is None or isinstance(wait, ApprovalWait):
+        if triage.has_nothing_to_do(draft, plan_node):
+            triage.skip(draft, plan_node)
+            skipped = True
+        elif wait is None or isinstance(wait, ApprovalWait):
             open_approval(draft, plan_node, policy)
         else:
             waits.register(draft, plan_node, wait, read_large)
+    return skipped
 
 
 def _is_anything_ready(draft: Draft) -> bool:
     """Say whether a node would start, ask or wait if the engine went on."""
-    if draft.run.status is not S.RUNNING or draft.in_state(N.FAILED):
+    if draft.run.status is not S.RUNNING or stops_starts(draft):
         return False
     fresh = draft.unblocked()
-    parked = (n for n in (*draft.view.ready_parked, *fresh) if draft.plan.nodes[n].is_parked)
-    return any(True for _ in (*parked, *_candidates(draft, fresh)))
+    return any(True for _ in (*_parked(draft, fresh), *candidates(draft, fresh)))
 
 
-def _start_ready(draft: Draft, engine_id: EngineId) -> None:
-    if draft.in_state(N.FAILED):
+def _start_some(draft: Draft, engine_id: EngineId) -> bool:
+    """Start what has a place; say whether a node was skipped on the way."""
+    skipped = False
+    if stops_starts(draft):
         # A node failed for good: what runs may land, nothing new starts.
-        return
-    fresh = draft.unblocked()
+        return skipped
     free = draft.plan.parallel - len(draft.in_state(N.RUNNING))
-    for number in _candidates(draft, fresh):
+    for number in candidates(draft, draft.unblocked()):
+        plan_node = draft.plan.nodes[number]
+        if triage.has_nothing_to_do(draft, plan_node):
+            triage.skip(draft, plan_node)
+            skipped = True
+            continue
         if free <= 0:
-            return
-        _start(draft, draft.plan.nodes[number], engine_id)
+            break
+        _start(draft, plan_node, engine_id)
         free -= 1
+    return skipped
 
 
-def _candidates(draft: Draft, fresh: Sequence[int]) -> Iterable[int]:
-    """Yield the nodes that may start now: due retries first, then in the order they got ready."""
-    for number in sorted(draft.in_state(N.BACKOFF)):
-        if (draft.node(number).due_at_ms or 0) <= draft.now_ms:
+def _parked(draft: Draft, fresh: Sequence[int]) -> Iterator[int]:
+    """Yield the gates and waits that nothing holds back."""
+    plan, limit = draft.plan, open_limit(draft)
+    for number in dict.fromkeys((*draft.view.ready_parked, *fresh)):
+        if not plan.nodes[number].is_parked or is_held(plan.lane(number).rank, limit):
+            continue
+        if is_ready(draft, number):
             yield number
-    reset = (n for n, node in draft.nodes.items() if node.state is N.PENDING)
-    yield from (
-        number
-        for number in dict.fromkeys((*draft.view.ready, *fresh, *reset))
-        if draft.node(number).state is N.PENDING
-        and draft.open_deps(number) == 0
-        and not draft.plan.nodes[number].is_parked
-    )
 
 
 def _start(draft: Draft, plan_node: PlanNode, engine_id: EngineId) -> None:
@@ -151,7 +181,7 @@ def _tell_running(draft: Draft, node_no: int) -> None:
     draft.run.detail = f"running node `{name}` attempt {number}"
 
 
-def _rest(draft: Draft) -> None:
+def _rest(draft: Draft, facts: Facts) -> None:
     """Park or finish a run in which nothing runs."""
     run = draft.run
     if draft.in_state(N.RUNNING):
@@ -160,19 +190,13 @@ def _rest(draft: Draft) -> None:
         draft.happen(E.RUN_PAUSED, reason=run.pause_reason)
         run.detail = run.pause_reason
     elif run.status is S.RUNNING:
-        _park_or_finish(draft)
+        _park_or_finish(draft, facts)
 
 
-def _park_or_finish(draft: Draft) -> None:
+def _park_or_finish(draft: Draft, facts: Facts) -> None:
     run = draft.run
-    failed = _names(draft, N.FAILED)
-    if failed:
-        run.detail = f"automation run failed from node outcomes: {', '.join(failed)}"
-        failure = run.last_failure
-        if failure is not None and failure.failure_kind == waits.REGISTRATION_FAILED:
-            run.detail = run.stop_reason = failure.reason
-            run.stop_kind = StopKind.GUARDRAIL_STOPPED
-        return draft.happen(E.RUN_FAILED, reason=run.detail, stop_kind=run.stop_kind)
+    if stops_starts(draft):
+        return _fail(draft)
     gates, backoff = draft.open_gates(), draft.in_state(N.BACKOFF)
     if gates:
         run.detail = f"awaiting approval for gate `{gates[0].node_id}`"
@@ -186,9 +210,10 @@ def _park_or_finish(draft: Draft) -> None:
     if draft.open_waits():
         return attention.park_on_waits(draft)
     if run.nodes_completed == len(draft.plan):
-        run.detail = "automation run completed"
-        return draft.happen(E.RUN_COMPLETED)
-    if _names(draft, N.BLOCKED):
+        return account(draft, facts)
+    if draft.in_state(N.FAILED):
+        return _fail(draft)
+    if draft.in_state(N.BLOCKED):
         run.detail = "automation run blocked by upstream node outcome"
         return draft.happen(E.RUN_BLOCKED, reason=run.detail)
     # Only a graph with a cycle comes here; a run never waits without a reason.
@@ -203,5 +228,16 @@ def _backoff_key(draft: Draft, backoff: set[int]) -> str:
     return f"automation://{run.automation_id}/runs/{run.run_id}/nodes/{node_id}"
 
 
-def _names(draft: Draft, state: NodeState) -> list[str]:
-    return [draft.plan.nodes[n].node_id for n in sorted(draft.in_state(state))]
+def _fail(draft: Draft) -> None:
+    """Fail the run for its failed nodes; one that failed alone says how (T31, T36, T37, T38)."""
+    run, failed = draft.run, sorted(draft.in_state(N.FAILED))
+    failure = draft.node(failed[0]).failure
+    names = ", ".join(draft.plan.nodes[n].node_id for n in failed)
+    run.detail = f"automation run failed from node outcomes: {names}"
+    if failure is not None and len(failed) == 1:
+        run.detail = failed_detail(failure)
+    last = run.last_failure
+    if last is not None and last.failure_kind == waits.REGISTRATION_FAILED:
+        run.detail = run.stop_reason = last.reason
+        run.stop_kind = StopKind.GUARDRAIL_STOPPED
+    draft.happen(E.RUN_FAILED, reason=run.detail, stop_kind=run.stop_kind)

@@ -4,13 +4,13 @@ The shape is that of the event stream (http-api.md 2.2, 2.5): `properties` alway
 automation, the state and the tenant, ids in both spellings, so that any filter works.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunEvent
-from tandem.domain.run import LifecycleEvent, Run
+from tandem.domain.run import Failure, LifecycleEvent, Run
 from tandem.domain.vocabulary import WORDS
 
 _FAILURES = frozenset(
@@ -23,6 +23,16 @@ _FAILURES = frozenset(
         RunEvent.RUN_FAILED_STALE,
     }
 )
+
+
+_ERROR_KINDS: Final = {
+    "validation_error": "validation_error",
+    "verification_failed": "validation_error",
+    "artifact_contract_unmet": "validation_error",
+    "output_schema_invalid": "validation_error",
+    "missing_required_artifact_path": "validation_error",
+    "missing_config": "missing_config",
+}
 
 
 class EngineEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,11 +87,25 @@ def _properties(run: Run, event: LifecycleEvent) -> JsonObject:
     }
     properties |= {name: value for name, value in optional.items() if value}
     if event.event in _FAILURES and run.last_failure is not None:
-        failure = run.last_failure
-        properties.setdefault("nodeID", failure.node_id)
-        properties.setdefault("node_id", failure.node_id)
-        properties["error"] = failure.reason
-        properties["error_kind"] = failure.failure_kind or "unknown"
+        properties |= _failure_properties(run, run.last_failure)
     for name, value in event.metadata.items():
         properties.setdefault(name, value)
     return properties
+
+
+def _failure_properties(run: Run, failure: Failure) -> dict[str, Any]:
+    """Return what a failure event tells of the node that failed (run-lifecycle 4.11)."""
+    told = failure.metadata
+    verdicts = told.get("attempt_verdict_chain", [])
+    return {
+        "workflow_name": run.name,
+        "nodeID": failure.node_id,
+        "node_id": failure.node_id,
+        "task_id": failure.node_id,
+        "stage_id": failure.node_id,
+        "error": failure.reason,
+        "error_kind": _ERROR_KINDS.get(failure.failure_kind, "unknown"),
+        "failure_kind": failure.failure_kind,
+        "attempt_review_chain": [verdict["attempt_review"] for verdict in verdicts],
+        **{name: value for name, value in told.items() if value is not None},
+    }

@@ -147,5 +147,6 @@ def _taken(node: NodeRun) -> NodeRun:
         finished_at_ms=node.finished_at_ms,
         output=node.output,
         output_ref=node.output_ref,
+        reading=node.reading,
         handling=handling and Handling(by_hand=handling.by_hand, disposition=handling.disposition),
     )

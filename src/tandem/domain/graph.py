@@ -3,7 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from tandem.domain.automation import Automation, Node, NodeKind
+from tandem.domain.deliverable import deliverables_of
 from tandem.domain.ids import DefinitionDigest, NodeId
+from tandem.domain.lanes import Lane, lanes_of
+from tandem.domain.phases import Phases
+from tandem.domain.work import is_triage_gate
 
 
 class PlanNode:
@@ -12,12 +16,12 @@ class PlanNode:
     __slots__ = (
         "depends_on",
         "is_parked",
+        "is_triage_gate",
         "kind",
         "max_attempts",
         "node",
         "node_id",
         "node_no",
-        "repair_budget",
         "successors",
     )
 
@@ -27,8 +31,8 @@ class PlanNode:
         self.node_id = NodeId(node.node_id)
         self.kind = node.kind
         self.is_parked = node.kind in (NodeKind.APPROVAL, NodeKind.WAIT)
+        self.is_triage_gate = is_triage_gate(node)
         self.max_attempts = node.max_attempts
-        self.repair_budget = node.repair_budget
         self.depends_on = depends_on
         self.successors: tuple[int, ...] = ()
 
@@ -36,7 +40,18 @@ class PlanNode:
 class Plan:
     """A definition made ready to be driven: nodes by number, in the order of the document."""
 
-    __slots__ = ("automation", "by_id", "digest", "nodes", "parallel")
+    __slots__ = (
+        "automation",
+        "by_id",
+        "deliverables",
+        "digest",
+        "has_triage",
+        "lane_no",
+        "lanes",
+        "nodes",
+        "parallel",
+        "phases",
+    )
 
     def __init__(self, automation: Automation, digest: DefinitionDigest) -> None:
         self.automation = automation
@@ -59,6 +74,10 @@ class Plan:
         for plan_node, after in zip(self.nodes, successors, strict=True):
             plan_node.successors = tuple(after)
         self.parallel = automation.parallel_max
+        self.phases = Phases(automation)
+        self.lanes, self.lane_no = lanes_of(automation, self.phases)
+        self.deliverables = deliverables_of(automation)
+        self.has_triage = any(plan_node.is_triage_gate for plan_node in self.nodes)
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -67,6 +86,10 @@ class Plan:
         """Return the node of this name, or None."""
         number = self.by_id.get(node_id)
         return None if number is None else self.nodes[number]
+
+    def lane(self, node_no: int) -> Lane:
+        """Return the lane of a node."""
+        return self.lanes[self.lane_no[node_no]]
 
     def with_descendants(self, roots: Iterable[int]) -> tuple[int, ...]:
         """Return the roots and everything after them, in the order of the document."""

@@ -99,6 +99,13 @@ class RunEvent(StrEnum):
 
     NODE_STARTED = "node_started"
     NODE_COMPLETED = "node_completed"
+    NODE_COMPLETED_WITH_WARNINGS = "node_completed_with_warnings"
+    NODE_SKIPPED_NO_WORK = "node_skipped_no_work"
+    NODE_RELAXED = "node_relaxed"
+    NODE_RECOVERED = "node_recovered"
+    NODE_APPROVAL_ROLLBACK = "node_approval_rollback"
+    NODE_SCHEMA_PAUSED = "node_schema_validation_paused"
+    RUN_COMPLETION_REPAIR_REQUESTED = "run_completion_repair_requested"
     NODE_REPAIR_REQUESTED = "node_repair_requested"
     NODE_RETRY_SCHEDULED = "node_retry_backoff_scheduled"
     NODE_FAILED = "node_failed"
@@ -139,6 +146,7 @@ RESTING: Final = frozenset(RunState) - DRIVEN - {S.QUEUED}
 
 _ATTEMPT_ENDS: Final = (
     E.NODE_COMPLETED,
+    E.NODE_COMPLETED_WITH_WARNINGS,
     E.NODE_REPAIR_REQUESTED,
     E.NODE_RETRY_SCHEDULED,
     E.NODE_FAILED,
@@ -177,6 +185,12 @@ RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (S.RUNNING, E.WAIT_REGISTERED): S.RUNNING,
     (S.RUNNING, E.WAIT_REGISTRATION_FAILED): S.RUNNING,
     **{(state, event): state for state in DRIVEN for event in _ATTEMPT_ENDS},
+    **{(state, E.NODE_RELAXED): state for state in DRIVEN},
+    **{(state, E.NODE_RECOVERED): state for state in DRIVEN},
+    **{(state, E.NODE_APPROVAL_ROLLBACK): state for state in DRIVEN},
+    (S.RUNNING, E.NODE_SKIPPED_NO_WORK): S.RUNNING,
+    (S.RUNNING, E.RUN_COMPLETION_REPAIR_REQUESTED): S.RUNNING,
+    **{(state, E.NODE_SCHEMA_PAUSED): state for state in DRIVEN},
     # Parking: nothing runs and nothing can start.
     (S.RUNNING, E.RUN_PARKED_AT_GATE): S.AWAITING_APPROVAL,
     (S.RUNNING, E.RUN_PARKED_ON_WAIT): S.PAUSED,
@@ -248,6 +262,10 @@ NODE_TRANSITIONS: Final[Mapping[tuple[NodeState, RunEvent], NodeState]] = {
     (N.PENDING, E.NODE_STARTED): N.RUNNING,
     (N.BACKOFF, E.NODE_STARTED): N.RUNNING,
     (N.RUNNING, E.NODE_COMPLETED): N.COMPLETED,
+    (N.RUNNING, E.NODE_COMPLETED_WITH_WARNINGS): N.COMPLETED,
+    (N.PENDING, E.NODE_SKIPPED_NO_WORK): N.COMPLETED,
+    (N.COMPLETED, E.RUN_COMPLETION_REPAIR_REQUESTED): N.PENDING,
+    (N.RUNNING, E.NODE_SCHEMA_PAUSED): N.PENDING,
     (N.RUNNING, E.NODE_REPAIR_REQUESTED): N.PENDING,
     (N.RUNNING, E.NODE_RETRY_SCHEDULED): N.BACKOFF,
     (N.RUNNING, E.NODE_FAILED): N.FAILED,
@@ -256,6 +274,7 @@ NODE_TRANSITIONS: Final[Mapping[tuple[NodeState, RunEvent], NodeState]] = {
     (N.RUNNING, E.NODE_INTERRUPTED): N.PENDING,
     (N.RUNNING, E.NODE_OUTCOME_UNKNOWN): N.GATED,
     (N.PENDING, E.NODE_BLOCKED): N.BLOCKED,
+    (N.BACKOFF, E.NODE_BLOCKED): N.BLOCKED,
     (N.PENDING, E.GATE_OPENED): N.GATED,
     (N.GATED, E.NODE_COMPLETED): N.COMPLETED,
     (N.PENDING, E.WAIT_REGISTERED): N.WAITING,

@@ -60,11 +60,36 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 
 class NeedsRepair(msgspec.Struct, frozen=True, kw_only=True, tag="needs_repair"):
-    """The body ended well but its output misses its contract; `reasons` go to the next attempt."""
+    """The body ended well but its output misses its contract; `reasons` go to the next attempt.
+
+    `unmet` are the codes of what is missing (definitions 2.5, 6), for those who classify it.
+    """
 
     reasons: tuple[str, ...]
+    unmet: tuple[str, ...] = ()
     output: JsonValue = None
     failure_class: FailureClass = FailureClass.VALIDATION_ERROR
+
+
+REVIEW_NOT_APPROVED: Final = "review_not_approved"
+SEMANTIC_BLOCKED: Final = "semantic_blocked"
+
+
+class Blocked(msgspec.Struct, frozen=True, kw_only=True, tag="blocked"):
+    """The body ended well and says that it cannot go on; `kind` is `review_not_approved` or such.
+
+    Trying again would not help: what it needs lies with the nodes before it or with a person.
+    """
+
+    kind: str
+    reason: str
+    output: JsonValue = None
+    unmet: tuple[str, ...] = ()
+
+    @property
+    def is_rejection(self) -> bool:
+        """Whether it is a review that did not approve."""
+        return self.kind == REVIEW_NOT_APPROVED
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag="stopped"):
@@ -73,7 +98,7 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag="stopped"):
     reason: str
 
 
-Outcome = Succeeded | Failed | NeedsRepair | Stopped
+Outcome = Succeeded | Failed | NeedsRepair | Blocked | Stopped
 
 
 def too_large(what: str, size_bytes: int, bytes_max: int, *, instead: str = NAME_A_FILE) -> Failed:

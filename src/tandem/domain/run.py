@@ -19,6 +19,7 @@ from tandem.domain.ids import (
     WaitId,
 )
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState, StopKind
+from tandem.domain.reading import Reading
 
 
 class QueueReason(StrEnum):
@@ -43,6 +44,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     failed_at_ms: int
     failure_kind: str = ""
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Run(msgspec.Struct, kw_only=True):
@@ -154,6 +156,8 @@ class NodeRun(msgspec.Struct, frozen=True, kw_only=True):
     repair: tuple[str, ...] = ()
     failure: Failure | None = None
     handling: Handling | None = None
+    reading: Reading | None = None
+    """How the output was read; None for a plain success."""
 
 
 class AttemptEnd(StrEnum):
@@ -161,13 +165,18 @@ class AttemptEnd(StrEnum):
 
     SUCCEEDED = "succeeded"
     NEEDS_REPAIR = "needs_repair"
+    BLOCKED = "blocked"
     FAILED = "failed"
     STOPPED = "stopped"
     INTERRUPTED = "interrupted"
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One try at a node run, numbered from 1; `outcome` is None while it runs."""
+    """One try at a node run, numbered from 1; `outcome` is None while it runs.
+
+    `unmet` are the codes of what its output missed. `is_repair_charged` says that the next attempt
+    is a repair, which the repair budget pays.
+    """
 
     attempt_id: AttemptId
     node_no: int
@@ -181,6 +190,13 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     detail: str = ""
     exit_code: int | None = None
+    unmet: tuple[str, ...] = ()
+    is_repair_charged: bool = False
+
+    @property
+    def is_charged(self) -> bool:
+        """Whether it used up one of the node's attempts; what was cut off did not."""
+        return self.outcome not in (AttemptEnd.STOPPED, AttemptEnd.INTERRUPTED)
 
 
 class GatePurpose(StrEnum):

@@ -16,9 +16,10 @@ N = NodeState
 class RunView:
     """The state of one run, changed in place by the changes that were decided on it.
 
-    `open_deps[n]` counts the dependencies of node n that are not completed. `ready` holds the
-    pending nodes without open dependencies that need a place to run, `ready_parked` those that
-    only ask or wait. Both keep the order in which the nodes became ready.
+    `open_deps[n]` counts the dependencies of node n that are not completed. `ready_lanes` holds the
+    pending nodes without open dependencies that need a place to run, by their lanes, `ready_parked`
+    those that only ask or wait. Both keep the order in which the nodes became ready. `phase_left`
+    counts the nodes of each phase that are not completed.
     """
 
     __slots__ = (
@@ -28,8 +29,9 @@ class RunView:
         "halted",
         "nodes",
         "open_deps",
+        "phase_left",
         "plan",
-        "ready",
+        "ready_lanes",
         "ready_parked",
         "run",
         "running",
@@ -50,7 +52,9 @@ class RunView:
         self.plan = plan
         self.nodes: dict[int, NodeRun] = {}
         self.open_deps = [len(node.depends_on) for node in plan.nodes]
-        self.ready: dict[int, None] = {}
+        self.ready_lanes: dict[int, dict[int, None]] = {}
+        """Lanes with nodes in them only."""
+        self.phase_left = list(plan.phases.sizes)
         self.ready_parked: dict[int, None] = {}
         self.running: set[int] = set()
         self.backoff: set[int] = set()
@@ -66,6 +70,11 @@ class RunView:
                 self._enter(plan_node.node_no, N.PENDING)
         for node in nodes:
             self._put(node)
+
+    @property
+    def ready(self) -> list[int]:
+        """The nodes that are ready for a place, in the order of their lanes."""
+        return [n for lane_no in sorted(self.ready_lanes) for n in self.ready_lanes[lane_no]]
 
     def node(self, node_no: int) -> NodeRun:
         """Return the node run; a node that never started is pending."""
@@ -115,9 +124,10 @@ class RunView:
                 self.halted.add(number)
             case N.COMPLETED:
                 self.completed += 1
+                self._count_phase(number, -1)
                 self._count_dependency(number, -1)
             case N.PENDING if self.open_deps[number] == 0:
-                self._ready_set(number)[number] = None
+                self._get_ready(number)
 
     def _leave(self, number: int, state: NodeState) -> None:
         match state:
@@ -129,9 +139,10 @@ class RunView:
                 self.halted.discard(number)
             case N.COMPLETED:
                 self.completed -= 1
+                self._count_phase(number, +1)
                 self._count_dependency(number, +1)
             case N.PENDING:
-                self._ready_set(number).pop(number, None)
+                self._get_unready(number)
 
     def _count_dependency(self, number: int, step: int) -> None:
         for after in self.plan.nodes[number].successors:
@@ -139,9 +150,28 @@ class RunView:
             node = self.nodes.get(after)
             if node is None or node.state is N.PENDING:
                 if self.open_deps[after] == 0:
-                    self._ready_set(after)[after] = None
+                    self._get_ready(after)
                 else:
-                    self._ready_set(after).pop(after, None)
+                    self._get_unready(after)
 
-    def _ready_set(self, number: int) -> dict[int, None]:
-        return self.ready_parked if self.plan.nodes[number].is_parked else self.ready
+    def _count_phase(self, number: int, step: int) -> None:
+        rank = self.plan.phases.ranks[number]
+        if rank < len(self.phase_left):
+            self.phase_left[rank] += step
+
+    def _get_ready(self, number: int) -> None:
+        if self.plan.nodes[number].is_parked:
+            self.ready_parked[number] = None
+        else:
+            self.ready_lanes.setdefault(self.plan.lane_no[number], {})[number] = None
+
+    def _get_unready(self, number: int) -> None:
+        if self.plan.nodes[number].is_parked:
+            self.ready_parked.pop(number, None)
+            return
+        lane_no = self.plan.lane_no[number]
+        lane = self.ready_lanes.get(lane_no)
+        if lane is not None:
+            lane.pop(number, None)
+            if not lane:
+                del self.ready_lanes[lane_no]

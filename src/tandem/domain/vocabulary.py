@@ -35,6 +35,26 @@ def _node(name: str) -> str:
     return f"automation.v2.node.{name}"
 
 
+SCHEMA_PAUSE: Final = (
+    "version",
+    "runtime_state",
+    "paused_attention_required",
+    "run_id",
+    "automation_id",
+    "node_id",
+    "attempt",
+    "max_attempts",
+    "failure_kind",
+    "reason",
+    "expected_contract",
+    "actual",
+    "unmet_requirements",
+    "repair_options",
+)
+"""What a person is told of an output that violates its schema (run-lifecycle 4.6.4)."""
+
+_EVIDENCE: Final = ("output_digest", "artifacts", "accepted_candidate_source", "status")
+
 WORDS: Final[Mapping[RunEvent, Word]] = {
     E.RUN_CREATED: Word("The run was created and is queued.", _run("created")),
     E.RUN_OWNER_CHANGED: Word(
@@ -187,7 +207,48 @@ WORDS: Final[Mapping[RunEvent, Word]] = {
     E.NODE_COMPLETED: Word(
         "The node counts as completed with its output; the digests are what the record proves.",
         _node("completed"),
-        ("output_digest", "artifacts", "accepted_candidate_source", "status"),
+        _EVIDENCE,
+    ),
+    E.NODE_COMPLETED_WITH_WARNINGS: Word(
+        "The node counts as completed, with warnings.",
+        _node("completed_with_warnings"),
+        ("warnings", "warning_count", *_EVIDENCE),
+    ),
+    E.NODE_SKIPPED_NO_WORK: Word(
+        "Triage found nothing to do; the node counts as completed without having run.",
+        _node("skipped"),
+        ("output_digest",),
+    ),
+    E.NODE_RELAXED: Word(
+        "The execution profile lets pass what the output misses.",
+        _node("relaxed"),
+        (
+            "relaxed_validator_classes",
+            "effective_outcome",
+            "original_status",
+            "original_failure_kind",
+            "execution_profile",
+            "yolo_review_relaxed",
+            "yolo_non_safety_blocker_relaxed",
+        ),
+    ),
+    E.NODE_RECOVERED: Word(
+        "The node that the run failed on has succeeded since.", _node("recovered")
+    ),
+    E.NODE_APPROVAL_ROLLBACK: Word(
+        "A review did not approve; what it looked at is done again.",
+        _node("approval_rollback"),
+        ("roots",),
+    ),
+    E.NODE_SCHEMA_PAUSED: Word(
+        "The output violates its schema; the run is held for a person.",
+        _node("schema_validation_paused"),
+        SCHEMA_PAUSE,
+    ),
+    E.RUN_COMPLETION_REPAIR_REQUESTED: Word(
+        "Every node is completed, but a promised file is missing; its node writes it again.",
+        _run("completion_repair_requested"),
+        ("failure_kind",),
     ),
     E.NODE_REPAIR_REQUESTED: Word(
         "The output misses its contract, or the attempt showed no life; the next one is told why.",

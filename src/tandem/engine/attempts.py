@@ -1,6 +1,6 @@
 """One attempt from its inputs to its settled outcome: resolve, run within limits, judge, keep."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import PurePosixPath
@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from pydantic import TypeAdapter
 
+from tandem.domain.accounting import Facts
 from tandem.domain.action import Action, CommandAction
 from tandem.domain.artifact import (
     ArtifactRef,
@@ -27,6 +28,7 @@ from tandem.domain.graph import PlanNode
 from tandem.domain.ids import AttemptId, EngineId, NodeId, attempt_id, idempotency_key
 from tandem.domain.json import JsonValue, canonical, decode, digest, encode
 from tandem.domain.outcome import (
+    Blocked,
     Failed,
     FailureClass,
     NeedsRepair,
@@ -35,12 +37,16 @@ from tandem.domain.outcome import (
     Succeeded,
     too_large,
 )
+from tandem.domain.output_status import read_output
+from tandem.domain.profile import profile_of, relax, relax_blocker
+from tandem.domain.reading import Reading, Relaxation
 from tandem.domain.run import NodeRun
 from tandem.domain.settling import Settled
 from tandem.domain.template import find_references, resolve
 from tandem.domain.time_limits import limits_of
 from tandem.domain.view import RunView
 from tandem.engine.contract import History, Judged, judge
+from tandem.engine.facts import RunFacts
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
 from tandem.ports.executor import AttemptSpec, Executor, Progress
@@ -60,7 +66,7 @@ class AttemptRunner:
     """Runs attempts for the drivers of one engine.
 
     `inline_bytes_max` bounds the output that stays in its row; a larger one becomes an artifact.
-    `output_bytes_max` bounds any output.
+    `output_bytes_max` bounds any output. `relaxation_denylist` names what no profile may let pass.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class AttemptRunner:
         list_artifacts: Callable[[int, int], Sequence[NodeArtifact]],
         inline_bytes_max: int,
         output_bytes_max: int,
+        relaxation_denylist: Collection[str] = (),
     ) -> None:
         self._engine_id = engine_id
         self._executor = executor
@@ -85,6 +92,7 @@ class AttemptRunner:
         self._list_artifacts = list_artifacts
         self._inline_bytes_max = inline_bytes_max
         self._output_bytes_max = output_bytes_max
+        self._relaxation_denylist = frozenset(relaxation_denylist)
         self._templates: dict[tuple[str, int], dict[str, Any] | None] = {}
 
     async def run(
@@ -187,6 +195,9 @@ class AttemptRunner:
             output = self._artifacts.get(view.run.tenant, kept)
         except EngineError:
             return None
+        read = read_output(plan_node.node, Succeeded(output=decode(output)))
+        if not isinstance(read.outcome, Succeeded):
+            return None
         before = Freshness(current_attempt=False)
         provenance = Provenance(
             accepted_candidate_source=CandidateSource.PREEXISTING_OUTPUT,
@@ -203,6 +214,7 @@ class AttemptRunner:
             contract=contract,
             inputs_digest=inputs,
             reused=True,
+            reading=read.reading,
         )
 
     # What is left now
@@ -251,7 +263,12 @@ class AttemptRunner:
         outcome = judged.outcome
         output: bytes | None = None
         ref: ArtifactRef | None = None
-        if isinstance(outcome, Succeeded | NeedsRepair):
+        reading: Reading | None = None
+        if isinstance(outcome, Succeeded):
+            read = read_output(plan_node.node, outcome)
+            outcome, reading = read.outcome, read.reading
+        relaxation = self._relaxation(view, outcome)
+        if isinstance(outcome, Succeeded | NeedsRepair | Blocked):
             content = encode(outcome.output)
             if len(content) <= self._inline_bytes_max:
                 output = content
@@ -271,7 +288,21 @@ class AttemptRunner:
             provenance=judged.provenance,
             contract=_digest_of_contract(plan_node),
             inputs_digest=inputs,
+            reading=reading,
+            relaxation=relaxation,
         )
+
+    def _relaxation(self, view: RunView, outcome: Outcome) -> Relaxation | None:
+        """Return what the profile of the run would let pass of this outcome."""
+        profile, denied = profile_of(view.plan.automation), self._relaxation_denylist
+        match outcome:
+            case NeedsRepair():
+                kind = outcome.failure_class.value
+                return relax(profile, outcome.unmet, denylist=denied, failure_kind=kind)
+            case Blocked():
+                return relax_blocker(profile, outcome, denylist=denied)
+            case _:
+                return None
 
     async def _keep(
         self, view: RunView, plan_node: PlanNode, content: bytes, report: Progress
@@ -285,6 +316,10 @@ class AttemptRunner:
             except StoreUnavailable as error:
                 report("event", f"{error}; trying again every second")
                 await self._clock.sleep(KEEP_RETRY_MS)
+
+    def facts(self, view: RunView) -> Facts:
+        """Return what can be seen of a run from outside: its files and its outputs."""
+        return RunFacts(self, view, self._files)
 
     def output_of(self, view: RunView, node: NodeRun) -> JsonValue:
         """Return the output of a node run, from its row or its artifact.

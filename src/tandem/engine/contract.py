@@ -23,6 +23,7 @@ from tandem.domain.errors import Refused
 from tandem.domain.json import JsonValue, decode
 from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Succeeded
 from tandem.domain.schema_check import compile_schema
+from tandem.domain.schema_pause import VIOLATION
 from tandem.ports.workspace import WorkspaceFiles
 
 _HEADING = re.compile(r"^\s{0,3}(?:#{1,6}\s+|\*\*)(.+?)(?:\*\*)?\s*:?\s*#*\s*$", re.MULTILINE)
@@ -66,16 +67,22 @@ async def judge(
     history = history or History()
     provenance: dict[str, Provenance] = {}
     reasons: list[str] = []
+    unmet: list[str] = []
     output = outcome.output
     if contract.output_schema is not None:
         output, found = _check_schema(contract.output_schema, output)
         reasons += found
+        unmet += [VIOLATION] * bool(found)
     artifacts, found = _check_files(contract, workspace, files, history, provenance)
     reasons += found
+    unmet += ["missing_artifact_path"] * bool(found)
     if contract.sections:
-        reasons += _check_sections(contract, output, workspace, files)
+        found = _check_sections(contract, output, workspace, files)
+        reasons += found
+        unmet += ["missing_section"] * bool(found)
     if reasons:
-        return Judged(NeedsRepair(reasons=tuple(reasons), output=output))
+        needs = NeedsRepair(reasons=tuple(reasons), unmet=tuple(unmet), output=output)
+        return Judged(needs)
     if contract.verification is not None:
         verdict = await verify(contract.verification)
         if isinstance(verdict, Failed):
@@ -182,5 +189,8 @@ def _not_verified(verification: Verification, verdict: Failed, output: JsonValue
     reason = f"verification `{command}` failed: {verdict.message}"
     reasons = (reason, verdict.detail) if verdict.detail else (reason,)
     return NeedsRepair(
-        reasons=reasons, output=output, failure_class=FailureClass.VERIFICATION_FAILED
+        reasons=reasons,
+        unmet=("deterministic_verification_failed",),
+        output=output,
+        failure_class=FailureClass.VERIFICATION_FAILED,
     )

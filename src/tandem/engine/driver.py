@@ -133,6 +133,7 @@ class Driver:
             self._is_store_away = False
             if change is not None:
                 self._begin(group, change)
+            await self._bury_stopped()
             if self._is_draining and not self.is_active:
                 self._is_stopping = True
             if self.view.run.status in DRIVEN:
@@ -150,6 +151,7 @@ class Driver:
         change = advance(
             self.view,
             settled=self._settled,
+            facts=self._runner.facts(self.view),
             engine_id=self._engine_id,
             change_id=self._new_change_id(),
             now_ms=self._clock.now_ms(),
@@ -168,6 +170,9 @@ class Driver:
         if any(wait.signal_key for wait in change.waits):
             # A signal that came before may have woken the wait in the same transaction.
             self._is_stale = True
+        if any((a.node_no, a.number) in self._attempts for a in change.attempts_ended):
+            # A rollback took back what was running: its bodies do not count any more.
+            self._end_forgotten()
         return change
 
     def _read_large(self, ref: ArtifactRef) -> JsonValue:
@@ -199,6 +204,12 @@ class Driver:
                 outcome = Stopped(reason=self.view.run.pause_reason)
                 self._settled.append(Settled(node_no=node_no, number=number, outcome=outcome))
 
+    async def _bury_stopped(self) -> None:
+        """Wait for bodies that a reset stopped: the run may not end before they are dead."""
+        dying = [task for task in self._attempts.values() if task.cancelling()]
+        if dying:
+            await asyncio.wait(dying)
+
     def _end_forgotten(self) -> None:
         """Cancel the attempts that the stored run does not know as running any more."""
         for (node_no, number), task in self._attempts.items():
@@ -224,7 +235,11 @@ class Driver:
         for attempt in change.attempts_started:
             plan_node = self.view.plan.nodes[attempt.node_no]
             key = (attempt.node_no, attempt.number)
-            older = [task for (node_no, _), task in self._attempts.items() if node_no == key[0]]
+            older = [
+                task
+                for (node_no, _), task in self._attempts.items()
+                if node_no == key[0] or task.cancelling()
+            ]
             self._attempts[key] = group.create_task(
                 self._attempt(plan_node, attempt, older), name=attempt.attempt_id
             )
@@ -239,7 +254,8 @@ class Driver:
 
         try:
             if older:
-                # A node that was reset while it ran: two bodies of it never overlap.
+                # Bodies that a reset stopped still hold their places and files until they are dead,
+                # and two bodies of one node never overlap.
                 await asyncio.wait(older)
             if not await self._is_still_held():
                 self.poke()
@@ -270,7 +286,10 @@ class Driver:
             except StoreUnavailable:
                 await self._clock.sleep(STORE_RETRY_MS)
                 continue
-            return fresh is not None and self._is_mine(fresh)
+            if fresh is None or not self._is_mine(fresh):
+                return False
+            # It is ours until somebody looks; nothing starts before the lease is renewed.
+            await self._clock.sleep(STORE_RETRY_MS)
         return True
 
     async def _stop_attempts(self) -> None:

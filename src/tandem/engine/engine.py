@@ -101,6 +101,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What gates get that say nothing themselves."""
     signal_retention_ms: int = 604_800_000
     """How long an accepted signal can still be found by a wait that is registered."""
+    relaxation_denylist: tuple[str, ...] = ()
     own_only: bool = False
     """Claim only runs that this engine created or was asked to resume."""
     shutdown_policy: LossPolicy = LossPolicy.RESUME
@@ -153,6 +154,7 @@ class Engine:
             list_artifacts=store.list_artifacts_of_node,
             inline_bytes_max=self.limits.inline_bytes_max,
             output_bytes_max=self.limits.output_bytes_max,
+            relaxation_denylist=self.limits.relaxation_denylist,
         )
         self._on_problem = on_problem
         self._listeners: list[Listener] = []
@@ -711,6 +713,8 @@ class Engine:
             self._poke_changed()
 
     async def _claim_some(self) -> int:
+        if self._is_fenced_by_lease and not self._lease.left_ms:
+            return 0  # others may take at any moment what is claimed without a lease
         free = self.limits.runs_max - len(self._drivers)
         if free <= 0 or self._is_stopping:
             return 0
@@ -742,15 +746,23 @@ class Engine:
             lease=self._lease,
         )
         run_id = view.run.run_id
-        self._drivers[run_id] = driver
-        drive = self._group.create_task(self._drive_to_end(driver, run_id))
+        former, self._drivers[run_id] = self._drivers.get(run_id), driver
+        # This engine lost the run and has it again: its own former bodies have to be dead first.
+        before = [drive for drive in self._drives if drive.get_name() == run_id]
+        if former is not None:
+            former.poke()
+        drive = self._group.create_task(self._drive_to_end(driver, run_id, before), name=run_id)
         self._drives.add(drive)
         drive.add_done_callback(self._drives.discard)
         if self._is_stopping:
             driver.hand_back(self.limits.shutdown_policy)
 
-    async def _drive_to_end(self, driver: Driver, run_id: RunId) -> None:
+    async def _drive_to_end(
+        self, driver: Driver, run_id: RunId, before: list[asyncio.Task[None]]
+    ) -> None:
         try:
+            if before:
+                await asyncio.wait(before)
             await driver.drive()
         except Exception as error:  # noqa: BLE001 # one run's panic must not take the others along
             await self._panic(driver, error)

@@ -21,6 +21,8 @@ EVENTS_AT_ONCE = 1_000
 COMPLETIONS: Final = frozenset(
     {
         RunEvent.NODE_COMPLETED,
+        RunEvent.NODE_COMPLETED_WITH_WARNINGS,
+        RunEvent.NODE_SKIPPED_NO_WORK,
         RunEvent.NODE_SKIPPED,
         RunEvent.NODE_OUTPUT_SET,
         RunEvent.NODE_REUSED,

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from tandem.domain.automation import (
     Automation,
     Correlation,
+    ExecutionProfile,
     ExternalConditionWait,
     LiteralBinding,
     WebhookWait,
@@ -24,10 +25,12 @@ from tandem.domain.ids import (
 from tandem.domain.json import JsonValue
 from tandem.domain.lifecycle import RunState
 from tandem.domain.outcome import FailureClass
+from tandem.domain.phases import Phases, is_held
+from tandem.domain.profile import profile_of
 from tandem.domain.run import Run
 from tandem.domain.signal import Signal, SignalKind
 from tandem.domain.view import RunView
-from tandem.testing.executor import Script, output_of
+from tandem.testing.executor import UNFINISHED, Script, output_of
 
 RETRYABLE = FailureClass.EXECUTION_ERROR
 
@@ -83,22 +86,32 @@ def automation(
     workspace: str = "none",
     concurrency: Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),
+    profile: str | None = None,
+    **fields: Any,
 ) -> Automation:
-    """Return an automation of these nodes."""
+    """Return an automation of these nodes; `fields` are others of its own."""
     return Automation.model_validate(
         {
             "automation_id": "simulated",
             "flow": {"nodes": list(nodes)},
-            "execution": {"max_parallel_agents": parallel, "workspace": workspace},
+            "execution": {
+                "max_parallel_agents": parallel,
+                "workspace": workspace,
+                "profile": profile,
+            },
             "concurrency": concurrency,
             "resources": {"labels": list(labels)},
+            **fields,
         }
     )
 
 
-def fresh_view(*nodes: Mapping[str, Any], parallel: int = 4) -> RunView:
+def fresh_view(
+    *nodes: Mapping[str, Any], parallel: int = 4, profile: str | None = None, **fields: Any
+) -> RunView:
     """Return a queued run of these nodes."""
-    plan = Plan(automation(*nodes, parallel=parallel), DefinitionDigest("sha256:0"))
+    made = automation(*nodes, parallel=parallel, profile=profile, **fields)
+    plan = Plan(made, DefinitionDigest("sha256:0"))
     run = Run(
         run_no=1,
         run_id=RunId("run"),
@@ -151,8 +164,70 @@ def random_story(random: Random) -> Story:
             nodes.append(node)
     parallel = random.choice((1, 2, 4))
     workspace, fields = _random_needs(random)
+    fields |= _draw_rules(random, nodes, scripts)
     made = automation(*nodes, parallel=parallel, **fields)
     return Story(automation=made, scripts=scripts, workspace=workspace)
+
+
+def _draw_rules(
+    random: Random, nodes: list[dict[str, Any]], scripts: dict[str, Script]
+) -> dict[str, Any]:
+    """Give some of the nodes phases, claims, triage, reviews and modes of failure."""
+    for node in nodes:
+        builder: dict[str, Any] = {"priority": random.choice((0, 0, 0, 3))}
+        if random.random() < 0.15:
+            builder |= {"task_kind": "code_change", "write_scope": random.choice(("", "a", "a/b"))}
+        node["metadata"] = {"builder": builder}
+        script = scripts.get(node["node_id"])
+        if script is not None and random.random() < 0.1:
+            node["metadata"]["triage_gate"] = True
+            says = {"has_work": random.random() < 0.5}
+            scripts[node["node_id"]] = msgspec.structs.replace(script, says=says)
+        if random.random() < 0.1:
+            node["metadata"]["partial_failure_mode"] = "continue_independent"
+        if script is not None and random.random() < 0.3:
+            lacking = msgspec.structs.replace(scripts[node["node_id"]], unmet=("missing_section",))
+            scripts[node["node_id"]] = lacking
+    _draw_reviews(random, nodes, scripts)
+    return {"profile": random.choice(("strict", "guided", None)), **_draw_phases(random, nodes)}
+
+
+def _draw_phases(random: Random, nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    if random.random() < 0.7:
+        return {}
+    for number, node in enumerate(nodes):
+        if random.random() < 0.8:
+            # Nodes only depend on earlier ones, so no barrier waits for what it holds back.
+            node["metadata"]["builder"]["phase_id"] = "one" if number < len(nodes) / 2 else "two"
+    phases = [
+        {"phase_id": name, "execution_mode": random.choice(("barrier", "soft"))}
+        for name in ("one", "two")
+    ]
+    return {"metadata": {"mission": {"phases": phases}}}
+
+
+def _succeeds(scripts: Mapping[str, Script], node: Mapping[str, Any]) -> bool:
+    script = scripts.get(node["node_id"])
+    return script is not None and script.ending == "succeed"
+
+
+def _draw_reviews(random: Random, nodes: list[dict[str, Any]], scripts: dict[str, Script]) -> None:
+    """Let some nodes reject what is before them once; what they reject can be done again."""
+    by_name = {node["node_id"]: node for node in nodes}
+    if any(node.get("effects") == "external" for node in nodes):
+        return  # a rejection that meets a body with outside effects blocks: it depends on time
+    for node in nodes:
+        name, before = node["node_id"], [by_name[other] for other in node["depends_on"]]
+        roots = [other for other in before if other["depends_on"]] or before
+        if name not in scripts or not roots or not all(_succeeds(scripts, r) for r in roots):
+            continue
+        if scripts[name].says or random.random() < 0.8:
+            continue
+        node["stage_kind"] = "review"
+        says = {"approved": True}
+        scripts[name] = msgspec.structs.replace(scripts[name], says=says, rejects=1)
+        for root in roots:
+            root["retry_policy"]["max_attempts"] += 1
 
 
 def _random_needs(random: Random) -> tuple[str, dict[str, Any]]:
@@ -259,22 +334,42 @@ _ACTIONS = (
 )
 
 
+SKIPPED: Final[JsonValue] = {
+    "status": "skipped",
+    "triage_skipped": True,
+    "contract_kind": "text_summary",
+}
+
+
 def ending_of(story: Story) -> Ending:
     """Return how a run of this story ends when every gate is approved and nobody interferes."""
     completed: dict[str, JsonValue] = {}
+    idle: set[str] = set()
     states: set[str] = set()
-    for node in story.automation.flow.nodes:
-        if any(name not in completed for name in node.depends_on):
+    phases = Phases(story.automation)
+    left = list(phases.sizes)
+    strict = profile_of(story.automation) is ExecutionProfile.STRICT
+    for node, rank in zip(story.automation.flow.nodes, phases.ranks, strict=True):
+        held = is_held(rank, phases.limit(left))
+        if held or any(name not in completed for name in node.depends_on):
             continue
         script = story.scripts.get(node.node_id)
-        if script is None:
+        if node.depends_on and idle.issuperset(node.depends_on):
+            completed[node.node_id] = SKIPPED
+            idle.add(node.node_id)
+        elif script is None:
             completed[node.node_id] = {}
         elif script.ending == "succeed":
-            completed[node.node_id] = output_of(
-                node.node_id, {name: completed[name] for name in node.depends_on}
-            )
+            inputs = {name: completed[name] for name in node.depends_on}
+            completed[node.node_id] = output_of(node.node_id, inputs) | script.says
+            if script.says.get("has_work") is False:
+                idle.add(node.node_id)
+        elif script.ending == "repair" and script.unmet and not strict:
+            completed[node.node_id] = UNFINISHED
         else:
             states.add(script.ending)
+        if rank < len(left) and node.node_id in completed:
+            left[rank] -= 1
     status = (
         RunState.FAILED
         if "fail" in states

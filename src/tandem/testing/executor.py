@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from hashlib import blake2b
 from random import Random
+from typing import Final
 
 import msgspec
 
@@ -16,12 +17,15 @@ from tandem.ports.executor import AttemptSpec, Progress
 from tandem.testing.clock import SimulatedClock
 from tandem.testing.loop import Process
 
+UNFINISHED: Final[JsonValue] = {"value": "unfinished"}
+
 
 class Script(msgspec.Struct, frozen=True, kw_only=True):
     """What the bodies of one node do.
 
     The first `fails` bodies that come to their end fail, the next `repairs` miss the contract, and
-    all later ones end as `ending` says: `succeed`, `fail` or `repair`.
+    all later ones end as `ending` says: `succeed`, `fail` or `repair`. A success says what is in
+    `says`; the first `rejects` of a review do not approve. `unmet` is what a miss lacks.
     """
 
     duration_ms: int
@@ -31,6 +35,9 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     failure_class: FailureClass = FailureClass.EXECUTION_ERROR
     retry_after_ms: int = 0
     """The span for which a request that fails asks to be left alone."""
+    says: dict[str, JsonValue] = msgspec.field(default_factory=dict)
+    rejects: int = 0
+    unmet: tuple[str, ...] = ()
 
 
 class Body(msgspec.Struct, kw_only=True):
@@ -168,12 +175,17 @@ def outcome_of(script: Script, ends: int, attempt: AttemptSpec) -> Outcome:
                 provider=provider_of_url(action.url) if isinstance(action, HttpAction) else "",
             )
         case "repair":
-            return NeedsRepair(reasons=("as the script says",), output={"value": "unfinished"})
+            return NeedsRepair(
+                reasons=("as the script says",), unmet=script.unmet, output=UNFINISHED
+            )
         case _:
-            return Succeeded(output=output_of(attempt.node_id, attempt.inputs))
+            said = dict(script.says)
+            if "approved" in said:
+                said["approved"] = ends >= script.fails + script.repairs + script.rejects
+            return Succeeded(output=output_of(attempt.node_id, attempt.inputs) | said)
 
 
-def output_of(node_id: str, inputs: Mapping[str, JsonValue]) -> JsonValue:
+def output_of(node_id: str, inputs: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Return the output of a body: a value that depends on its inputs and on nothing else."""
     parts = [node_id]
     for name, given in sorted(inputs.items()):

@@ -23,6 +23,7 @@ from tandem.domain.lifecycle import (
     RunEvent,
     RunState,
 )
+from tandem.domain.phases import is_held
 from tandem.domain.receipts import ChainCheck
 from tandem.testing.executor import Bodies, Body
 
@@ -43,8 +44,7 @@ _REVIVING = frozenset(
     }
 )
 _BY_HAND = frozenset({E.NODE_SKIPPED, E.NODE_OUTPUT_SET})
-_RESETTING = _REVIVING | _BY_HAND | {E.GATE_DECIDED}
-_GATE_ENDS = frozenset({E.GATE_DECIDED, E.GATE_EXPIRED})
+_RESETTING = _REVIVING | _BY_HAND | {E.GATE_DECIDED, E.NODE_APPROVAL_ROLLBACK}
 
 
 class Violation(AssertionError):
@@ -95,15 +95,15 @@ class Invariants:
         self._ends = 0
         self._runs_max = 0
         self._runs_total_max: int | None = None
-
-    def limit(self, runs_max: int, runs_total_max: int | None) -> None:
-        """Say how many runs one engine, and all engines, may drive at once."""
-        self._runs_max, self._runs_total_max = runs_max, runs_total_max
         self.auto_resumes_max = 2
         self.is_apart = False
         """Whether engines have machines of their own and know only the leases of others."""
         self.trusted: Callable[[Body], bool] = lambda _body: True
         """Whether the engine of a body could do its work for as long as its lease lasts."""
+
+    def limit(self, runs_max: int, runs_total_max: int | None) -> None:
+        """Say how many runs one engine, and all engines, may drive at once."""
+        self._runs_max, self._runs_total_max = runs_max, runs_total_max
 
     def expect(self, run_id: str, plan: Plan) -> None:
         """Say which plan the run of this id executes."""
@@ -262,6 +262,8 @@ class Invariants:
             _must(not ready, f"{where}: parked, although {ready} could run")
         if event in NODE_EVENTS and node_id is not None:
             self._follow_node(replay, event, node_id, where)
+        if event is E.RUN_COMPLETED:
+            _must(all(state is N.COMPLETED for state in replay.nodes), f"{where}: {replay.nodes}")
 
     def _follow_reap(self, replay: _Replay, where: str) -> None:
         """A run may be stopped as stale only when nothing of it is alive as far as is known."""
@@ -284,10 +286,14 @@ class Invariants:
                     replay.nodes[before] is N.COMPLETED,
                     f"{where}: before its dependency {replay.plan.nodes[before].node_id}",
                 )
+            held = state is not N.BACKOFF and _is_held(replay, number)
+            _must(not held, f"{where}: past the barrier of an earlier phase")
             running = replay.nodes.count(N.RUNNING)
             _must(running <= replay.plan.parallel, f"{where}: {running} nodes run at once")
         if event is E.NODE_STARTED:
             _must(not plan_node.is_parked, f"{where}: a gate or wait has no body")
+            for other in _colliding(replay, number):
+                _must(False, f"{where}: claims what node {other} claims, which runs")
         if event is E.NODE_COMPLETED and state is N.GATED:
             decided = any((end, node_id) in replay.in_change for end in _GATE_ENDS)
             _must(decided, f"{where}: past a gate that nobody decided")
@@ -498,13 +504,31 @@ class Invariants:
 
 
 def _is_ready(replay: _Replay, plan_node: PlanNode) -> bool:
-    return replay.nodes[plan_node.node_no] is N.PENDING and all(
-        replay.nodes[number] is N.COMPLETED for number in plan_node.depends_on
-    )
+    if replay.nodes[plan_node.node_no] is not N.PENDING or _is_held(replay, plan_node.node_no):
+        return False
+    return all(replay.nodes[number] is N.COMPLETED for number in plan_node.depends_on)
 
 
 def _stood_still(body: Body) -> bool:
     return body.process.is_frozen or body.process.was_frozen()
+
+
+def _is_held(replay: _Replay, number: int) -> bool:
+    phases = replay.plan.phases
+    left = [0] * len(phases.sizes)
+    for rank, state in zip(phases.ranks, replay.nodes, strict=True):
+        if rank < len(left) and state is not N.COMPLETED:
+            left[rank] += 1
+    return is_held(phases.ranks[number], phases.limit(left))
+
+
+def _colliding(replay: _Replay, number: int) -> list[int]:
+    mine = replay.plan.lane(number).claims
+    return [
+        other
+        for other, state in enumerate(replay.nodes)
+        if other != number and state is N.RUNNING and mine.collide(replay.plan.lane(other).claims)
+    ]
 
 
 def _must(holds: bool, message: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tandem.domain.accounting import FileFact
 from tandem.domain.change import Change
 from tandem.domain.command import Claim, Command
 from tandem.domain.decision import decide
@@ -41,14 +42,31 @@ from tandem.testing.builders import fresh_view
 ENGINE = EngineId("engine-1")
 
 
+class SeenFiles:
+    """The files of a told run by path; see `accounting.Facts`."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+
+    def file(self, path: str) -> FileFact:
+        """See `Facts.file`."""
+        text = self.texts.get(path)
+        return FileFact(problem="it was not written") if text is None else FileFact(text=text)
+
+    def output_text(self, node: NodeRun) -> str:
+        """See `Facts.output_text`."""
+        return (node.output or b"").decode()
+
+
 class Tale:
     """One run and everything that happened to it. `now_ms` is moved by whoever tells it."""
 
-    def __init__(self, *nodes: Mapping[str, Any], parallel: int = 4) -> None:
-        self.view = fresh_view(*nodes, parallel=parallel)
+    def __init__(self, *nodes: Mapping[str, Any], parallel: int = 4, **fields: Any) -> None:
+        self.view = fresh_view(*nodes, parallel=parallel, **fields)
         self.now_ms = 1_000
         self.drains = False
         """Whether the engine is about to stop and starts nothing new."""
+        self.facts = SeenFiles()
         self.changes: list[Change] = []
         self.events: list[LifecycleEvent] = []
         self.started: dict[tuple[int, int], Attempt] = {}
@@ -79,6 +97,7 @@ class Tale:
         change = advance(
             self.view,
             settled=settled,
+            facts=self.facts,
             engine_id=ENGINE,
             change_id=self._change_id(),
             now_ms=self.now_ms,
@@ -88,22 +107,25 @@ class Tale:
             self._add(change)
         return change
 
-    def settle(self, node_id: str, outcome: Outcome, *, output: bytes | None = None) -> Change:
-        """Let the running attempt of a node end."""
+    def settle(
+        self, node_id: str, outcome: Outcome, *, output: bytes | None = None, **read: Any
+    ) -> Change:
+        """Let the running attempt of a node end; `read` is what was made of its output."""
         item = Settled(
             node_no=self._number(node_id),
             number=self.node(node_id).attempts,
             outcome=outcome,
             output=output,
+            **read,
         )
         change = self.advance(item)
         if change is None:
             raise AssertionError(f"the end of {node_id} changed nothing")
         return change
 
-    def succeed(self, node_id: str, output: bytes = b"1") -> Change:
+    def succeed(self, node_id: str, output: bytes = b"1", **read: Any) -> Change:
         """Let a body end well."""
-        return self.settle(node_id, Succeeded(output=1), output=output)
+        return self.settle(node_id, Succeeded(output=1), output=output, **read)
 
     def fail(
         self, node_id: str, failure_class: FailureClass = FailureClass.EXECUTION_ERROR
@@ -112,11 +134,18 @@ class Tale:
         return self.settle(node_id, Failed(failure_class=failure_class, message="it broke"))
 
     def repair(
-        self, node_id: str, failure_class: FailureClass = FailureClass.VALIDATION_ERROR
+        self,
+        node_id: str,
+        failure_class: FailureClass = FailureClass.VALIDATION_ERROR,
+        *,
+        unmet: tuple[str, ...] = (),
+        **read: Any,
     ) -> Change:
         """Let a body end with an output that misses its contract."""
-        outcome = NeedsRepair(reasons=("too short", "no title"), failure_class=failure_class)
-        return self.settle(node_id, outcome, output=b'"draft"')
+        outcome = NeedsRepair(
+            reasons=("too short", "no title"), unmet=unmet, failure_class=failure_class
+        )
+        return self.settle(node_id, outcome, output=b'"draft"', **read)
 
     def stop(self, node_id: str) -> Change:
         """Let the engine end a body."""

@@ -15,10 +15,11 @@ from tandem.domain.artifact import NodeArtifact
 from tandem.domain.errors import EngineError
 from tandem.domain.gate_record import decision_record, pending_gate
 from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
-from tandem.domain.json import JsonValue, decode
+from tandem.domain.json import JsonObject, JsonValue, decode
 from tandem.domain.lifecycle import TERMINAL, NodeState, RunState
 from tandem.domain.run import Attempt, Gate, NodeRun, Run
 from tandem.domain.standing import Reason, ReasonKind
+from tandem.domain.verdict import verdict_of
 from tandem.domain.view import RunView
 from tandem.engine import reasons
 from tandem.ports.artifacts import Artifacts
@@ -284,7 +285,10 @@ def document(story: Story, artifacts: Artifacts, settings: Settings) -> dict[str
             }
             for number in range(len(ids))
         ],
-        "attempts": [{"node_id": ids[a.node_no], **text.plain(a)} for a in story.attempts],
+        "attempts": [
+            {"node_id": ids[a.node_no], **text.plain(a), "verdict": _verdict(view, a)}
+            for a in story.attempts
+        ],
         "gates": [text.plain(gate) for gate in view.gates.values()],
         "awaiting_gate": _awaiting_gate(story),
         "gate_history": [r for gate in story.gates if (r := decision_record(gate)) is not None],
@@ -305,6 +309,13 @@ def _awaiting_gate(story: Story) -> dict[str, Any] | None:
         return None
     run = story.run
     return pending_gate(gates[0], run_id=run.run_id, tenant=run.tenant, plan=story.view.plan)
+
+
+def _verdict(view: RunView, attempt: Attempt) -> JsonObject | None:
+    """Return the verdict on an attempt, None while it runs."""
+    if attempt.outcome is None:
+        return None
+    return verdict_of(view.plan.nodes[attempt.node_no], attempt)
 
 
 def is_unfinished(run: Run) -> bool:

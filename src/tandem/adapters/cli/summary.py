@@ -10,6 +10,7 @@ from tandem.adapters.cli import text
 from tandem.adapters.cli.story import Story, explain, holder_of, last_outputs, status_file
 from tandem.domain.gate_record import decision_record, on_expiry_words
 from tandem.domain.lifecycle import NodeState
+from tandem.domain.reading import SKIPPED
 from tandem.domain.run import Gate, GateStatus, NodeRun, Run
 from tandem.domain.standing import Reason
 from tandem.domain.view import RunView
@@ -113,21 +114,29 @@ def print_nodes(story: Story, *, nodes_max: int) -> None:
 
 
 def _state(node: NodeRun) -> str:
-    """Return the state, and how a node was completed that did not complete itself."""
+    """Return the state, and how a node was completed that did not simply complete itself."""
     by_hand = node.handling.by_hand if node.handling is not None else ""
-    return f"{node.state.value} ({by_hand.replace('_', ' ')})" if by_hand else node.state.value
+    if by_hand:
+        return f"{node.state.value} ({by_hand.replace('_', ' ')})"
+    reading = node.reading
+    if node.state is not NodeState.COMPLETED or reading is None:
+        return node.state.value
+    if reading.status == SKIPPED:
+        return SKIPPED
+    return "completed, with warnings" if reading.warnings else node.state.value
 
 
 def _row(story: Story, number: int) -> Mapping[str, str]:
     plan_node, node = story.view.plan.nodes[number], story.view.node(number)
     failure = node.failure.reason if node.failure is not None else ""
+    warnings = node.reading.warnings if node.reading is not None else ()
     return {
         "node": text.one_line(plan_node.node_id),
         "kind": plan_node.kind.value,
         "state": _state(node),
         "attempts": str(node.attempts or ""),
         "duration": duration(node, story.now_ms),
-        "error": text.one_line(failure or "; ".join(node.repair), width=80),
+        "error": text.one_line(failure or "; ".join(node.repair or warnings), width=80),
     }
 
 

@@ -48,10 +48,10 @@ SELECT document FROM definition WHERE tenant = :tenant AND digest = :digest;
 -- The whole row of a node run.
 INSERT OR REPLACE INTO node_run (node_run_id, state, attempts, attempts_used, repairs_used,
        interruptions, gates, due_at_ms, started_at_ms, finished_at_ms, output, output_ref, repair,
-       failure, handling)
+       failure, handling, reading)
 VALUES (:node_run_id, :state, :attempts, :attempts_used, :repairs_used, :interruptions, :gates,
        :due_at_ms, :started_at_ms, :finished_at_ms, :output, :output_ref, :repair, :failure,
-       :handling);
+       :handling, :reading);
 
 -- name: start_attempt
 -- An attempt begins.
@@ -61,7 +61,8 @@ VALUES (:attempt_no, :epoch, :engine_id, :started_at_ms);
 -- name: end_attempt
 -- An attempt ends.
 UPDATE attempt SET ended_at_ms = :ended_at_ms, outcome = :outcome, failure_class = :failure_class,
-       message = :message, detail = :detail, exit_code = :exit_code
+       message = :message, detail = :detail, exit_code = :exit_code, unmet = :unmet,
+       is_repair_charged = :is_repair_charged
  WHERE attempt_no = :attempt_no;
 
 -- name: put_gate

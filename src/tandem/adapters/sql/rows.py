@@ -31,6 +31,8 @@ _JSON_COLUMNS = (
     "policy_state",
     "reviewed_artifact",
     "handling",
+    "reading",
+    "unmet",
 )
 _HASH_COLUMNS = ("event_hash", "record_hash")
 _UNTOUCHED = PolicyState()
@@ -126,6 +128,7 @@ def node_row(run_no: int, node: NodeRun) -> Row:
         _json(node.repair),
         _json(node.failure),
         _json(node.handling),
+        _json(node.reading),
     )
 
 
@@ -153,6 +156,8 @@ def end_row(run_no: int, attempt: Attempt) -> Row:
         attempt.message,
         attempt.detail,
         attempt.exit_code,
+        _json(attempt.unmet),
+        attempt.is_repair_charged or None,
         attempt_no(run_no, attempt.node_no, attempt.number),
     )
 
@@ -289,6 +294,7 @@ def node_of(row: Mapping[str, Any]) -> NodeRun:
 def attempt_of(row: Mapping[str, Any], run_id: RunId, node_ids: list[NodeId]) -> Attempt:
     """Read the row of an attempt."""
     values = dict(row)
+    values["is_repair_charged"] = bool(values["is_repair_charged"])
     key = values.pop("attempt_no")
     values["number"] = key & ((1 << ATTEMPT_BITS) - 1)
     values["node_no"] = key >> ATTEMPT_BITS & ((1 << NODE_BITS) - 1)

@@ -15,9 +15,9 @@ ALTER TABLE artifact ADD COLUMN invalidated_at_ms INTEGER;
 UPDATE artifact SET digest = json_extract(ref, '$.digest');
 -- Outputs that were put aside belong to the registry too, so that one index finds every reference,
 -- also those of packed runs.
-INSERT INTO artifact (run_no, node_no, attempt, ref, digest)
+INSERT INTO artifact (run_no, node_no, attempt, ref, digest, validity)
 SELECT node_run_id >> 20, node_run_id & 1048575, attempts, output_ref,
-       json_extract(output_ref, '$.digest')
+       json_extract(output_ref, '$.digest'), iif(state = 'completed', 'valid', 'rejected')
   FROM node_run WHERE output_ref IS NOT NULL;
 DROP INDEX artifact_of_run;
 DROP INDEX artifact_digest;
