@@ -149,27 +149,31 @@ def _register(
     Only what passed as it is can be used again later; what is not valid is kept for whoever looks
     into it, and never counts (W-10).
     """
-    passed = judged == "passed"
-    left = [
-        NodeArtifact(
-            node_no=node.node_no,
-            attempt=node.attempts,
-            ref=ref,
-            contract=item.contract,
-            inputs_digest=item.inputs_digest if passed else "",
-            validity=validity,
-            provenance=msgspec.structs.replace(
-                item.provenance.get(ref.path) or Provenance(),
-                validation_outcome=judged,
-                repair_attempt=node.repairs_used,
-                repair_succeeded=passed and node.repairs_used > 0,
-            ),
-            registered_at_ms=draft.now_ms,
-        )
-        for ref in (files if item.output_ref is None else (*files, item.output_ref))
-    ]
+    refs = files if item.output_ref is None else (*files, item.output_ref)
+    left = [_entry(draft, node, item, ref, validity, judged) for ref in refs]
     draft.artifacts += left
     return left
+
+
+def _entry(
+    draft: Draft, node: NodeRun, item: Settled, ref: ArtifactRef, validity: Validity, judged: str
+) -> NodeArtifact:
+    passed = judged == "passed"
+    return NodeArtifact(
+        node_no=node.node_no,
+        attempt=node.attempts,
+        ref=ref,
+        contract=item.contract,
+        inputs_digest=item.inputs_digest if passed else "",
+        validity=validity,
+        provenance=msgspec.structs.replace(
+            item.provenance.get(ref.path) or Provenance(),
+            validation_outcome=judged,
+            repair_attempt=node.repairs_used,
+            repair_succeeded=passed and node.repairs_used > 0,
+        ),
+        registered_at_ms=draft.now_ms,
+    )
 
 
 def _reject(draft: Draft, node: NodeRun, item: Settled) -> None:
