@@ -30,7 +30,6 @@ WITHOUT_A_ROW = {
     "T03",
     "W-16",
     # Mirrored and shadow runs, spend caps and their holds.
-    "T04",
     "T06",
     "T12",
     "T13",
@@ -43,13 +42,6 @@ WITHOUT_A_ROW = {
     "W-11",
     "W-21",
     "W-24",
-    # The registry of artifacts and the history.
-    "W-01",
-    "W-02",
-    "W-10",
-    "W-18",
-    "W-19",
-    "W-20",
 }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tandem.adapters.local.artifacts import FileArtifacts
+    from tandem.adapters.local.files import LocalFiles
     from tandem.adapters.local.host import LocalHost
     from tandem.adapters.sqlite.store import SqliteStore
     from tandem.domain.automation import Automation
@@ -53,6 +54,50 @@ class LocalTools:
         from tandem.adapters.local.artifacts import FileArtifacts
 
         return FileArtifacts(settings.state_dir / "artifacts")
+
+    def open_files(self) -> "LocalFiles":
+        """See `Tools.open_files`."""
+        from tandem.adapters.local.files import LocalFiles
+
+        return LocalFiles()
+
+    def export_store(
+        self,
+        settings: "Settings",
+        path: Path,
+        *,
+        with_contents: bool,
+        progress: Callable[[int], None],
+    ) -> dict[str, Any]:
+        """See `Tools.export_store`."""
+        import msgspec
+
+        from tandem.transfer import export_to
+
+        found = export_to(settings, path, with_contents=with_contents, progress=progress)
+        return msgspec.structs.asdict(found)
+
+    async def import_store(
+        self, settings: "Settings", path: Path, *, progress: Callable[[int], None]
+    ) -> dict[str, Any]:
+        """See `Tools.import_store`."""
+        import msgspec
+
+        from tandem.domain.ids import LOCAL_TENANT
+        from tandem.transfer import import_from
+
+        found = await import_from(settings, path, tenant=LOCAL_TENANT, progress=progress)
+        return msgspec.structs.asdict(found)
+
+    def collect_garbage(
+        self, settings: "Settings", *, before_ms: int, dry_run: bool
+    ) -> dict[str, Any]:
+        """See `Tools.collect_garbage`."""
+        import msgspec
+
+        from tandem.garbage import collect
+
+        return msgspec.structs.asdict(collect(settings, before_ms=before_ms, dry_run=dry_run))
 
     def open_host(self, settings: "Settings") -> "LocalHost":
         """See `Tools.open_host`."""

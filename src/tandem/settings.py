@@ -159,6 +159,14 @@ SETTINGS: Final = (
         parse=_one_of("strict", "guided", "yolo"),
     ),
     Setting(
+        field="retention_days",
+        name="TANDEM_AUTOMATION_V2_RUNS_RETENTION_DAYS",
+        unit="days",
+        sentence="How long after its end a run stays unpacked; packed ones are read and recovered "
+        "as before, only slower. 0 packs none.",
+        parse=_whole(0, 36_500),
+    ),
+    Setting(
         field="runs_total_max",
         name="TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS_TOTAL",
         unit="runs",
@@ -384,6 +392,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease_ms: int = 30_000
     runs_max: int = 8
     default_profile: str = "guided"
+    retention_days: int = 7
     runs_total_max: int | None = None
     mode: str = "multi"
     labels: tuple[str, ...] = ()

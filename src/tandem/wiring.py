@@ -24,6 +24,8 @@ from tandem.engine.recovery import RecoveryLimits
 from tandem.engine.waiting import Waiters
 from tandem.settings import Settings
 
+DAY_MS = 86_400_000
+
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """An engine and what stands around it."""
@@ -104,6 +106,7 @@ async def open_engine(
                     lease_ms=settings.lease_ms,
                     inline_bytes_max=settings.inline_bytes_max,
                     output_bytes_max=settings.output_bytes_max,
+                    retention_ms=settings.retention_days * DAY_MS,
                     gate_policy=GatePolicy(
                         expires_after_ms=settings.gate_expires_after_ms,
                         on_expiry=settings.gate_on_expiry,

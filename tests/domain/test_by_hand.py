@@ -3,11 +3,11 @@
 import pytest
 from tests.domain.operated import ONCE, A, B, C, chain, chain_in, code_of
 
-from tandem.domain.artifact import ArtifactRef
+from tandem.domain.artifact import ArtifactRef, Validity
 from tandem.domain.command import Pause, Recover, SetOutput, Skip
 from tandem.domain.ids import Digest, NodeId
-from tandem.domain.json import decode
-from tandem.domain.lifecycle import RunState
+from tandem.domain.json import decode, digest
+from tandem.domain.lifecycle import RunEvent, RunState
 from tandem.domain.run import Failure
 from tandem.testing.builders import gate_node, python_node, timer_node
 from tandem.testing.tale import ENGINE, Tale
@@ -165,10 +165,28 @@ def test_output_by_hand_completes_a_failed_node() -> None:
     tale = chain_in(S.FAILED)
     tale.command(put())
     assert tale.node("b").output == b"7"
-    assert tale.events[-1].metadata == {"decided_by": "eve"}
+    assert tale.events[-1].metadata == {"output_digest": digest(b"7"), "decided_by": "eve"}
     tale.claim()
     tale.succeed("c")
     assert tale.status is S.COMPLETED
+
+
+def test_large_output_by_hand_is_registered_in_place_of_the_earlier_one() -> None:
+    tale = chain_in(S.COMPLETED)
+    ref = ArtifactRef(name="b", digest=Digest("sha256:1"), size_bytes=9, media_type="x")
+
+    change = tale.command(SetOutput(node_id=B, output=b"8", ref=ref, reason="r", decided_by="eve"))
+
+    assert [(left.node_no, left.ref, left.validity) for left in change.artifacts] == [
+        (1, ref, Validity.VALID)
+    ]
+    # Nobody sent `c` back: it was only made from the earlier output.
+    assert {gone.node_no: gone.validity for gone in change.invalidated} == {
+        1: Validity.SUPERSEDED,
+        2: Validity.SUPERSEDED,
+    }
+    (given,) = (event for event in change.events if event.event is RunEvent.NODE_OUTPUT_SET)
+    assert given.metadata["output_digest"] == "sha256:1"
 
 
 def test_another_output_makes_what_was_made_from_the_first_run_again() -> None:

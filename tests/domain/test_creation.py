@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tandem.domain.automation import Automation
-from tandem.domain.creation import NewRun, create, effective_profile, first_event
+from tandem.domain.creation import NewRun, create, effective_profile
 from tandem.domain.definition_version import VERSION_KEYS, definition_version
 from tandem.domain.execution import ExecutionProfile
 from tandem.domain.graph import Plan
@@ -13,7 +13,7 @@ from tandem.domain.ids import LOCAL_TENANT, ChangeId, DefinitionDigest, EngineId
 from tandem.domain.lifecycle import RunEvent, RunState
 from tandem.domain.trigger import TriggerType, is_dry_run
 from tandem.domain.workspace_root import declared_workspace
-from tandem.testing.builders import fresh_view, python_node
+from tandem.testing.builders import python_node
 
 DIGEST = DefinitionDigest("sha256:0123456789abcdef0123456789abcdef")
 P = ExecutionProfile
@@ -147,10 +147,3 @@ def test_the_triggers_of_the_contract_are_known() -> None:
         "recovered_context_run",
         "recovered",
     }
-
-
-def test_a_run_that_its_own_change_creates_begins_with_its_creation() -> None:
-    run = fresh_view(python_node("a")).run
-    first = first_event(run)
-    assert (first.seq, first.event, first.change_id) == (1, "run_created", run.last_change_id)
-    assert first.recorded_at_ms == run.created_at_ms

@@ -1,17 +1,22 @@
 """Forks: what they take over, and what both runs know of it."""
 
+import msgspec
 import pytest
 from tests.domain.operated import A, B, C, chain_in
 from tests.domain.test_preview import left
 
+from tandem.domain.artifact import CandidateSource, Validity
 from tandem.domain.command import DecideGate, Dispose, NoteFork
 from tandem.domain.errors import InvalidAutomation
 from tandem.domain.forking import begin, new_run, reused_nodes
+from tandem.domain.graph import Plan
 from tandem.domain.ids import ChangeId, NodeId, RunId
+from tandem.domain.json import digest
 from tandem.domain.lifecycle import RunState
+from tandem.domain.receipts import ChainCheck, first_event
 from tandem.domain.run import Run
 from tandem.domain.view import RunView
-from tandem.testing.builders import gate_node, python_node
+from tandem.testing.builders import automation, gate_node, python_node
 from tandem.testing.tale import ENGINE, Tale
 
 
@@ -54,6 +59,7 @@ def test_fork_takes_over_what_is_completed_and_does_not_follow_the_node() -> Non
 
     assert [event.event.value for event in change.events] == ["run_forked_from", "node_reused"]
     assert change.events[0].metadata == {"run_id": "run", "node_id": "b", "reused": 1}
+    assert change.events[1].metadata == {"output_digest": digest(b"1")}
     assert (change.run.forked_from, change.run.forked_from_node) == ("run", "b")
     taken = view.node(0)
     assert (taken.state.value, taken.output, taken.attempts) == ("completed", b"1", 0)
@@ -62,6 +68,56 @@ def test_fork_takes_over_what_is_completed_and_does_not_follow_the_node() -> Non
     assert list(view.ready) == [1]
     assert [(a.node_no, a.attempt) for a in change.artifacts] == [(0, 0)]
     assert (run.status, run.due_at_ms, run.owner) == (RunState.QUEUED, 9, ENGINE)
+
+
+def test_fork_takes_over_what_counts_as_what_was_there_before() -> None:
+    tale = chain_in(RunState.COMPLETED)
+    rejected = msgspec.structs.replace(left(0, "old", "old.md"), validity=Validity.REJECTED)
+
+    change = begin(
+        RunView(fork_of(tale), tale.view.plan),
+        tale.view,
+        B,
+        asks_again=False,
+        artifacts=[rejected, left(0, "new", "new.md")],
+        change_id=ChangeId("f2"),
+        now_ms=10,
+    )
+
+    (kept,) = change.artifacts
+    assert (kept.ref.path, kept.attempt, kept.registered_at_ms) == ("new.md", 0, 10)
+    assert kept.provenance.accepted_candidate_source is CandidateSource.PREEXISTING_OUTPUT
+    assert not kept.provenance.freshness.current_run
+    assert change.events[1].metadata["artifacts"] == {"new.md": "d"}
+
+
+def test_fork_needs_what_its_source_needs() -> None:
+    tale = Tale(python_node("a"))
+    tale.run.lock_path = "/work"
+    held = automation(python_node("a"), workspace="exclusive", labels=["gpu"])
+    tale.view = RunView(tale.run, Plan(held, tale.run.definition_digest))
+
+    run = fork_of(tale)
+
+    assert (run.lock_path, run.labels) == ("/work", ("gpu",))
+
+
+def test_events_of_a_fork_are_one_chain() -> None:
+    tale = chain_in(RunState.COMPLETED)
+    run = fork_of(tale)
+    change = begin(
+        RunView(run, tale.view.plan),
+        tale.view,
+        B,
+        asks_again=False,
+        artifacts=[],
+        change_id=ChangeId("f2"),
+        now_ms=10,
+    )
+    chain = ChainCheck()
+    chain.follow([first_event(run), *change.events])
+    chain.close(seq=change.run.event_seq, head=change.run.event_hash)
+    assert chain.problems == []
 
 
 def test_fork_from_the_first_node_takes_nothing_over() -> None:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -184,8 +185,8 @@ def recovery_resets_everything(patch: pytest.MonkeyPatch) -> None:
     """What is not to blame is reset with what is."""
     original = reviving.reset
 
-    def reset_all(draft: Draft, roots: object, *, reason: str) -> None:
-        original(draft, range(len(draft.plan)), reason=reason)
+    def reset_all(draft: Draft, _roots: object, **how: Any) -> None:
+        original(draft, range(len(draft.plan)), **how)
 
     patch.setattr(reviving, "reset", reset_all)
 

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from tandem.domain.artifact import Invalidated, Validity
 from tandem.domain.deliverable import Deliverable
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
@@ -182,6 +183,9 @@ def _ask_again(draft: Draft, miss: Miss, reasons: list[str]) -> None:
         reason=reason,
         metadata={"failure_kind": MISSING},
     )
+    # Taken over once more it would miss the same file; its body has to run.
+    gone = Invalidated(node_no=owner.node_no, validity=Validity.REJECTED)
+    draft.invalidated.append(gone)
     draft.run.last_failure = failure
     draft.run.detail = f"completion of node `{owner.node_id}` has to be repaired: {reason}"
     draft.moved = True

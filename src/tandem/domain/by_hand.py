@@ -4,7 +4,7 @@ The person answers for it, so there is always a reason, and it is on record. An 
 completed here: it is decided, so that there is no way past a gate without a decision.
 """
 
-from tandem.domain.artifact import ArtifactRef
+from tandem.domain.artifact import ArtifactRef, Invalidated, NodeArtifact, Validity
 from tandem.domain.command import SetOutput, Skip
 from tandem.domain.completion import complete
 from tandem.domain.draft import Draft
@@ -22,6 +22,8 @@ from tandem.domain.tasks import find_node
 
 E, N, S = RunEvent, NodeState, RunState
 
+GONE = Validity.SUPERSEDED
+"""Nobody sent back what was made from the earlier output; it is only out of date."""
 NOT_MUTABLE = "AUTOMATION_V2_RUN_TASK_NOT_MUTABLE"
 
 
@@ -114,8 +116,14 @@ def _complete(
         or (run.status is S.COMPLETED and outdated)
     )
     if reopens:
-        revive(draft, E.RUN_REOPENED, outdated, reason=reason, metadata={})
+        revive(draft, E.RUN_REOPENED, outdated, reason=reason, metadata={}, gone=GONE)
     draft.withdraw([number])
+    # What the node left before is not what its output says now.
+    draft.invalidated.append(Invalidated(node_no=number, validity=GONE))
+    if ref is not None:
+        attempt, now_ms = draft.node(number).attempts, draft.now_ms
+        given = NodeArtifact(node_no=number, attempt=attempt, ref=ref, registered_at_ms=now_ms)
+        draft.artifacts.append(given)
     complete(
         draft,
         plan_node,
@@ -127,7 +135,7 @@ def _complete(
         metadata=metadata,
     )
     if not reopens:
-        reset(draft, outdated, reason=reason)
+        reset(draft, outdated, reason=reason, gone=GONE)
     free_descendants(draft, number, reason=reason)
     match run.status:
         case S.AWAITING_APPROVAL:

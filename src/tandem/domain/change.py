@@ -4,18 +4,10 @@ from typing import Any
 
 import msgspec
 
-from tandem.domain.artifact import ArtifactRef
+from tandem.domain.artifact import Invalidated, NodeArtifact
 from tandem.domain.ids import ChangeId
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, Run, Wait
-
-
-class NodeArtifact(msgspec.Struct, frozen=True, kw_only=True):
-    """An artifact and the attempt that produced it."""
-
-    node_no: int
-    attempt: int
-    ref: ArtifactRef
 
 
 class Denial(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +44,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     gates: tuple[Gate, ...] = ()
     waits: tuple[Wait, ...] = ()
     artifacts: tuple[NodeArtifact, ...] = ()
+    invalidated: tuple[Invalidated, ...] = ()
     throttles: tuple[Throttle, ...] = ()
     events: tuple[LifecycleEvent, ...] = ()
     denial: Denial | None = None

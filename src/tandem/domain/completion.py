@@ -1,12 +1,14 @@
 """The end of an attempt, and the completion of a node; whoever causes them."""
 
+from collections.abc import Sequence
+
 import msgspec
 
-from tandem.domain.artifact import ArtifactRef
+from tandem.domain.artifact import ArtifactRef, NodeArtifact
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import EngineId, attempt_id
-from tandem.domain.json import JsonObject, decode
+from tandem.domain.json import JsonObject, JsonValue, decode, digest
 from tandem.domain.lifecycle import DRIVEN, NodeState, RunEvent
 from tandem.domain.reading import Reading
 from tandem.domain.run import Attempt, AttemptEnd, Handling, NodeRun
@@ -21,6 +23,7 @@ def complete(
     *,
     output: bytes | None,
     output_ref: ArtifactRef | None = None,
+    artifacts: Sequence[NodeArtifact] = (),
     reason: str = "",
     event: RunEvent = E.NODE_COMPLETED,
     handling: Handling | None = None,
@@ -29,7 +32,8 @@ def complete(
 ) -> None:
     """Count a node as completed with this output.
 
-    `event` and `handling` say who gave it, `reading` is what was made of it.
+    `event` and `handling` say who gave it, `reading` is what was made of it. The event carries the
+    digests of the output and of `artifacts`: what the receipts are to prove.
     """
     node = draft.node(plan_node.node_no)
     if reading is None and output is not None and plan_node.is_triage_gate:
@@ -53,7 +57,7 @@ def complete(
         done,
         attempt=node.attempts or None,
         reason=reason,
-        metadata=metadata or {},
+        metadata={**evidence(output, output_ref, artifacts), **(metadata or {})},
     )
     draft.run.detail = f"completed node `{plan_node.node_id}`; continuing"
     if draft.run.interruptions:
@@ -67,6 +71,21 @@ def complete(
             draft.happen(E.NODE_RECOVERED, node_id=plan_node.node_id, reason=told)
         draft.run.last_failure = None
         draft.moved = True
+
+
+def evidence(
+    output: bytes | None, output_ref: ArtifactRef | None, artifacts: Sequence[NodeArtifact]
+) -> JsonObject:
+    """Return the digests that the chain of receipts vouches for."""
+    found: dict[str, JsonValue] = {}
+    if output_ref is not None:
+        found["output_digest"] = output_ref.digest
+    elif output is not None:
+        found["output_digest"] = digest(output)
+    files = {left.ref.path: left.ref.digest for left in artifacts if left.ref.path}
+    if files:
+        found["artifacts"] = files
+    return found
 
 
 def end_attempt(

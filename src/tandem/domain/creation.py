@@ -10,6 +10,7 @@ from tandem.domain.graph import Plan
 from tandem.domain.ids import AutomationId, ChangeId, EngineId, RunId, TenantId
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunEvent, next_run_state
+from tandem.domain.receipts import record
 from tandem.domain.run import LifecycleEvent, Run
 from tandem.domain.trigger import TriggerType, dry_run_of
 
@@ -90,19 +91,11 @@ def create(new: NewRun, *, now_ms: int) -> tuple[Run, tuple[LifecycleEvent, ...]
         run.nodes_total = 0
     for event in happened:
         run.status = next_run_state(run.status, event)
-    run.event_seq = len(happened)
     events = tuple(
-        LifecycleEvent(seq=seq, event=event, recorded_at_ms=now_ms, change_id=new.change_id)
+        record(
+            run,
+            LifecycleEvent(seq=seq, event=event, recorded_at_ms=now_ms, change_id=new.change_id),
+        )
         for seq, event in enumerate(happened, start=1)
     )
     return run, events
-
-
-def first_event(run: Run) -> LifecycleEvent:
-    """Return the first event of a run that its own change created."""
-    return LifecycleEvent(
-        seq=1,
-        event=E.RUN_CREATED,
-        recorded_at_ms=run.created_at_ms,
-        change_id=run.last_change_id,
-    )

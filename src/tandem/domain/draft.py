@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from tandem.domain.change import Change, Denial, NodeArtifact, Throttle
+from tandem.domain.artifact import Invalidated, NodeArtifact
+from tandem.domain.change import Change, Denial, Throttle
 from tandem.domain.detail import Active, refreshed_detail
 from tandem.domain.errors import Refused
 from tandem.domain.graph import PlanNode
@@ -20,6 +21,7 @@ from tandem.domain.lifecycle import (
     next_node_state,
     next_run_state,
 )
+from tandem.domain.receipts import record
 from tandem.domain.run import (
     OPEN_WAITS,
     Attempt,
@@ -51,6 +53,7 @@ class Draft:
         self.attempts_started: list[Attempt] = []
         self.attempts_ended: list[Attempt] = []
         self.artifacts: list[NodeArtifact] = []
+        self.invalidated: list[Invalidated] = []
         self.denial: Denial | None = None
         self.throttles: list[Throttle] = []
         self.events: list[LifecycleEvent] = []
@@ -96,18 +99,20 @@ class Draft:
         if after is not run.status:
             run.status = after
             self.moved = True
-        run.event_seq += 1
         self.events.append(
-            LifecycleEvent(
-                seq=run.event_seq,
-                event=event,
-                recorded_at_ms=self.now_ms,
-                change_id=self.change_id,
-                node_id=node_id,
-                attempt=attempt,
-                reason=reason,
-                stop_kind=stop_kind,
-                metadata=dict(metadata),
+            record(
+                run,
+                LifecycleEvent(
+                    seq=run.event_seq + 1,
+                    event=event,
+                    recorded_at_ms=self.now_ms,
+                    change_id=self.change_id,
+                    node_id=node_id,
+                    attempt=attempt,
+                    reason=reason,
+                    stop_kind=stop_kind,
+                    metadata=dict(metadata),
+                ),
             )
         )
 
@@ -237,6 +242,7 @@ class Draft:
             gates=tuple(self.gates.values()),
             waits=tuple(self.waits.values()),
             artifacts=tuple(self.artifacts),
+            invalidated=tuple(self.invalidated),
             denial=self.denial,
             throttles=tuple(self.throttles),
             events=tuple(self.events),

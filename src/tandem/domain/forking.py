@@ -5,13 +5,16 @@ from collections.abc import Sequence
 import msgspec
 
 from tandem.domain.admission import needs_of
-from tandem.domain.change import Change, NodeArtifact
+from tandem.domain.artifact import CandidateSource, Freshness, NodeArtifact, Validity
+from tandem.domain.change import Change
 from tandem.domain.command import NoteFork
+from tandem.domain.completion import evidence
 from tandem.domain.draft import Draft
 from tandem.domain.ids import ChangeId, EngineId, NodeId, RunId
 from tandem.domain.inputs import fill_inputs
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import NodeState, RunEvent
+from tandem.domain.receipts import first_event
 from tandem.domain.run import Handling, NodeRun, Run
 from tandem.domain.tasks import find_node
 from tandem.domain.view import RunView
@@ -66,7 +69,7 @@ def new_run(
     needs = needs_of(
         source.plan.automation, tenant=before.tenant, inputs=given, real_path=before.lock_path
     )
-    return Run(
+    run = Run(
         run_id=run_id,
         tenant=before.tenant,
         automation_id=before.automation_id,
@@ -93,6 +96,8 @@ def new_run(
         runtime_context=before.runtime_context,
         nodes_total=before.nodes_total,
     )
+    run.event_hash = first_event(run).record_hash
+    return run
 
 
 def begin(
@@ -107,7 +112,8 @@ def begin(
 ) -> Change:
     """Return the first change of a fork: the nodes that it takes over, as completed.
 
-    Outputs are taken by reference; what attempts left is listed without an attempt of its own.
+    Outputs are taken by reference. What of the source's registry counts is taken over with them,
+    without an attempt of its own, as what was there before this run.
     """
     draft = Draft(fork, change_id=change_id, now_ms=now_ms)
     run, reused = draft.run, reused_nodes(source, node_id, asks_again=asks_again)
@@ -117,13 +123,26 @@ def begin(
         metadata={"run_id": source.run.run_id, "node_id": node_id, "reused": len(reused)},
     )
     for number in reused:
-        draft.move(source.plan.nodes[number], E.NODE_REUSED, _taken(source.nodes[number]))
-    chosen = set(reused)
-    draft.artifacts += [
-        msgspec.structs.replace(left, attempt=0) for left in artifacts if left.node_no in chosen
-    ]
+        taken = _taken(source.nodes[number])
+        left = [_listed(one, now_ms=now_ms) for one in artifacts if _counts(one, number)]
+        proof = evidence(taken.output, taken.output_ref, left)
+        draft.move(source.plan.nodes[number], E.NODE_REUSED, taken, metadata=proof)
+        draft.artifacts += left
     draft.moved = True
     return draft.close()
+
+
+def _counts(left: NodeArtifact, number: int) -> bool:
+    return left.node_no == number and left.validity is Validity.VALID
+
+
+def _listed(left: NodeArtifact, *, now_ms: int) -> NodeArtifact:
+    before = Freshness(current_run=False, current_attempt=False)
+    source = CandidateSource.PREEXISTING_OUTPUT
+    provenance = msgspec.structs.replace(
+        left.provenance, accepted_candidate_source=source, freshness=before
+    )
+    return msgspec.structs.replace(left, attempt=0, provenance=provenance, registered_at_ms=now_ms)
 
 
 def _taken(node: NodeRun) -> NodeRun:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tandem.domain.artifact import Invalidated, Validity
 from tandem.domain.asking import is_consequential
 from tandem.domain.change import Denial
 from tandem.domain.command import DecideGate
@@ -104,6 +105,8 @@ def _act(draft: Draft, gate: Gate, decision: str, command: DecideGate) -> None:
                 handling=node.handling,
             )
             draft.move(plan_node, E.NODE_RESET, again, reason=command.reason)
+            gone = Invalidated(node_no=gate.node_no, validity=Validity.SUPERSEDED)
+            draft.invalidated.append(gone)
         case "done":
             complete(draft, plan_node, output=command.output or b"null", reason=command.reason)
         case _:

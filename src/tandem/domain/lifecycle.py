@@ -270,6 +270,8 @@ RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     # What the end of a run led to; by then it may have been recovered.
     **{(state, E.LEARNING_AUTO_APPLIED): state for state in RunState},
     **{(state, E.REVIEW_REQUESTED): state for state in RunState},
+    # A stored run of the original that cannot be read (T05).
+    (S.RUNNING, E.RUN_BLOCKED_CORRUPT): S.BLOCKED,
 }
 
 NODE_TRANSITIONS: Final[Mapping[tuple[NodeState, RunEvent], NodeState]] = {

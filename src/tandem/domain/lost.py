@@ -20,6 +20,7 @@ from tandem.domain.lifecycle import (
     next_node_state,
     next_run_state,
 )
+from tandem.domain.receipts import record
 from tandem.domain.restart import RESTART_INTERRUPTED
 from tandem.domain.run import Attempt, AttemptEnd, LifecycleEvent, NodeRun, Run
 
@@ -113,14 +114,16 @@ def _event(
     metadata: dict[str, object],
 ) -> LifecycleEvent:
     run.status = next_run_state(run.status, event)
-    run.event_seq += 1
-    return LifecycleEvent(
-        seq=run.event_seq,
-        event=event,
-        recorded_at_ms=now_ms,
-        change_id=change_id,
-        attempt=attempt,
-        reason=reason,
-        stop_kind=stop_kind,
-        metadata=metadata,
+    return record(
+        run,
+        LifecycleEvent(
+            seq=run.event_seq + 1,
+            event=event,
+            recorded_at_ms=now_ms,
+            change_id=change_id,
+            attempt=attempt,
+            reason=reason,
+            stop_kind=stop_kind,
+            metadata=metadata,
+        ),
     )

@@ -23,7 +23,7 @@ def pause(draft: Draft, command: Pause) -> None:
             draft.happen(E.RUN_PAUSED, reason=command.reason)
         elif command.now:
             run.pause_mode = PAUSE_NOW
-    elif run.status in (S.QUEUED, S.AWAITING_APPROVAL) or _goes_on_by_itself(run):
+    elif run.status in (S.QUEUED, S.AWAITING_APPROVAL) or goes_on_by_itself(run):
         draft.happen(E.RUN_PAUSED, reason=command.reason)
         run.due_at_ms = None
         run.parked = ""
@@ -39,7 +39,7 @@ def pause(draft: Draft, command: Pause) -> None:
     run.detail = command.reason
 
 
-def _goes_on_by_itself(run: Run) -> bool:
+def goes_on_by_itself(run: Run) -> bool:
     """Say whether a paused run waits for time, or may be resumed without a person."""
     by_itself = bool(run.parked) or run.stop_kind is StopKind.STALE_REAPED
     return run.status is S.PAUSED and by_itself

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from tandem.domain import decision
-from tandem.domain.change import Change, NodeArtifact
+from tandem.domain.artifact import NodeArtifact
+from tandem.domain.change import Change
 from tandem.domain.command import Command
 from tandem.domain.errors import Refused
 from tandem.domain.ids import ChangeId, NodeId, RunId

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from tandem.domain.artifact import Invalidated, Validity
 from tandem.domain.completion import end_attempt
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
@@ -74,6 +75,8 @@ def roll_back(draft: Draft, review: PlanNode, roots: list[int], *, reason: str) 
             repair=(said,) if is_root else (),
         )
         draft.move(plan_node, E.NODE_RESET, fresh, reason=said)
+        gone = Validity.REJECTED if is_root else Validity.SUPERSEDED
+        draft.invalidated.append(Invalidated(node_no=node.node_no, validity=gone))
     run.last_failure = None
     run.detail = f"review `{review.node_id}` did not approve; doing again: {', '.join(names)}"
     draft.moved = True

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from tandem.domain.artifact import Validity
 from tandem.domain.asking import ask_for_outcome
 from tandem.domain.draft import Draft
 from tandem.domain.ids import EngineId
@@ -32,11 +33,15 @@ def revive(
     reason: str,
     metadata: JsonObject,
     owner: EngineId | None = None,
+    gone: Validity = Validity.REJECTED,
 ) -> None:
-    """Queue a run that rests, with these nodes and everything after them pending again."""
+    """Queue a run that rests, with these nodes and everything after them pending again.
+
+    `gone` is as in `domain.reset.reset`.
+    """
     run = draft.run
     draft.happen(event, reason=reason, metadata=metadata)
-    reset(draft, roots, reason=reason)
+    reset(draft, roots, reason=reason, gone=gone)
     _ask_anew(draft, reason=reason)
     run.last_failure = None
     run.resume_reason = reason

@@ -57,7 +57,8 @@ class Run(msgspec.Struct, kw_only=True):
     `due_at_ms` is when an engine has to look at the run again: to claim it while it is queued, to
     wake it while it is parked. `owner` is the engine that created the run for itself; while that
     engine lives nobody else claims it. `cleanup` is the engine whose processes may still be alive
-    after the run was stopped. `event_seq` is the number of the newest lifecycle event.
+    after the run was stopped. `event_seq` is the number of the newest lifecycle event, `event_hash`
+    its hash. `archived_at_ms` is when all that belongs to an old run was packed.
 
     `queued_at_ms` is since when the run waits in the queue. A queued run without `due_at_ms` waits
     until `resource_key` is free. `lock_path` is the workspace that it has to itself while it is
@@ -125,6 +126,8 @@ class Run(msgspec.Struct, kw_only=True):
     labels: tuple[str, ...] = ()
     nodes_total: int = 0
     nodes_completed: int = 0
+    event_hash: str = ""
+    archived_at_ms: int | None = None
     activity_at_ms: int | None = None
     interruptions: int = 0
     auto_resumes: int = 0
@@ -328,7 +331,8 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
 class LifecycleEvent(msgspec.Struct, frozen=True, kw_only=True):
     """The durable record of one transition, numbered within its run.
 
-    `cursor` is the store's global position, 0 until it is stored.
+    `record_hash` seals it to the event before it (`domain.receipts`); empty where it was stored
+    before there was a chain. `cursor` is the store's global position, 0 until it is stored.
     """
 
     seq: int
@@ -340,4 +344,5 @@ class LifecycleEvent(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     stop_kind: StopKind | None = None
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    record_hash: str = ""
     cursor: int = 0

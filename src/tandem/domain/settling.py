@@ -1,13 +1,14 @@
 """Settling an attempt: what its outcome does to its node, and to the nodes after it."""
 
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 import msgspec
 
 from tandem.domain import review
-from tandem.domain.artifact import ArtifactRef
+from tandem.domain.artifact import ArtifactRef, NodeArtifact, Provenance, Validity
 from tandem.domain.asking import ask_for_outcome
-from tandem.domain.change import NodeArtifact, Throttle
+from tandem.domain.change import Throttle
 from tandem.domain.command import Probed
 from tandem.domain.completion import complete, end_attempt
 from tandem.domain.draft import Draft
@@ -43,6 +44,10 @@ E, N, S = RunEvent, NodeState, RunState
 
 INTERRUPTIONS_MAX = 5
 REASON_CHARS_MAX = 500
+_REUSED: JsonObject = {
+    "accepted_candidate_source": "preexisting_output",
+    "status": "reused_valid",
+}
 _CLASSES_OF_VERIFICATION = frozenset({FailureClass.VERIFICATION_FAILED})
 
 
@@ -51,6 +56,10 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 
     `reading` is how a success was read. `relaxation` is what the profile of the run would let pass
     of an output that misses something; it counts only when a repair does not follow.
+
+    `provenance` has what the contract found out about files, by path; `contract` is its digest.
+    `inputs_digest` is the digest of what the node was given, only where reuse is allowed; `reused`
+    says that the body was not run because what it would make is there.
     """
 
     node_no: int
@@ -58,6 +67,10 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     output: bytes | None = None
     output_ref: ArtifactRef | None = None
+    provenance: Mapping[str, Provenance] = {}
+    contract: str = ""
+    inputs_digest: str = ""
+    reused: bool = False
     reading: Reading | None = None
     relaxation: Relaxation | None = None
 
@@ -88,13 +101,18 @@ def _settle_success(
     draft: Draft, plan_node: PlanNode, node: NodeRun, item: Settled, outcome: Succeeded
 ) -> None:
     end_attempt(draft, node, AttemptEnd.SUCCEEDED, exit_code=outcome.exit_code)
-    for ref in outcome.artifacts:
-        draft.artifacts.append(NodeArtifact(node_no=node.node_no, attempt=node.attempts, ref=ref))
-    _complete(draft, plan_node, item, item.reading)
+    left = _register(draft, node, item, outcome.artifacts)
+    _complete(draft, plan_node, item, item.reading, left=left)
 
 
 def _complete(
-    draft: Draft, plan_node: PlanNode, item: Settled, reading: Reading | None, reason: str = ""
+    draft: Draft,
+    plan_node: PlanNode,
+    item: Settled,
+    reading: Reading | None,
+    *,
+    left: Sequence[NodeArtifact],
+    reason: str = "",
 ) -> None:
     tainted = _tainted_inputs(draft, plan_node)
     if tainted:
@@ -102,16 +120,64 @@ def _complete(
             reading or Reading(), experimental=True, tainted_inputs=tainted
         )
     warnings = reading.warnings if reading is not None else ()
+    told: JsonObject = {"warnings": warnings, "warning_count": len(warnings)} if warnings else {}
     complete(
         draft,
         plan_node,
         output=item.output,
-        output_ref=item.output_ref,
+        # With both, the artifact is a copy for later reuse.
+        output_ref=item.output_ref if item.output is None else None,
+        artifacts=left,
         reason=reason,
         event=E.NODE_COMPLETED_WITH_WARNINGS if warnings else E.NODE_COMPLETED,
-        metadata={"warnings": warnings, "warning_count": len(warnings)} if warnings else None,
+        metadata={**told, **(_REUSED if item.reused else {})},
         reading=reading,
     )
+
+
+def _register(
+    draft: Draft,
+    node: NodeRun,
+    item: Settled,
+    files: Sequence[ArtifactRef] = (),
+    *,
+    validity: Validity = Validity.VALID,
+    judged: str = "passed",
+) -> list[NodeArtifact]:
+    """Write what an attempt left into the registry, its output too if that was put aside.
+
+    Only what passed as it is can be used again later; what is not valid is kept for whoever looks
+    into it, and never counts (W-10).
+    """
+    refs = files if item.output_ref is None else (*files, item.output_ref)
+    left = [_entry(draft, node, item, ref, validity, judged) for ref in refs]
+    draft.artifacts += left
+    return left
+
+
+def _entry(
+    draft: Draft, node: NodeRun, item: Settled, ref: ArtifactRef, validity: Validity, judged: str
+) -> NodeArtifact:
+    passed = judged == "passed"
+    return NodeArtifact(
+        node_no=node.node_no,
+        attempt=node.attempts,
+        ref=ref,
+        contract=item.contract,
+        inputs_digest=item.inputs_digest if passed else "",
+        validity=validity,
+        provenance=msgspec.structs.replace(
+            item.provenance.get(ref.path) or Provenance(),
+            validation_outcome=judged,
+            repair_attempt=node.repairs_used,
+            repair_succeeded=passed and node.repairs_used > 0,
+        ),
+        registered_at_ms=draft.now_ms,
+    )
+
+
+def _reject(draft: Draft, node: NodeRun, item: Settled) -> None:
+    _register(draft, node, item, validity=Validity.REJECTED, judged="failed")
 
 
 def _tainted_inputs(draft: Draft, plan_node: PlanNode) -> tuple[NodeId, ...]:
@@ -144,7 +210,8 @@ def _relax(
         experimental=relaxation.effective_outcome == "experimental",
         relaxation=relaxation,
     )
-    _complete(draft, plan_node, item, reading, reason)
+    left = _register(draft, draft.node(item.node_no), item, judged="relaxed")
+    _complete(draft, plan_node, item, reading, left=left, reason=reason)
 
 
 def _settle_repair(
@@ -176,6 +243,7 @@ def _settle_repair(
     if item.relaxation is not None:
         _relax(draft, plan_node, item, item.relaxation, outcome.reasons)
         return
+    _reject(draft, node, item)
     kept = msgspec.structs.replace(
         node, output=item.output, output_ref=item.output_ref, repair=outcome.reasons
     )
@@ -200,6 +268,7 @@ def _hold_for_schema(
     reason: str,
 ) -> None:
     """Hold the run for a person (T41); the node stays pending, so that a resume tries it again."""
+    _reject(draft, node, item)
     run = draft.run
     actual = item.output_ref.digest if item.output_ref else digest(item.output or b"")
     told = pause_metadata(run, plan_node, node, reason=reason, actual=actual, unmet=outcome.unmet)
@@ -253,6 +322,7 @@ def _settle_block(
     if roots:
         review.roll_back(draft, plan_node, roots, reason=reason)
         return
+    _reject(draft, node, item)
     kept = msgspec.structs.replace(node, output=item.output, output_ref=item.output_ref)
     halt(draft, plan_node, kept, E.NODE_BLOCKED, outcome.kind, reason)
 

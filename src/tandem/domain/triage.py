@@ -6,6 +6,7 @@ before it was itself skipped, and no other node right before it did real work.
 
 import msgspec
 
+from tandem.domain.completion import evidence
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
 from tandem.domain.lifecycle import NodeState, RunEvent
@@ -43,5 +44,11 @@ def skip(draft: Draft, plan_node: PlanNode) -> None:
         failure=None,
         reading=_SKIPPED,
     )
-    draft.move(plan_node, RunEvent.NODE_SKIPPED_NO_WORK, skipped, reason="no work upstream")
+    draft.move(
+        plan_node,
+        RunEvent.NODE_SKIPPED_NO_WORK,
+        skipped,
+        reason="no work upstream",
+        metadata=evidence(skipped.output, None, ()),
+    )
     draft.run.detail = f"completed node `{plan_node.node_id}`; continuing"

@@ -53,6 +53,8 @@ SCHEMA_PAUSE: Final = (
 )
 """What a person is told of an output that violates its schema (run-lifecycle 4.6.4)."""
 
+_EVIDENCE: Final = ("output_digest", "artifacts", "accepted_candidate_source", "status")
+
 WORDS: Final[Mapping[RunEvent, Word]] = {
     E.RUN_CREATED: Word("The run was created and is queued.", _run("created")),
     E.RUN_COMPLETED_DRY: Word("A dry run: nothing was executed.", _run("completed")),
@@ -221,15 +223,20 @@ WORDS: Final[Mapping[RunEvent, Word]] = {
         older=("automation_v2.run.failed",),
     ),
     E.NODE_STARTED: Word("An attempt began.", _node("started")),
-    E.NODE_COMPLETED: Word("The node counts as completed with its output.", _node("completed")),
+    E.NODE_COMPLETED: Word(
+        "The node counts as completed with its output; the digests are what the record proves.",
+        _node("completed"),
+        _EVIDENCE,
+    ),
     E.NODE_COMPLETED_WITH_WARNINGS: Word(
         "The node counts as completed, with warnings.",
         _node("completed_with_warnings"),
-        ("warnings", "warning_count"),
+        ("warnings", "warning_count", *_EVIDENCE),
     ),
     E.NODE_SKIPPED_NO_WORK: Word(
         "Triage found nothing to do; the node counts as completed without having run.",
         _node("skipped"),
+        ("output_digest",),
     ),
     E.NODE_RELAXED: Word(
         "The execution profile lets pass what the output misses.",

@@ -1,7 +1,9 @@
 """One attempt from its inputs to its settled outcome: resolve, run within limits, judge, keep."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 import msgspec
@@ -9,12 +11,21 @@ from pydantic import TypeAdapter
 
 from tandem.domain.accounting import Facts
 from tandem.domain.action import Action, CommandAction
-from tandem.domain.artifact import ArtifactRef
+from tandem.domain.artifact import (
+    ArtifactRef,
+    CandidateSource,
+    FileStamp,
+    Freshness,
+    NodeArtifact,
+    Provenance,
+    may_reuse_output,
+    reusable,
+)
 from tandem.domain.command import Probed
 from tandem.domain.errors import EngineError, Refused, StoreUnavailable
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import AttemptId, EngineId, NodeId, attempt_id, idempotency_key
-from tandem.domain.json import JsonValue, decode, encode
+from tandem.domain.json import JsonValue, canonical, decode, digest, encode
 from tandem.domain.learning import lines_for
 from tandem.domain.outcome import (
     Blocked,
@@ -22,6 +33,7 @@ from tandem.domain.outcome import (
     FailureClass,
     NeedsRepair,
     Outcome,
+    Stopped,
     Succeeded,
     too_large,
 )
@@ -35,7 +47,7 @@ from tandem.domain.start_check import Obstacle
 from tandem.domain.template import find_references, resolve
 from tandem.domain.time_limits import limits_of
 from tandem.domain.view import RunView
-from tandem.engine.contract import judge
+from tandem.engine.contract import History, Judged, judge
 from tandem.engine.facts import RunFacts
 from tandem.engine.start import find_obstacle
 from tandem.ports.artifacts import Artifacts
@@ -69,6 +81,7 @@ class AttemptRunner:
         files: WorkspaceFiles,
         clock: Clock,
         scratch_root: str,
+        list_artifacts: Callable[[int, int], Sequence[NodeArtifact]],
         inline_bytes_max: int,
         output_bytes_max: int,
         relaxation_denylist: Collection[str] = (),
@@ -79,6 +92,7 @@ class AttemptRunner:
         self._files = files
         self._clock = clock
         self._scratch_root = scratch_root
+        self._list_artifacts = list_artifacts
         self._inline_bytes_max = inline_bytes_max
         self._output_bytes_max = output_bytes_max
         self._relaxation_denylist = frozenset(relaxation_denylist)
@@ -92,20 +106,125 @@ class AttemptRunner:
         self, view: RunView, plan_node: PlanNode, *, number: int, report: Progress
     ) -> Settled:
         """Run one attempt of a node that was started in the store, and settle its outcome."""
+        judged = Judged(Stopped(reason=""))
+        inputs = ""
         try:
             spec = self._spec(view, plan_node, number)
+            contract = plan_node.node.output_contract
+            history = await self._history(view, plan_node, number, report)
+            if history.may_reuse:
+                inputs = self._digest_of_inputs(spec)
+                again = self._reuse(view, plan_node, number, history, inputs)
+                if again is not None:
+                    return again
             outcome = await self._within_limits(spec, plan_node, report)
-            if isinstance(outcome, Succeeded) and plan_node.node.output_contract is not None:
-                outcome = await judge(
+            judged = Judged(outcome)
+            if isinstance(outcome, Succeeded) and contract is not None:
+                judged = await judge(
                     outcome,
-                    plan_node.node.output_contract,
+                    contract,
                     workspace=spec.workspace,
                     files=self._files,
                     verify=partial(self._verify, spec, report),
+                    history=history,
                 )
         except EngineError as error:
-            outcome = Failed(failure_class=FailureClass.MISSING_CONFIG, message=str(error))
-        return await self._settled(view, plan_node, number, outcome, report)
+            judged = Judged(Failed(failure_class=FailureClass.MISSING_CONFIG, message=str(error)))
+        return await self._settled(view, plan_node, number, judged, report, inputs=inputs)
+
+    # What was left before
+
+    async def _history(
+        self, view: RunView, plan_node: PlanNode, number: int, report: Progress
+    ) -> History:
+        """Return what is known of the node's files before the attempt; often that is nothing."""
+        contract = plan_node.node.output_contract
+        paths = contract.required_files if contract is not None else ()
+        may_reuse = may_reuse_output(plan_node.node.metadata)
+        if not paths and not may_reuse:
+            return History()
+        stamps: dict[str, FileStamp] = {}
+        for path in paths:
+            with suppress(Refused):  # the contract will say so
+                stamp = self._files.stamp(view.run.workspace, path) if view.run.workspace else None
+                if stamp is not None:
+                    stamps[PurePosixPath(path).as_posix()] = stamp
+        return History(
+            stamps=stamps,
+            # A first attempt has nothing before it, so the ordinary case reads nothing; but a fork
+            # begins with what its source left.
+            earlier=(
+                await self._earlier(view, plan_node, report)
+                if number > 1 or view.run.forked_from is not None
+                else ()
+            ),
+            run_started_at_ms=view.run.started_at_ms,
+            may_reuse=may_reuse,
+        )
+
+    async def _earlier(
+        self, view: RunView, plan_node: PlanNode, report: Progress
+    ) -> Sequence[NodeArtifact]:
+        """Return the registry of a node; a store that is away is waited for."""
+        while True:
+            try:
+                return self._list_artifacts(view.run.run_no, plan_node.node_no)
+            except StoreUnavailable as error:
+                report("event", f"{error}; trying again every second")
+                await self._clock.sleep(KEEP_RETRY_MS)
+
+    def _digest_of_inputs(self, spec: AttemptSpec) -> str:
+        """Return the digest of what the node makes its output from.
+
+        What it is told to mend is no part of it: what somebody sent back is never used again, and
+        what came after that may be, although its node is told of the rework, too.
+        """
+        action = spec.action.model_dump(mode="json")
+        return digest(canonical([action, spec.inputs]))
+
+    def _reuse(
+        self, view: RunView, plan_node: PlanNode, number: int, history: History, inputs: str
+    ) -> Settled | None:
+        """Return what an earlier attempt left as the outcome of this one, None to run the body.
+
+        Only for nodes that allow it, and only when path, digest, contract and inputs all hold
+        (run-lifecycle 5, "Used"; decision 14).
+        """
+        contract = _digest_of_contract(plan_node)
+        chosen = reusable(history.earlier, contract=contract, inputs_digest=inputs)
+        files = [left.ref for left in chosen if left.ref.path]
+        kept = next((left.ref for left in chosen if not left.ref.path), None)
+        if kept is None or plan_node.node.effective_effects == "external":
+            return None
+        if any(self._files.find_file(view.run.workspace, ref.path) != ref for ref in files):
+            return None
+        try:
+            output = self._artifacts.get(view.run.tenant, kept)
+        except EngineError:
+            return None
+        read = read_output(plan_node.node, Succeeded(output=decode(output)))
+        if not isinstance(read.outcome, Succeeded):
+            return None
+        before = Freshness(current_attempt=False)
+        provenance = Provenance(
+            accepted_candidate_source=CandidateSource.PREEXISTING_OUTPUT,
+            reuse_allowed=True,
+            freshness=before,
+        )
+        return Settled(
+            node_no=plan_node.node_no,
+            number=number,
+            outcome=Succeeded(output=None, artifacts=tuple(files)),
+            output=output if len(output) <= self._inline_bytes_max else None,
+            output_ref=kept,
+            provenance=dict.fromkeys((ref.path for ref in (*files, kept)), provenance),
+            contract=contract,
+            inputs_digest=inputs,
+            reused=True,
+            reading=read.reading,
+        )
+
+    # What is left now
 
     async def probe(self, view: RunView, plan_node: PlanNode) -> Probed | None:
         """Ask the `effects_probe` of a node whether its interrupted attempt took place.
@@ -143,9 +262,12 @@ class AttemptRunner:
         view: RunView,
         plan_node: PlanNode,
         number: int,
-        outcome: Outcome,
+        judged: Judged,
         report: Progress,
+        *,
+        inputs: str,
     ) -> Settled:
+        outcome = judged.outcome
         output: bytes | None = None
         ref: ArtifactRef | None = None
         reading: Reading | None = None
@@ -157,6 +279,8 @@ class AttemptRunner:
             content = encode(outcome.output)
             if len(content) <= self._inline_bytes_max:
                 output = content
+                if inputs and isinstance(outcome, Succeeded):
+                    ref = await self._keep(view, plan_node, content, report)
             elif len(content) > self._output_bytes_max:
                 what = f"the output of node `{plan_node.node_id}`"
                 outcome = too_large(what, len(content), self._output_bytes_max)
@@ -168,6 +292,9 @@ class AttemptRunner:
             outcome=outcome,
             output=output,
             output_ref=ref,
+            provenance=judged.provenance,
+            contract=_digest_of_contract(plan_node),
+            inputs_digest=inputs,
             reading=reading,
             relaxation=relaxation,
         )
@@ -297,6 +424,13 @@ class AttemptRunner:
                 failure_class=FailureClass.TIMED_OUT,
                 message=f"it took longer than {verification.timeout_ms} ms",
             )
+
+
+def _digest_of_contract(plan_node: PlanNode) -> str:
+    contract = plan_node.node.output_contract
+    if contract is None:
+        return ""
+    return digest(canonical(contract.model_dump(mode="json", by_alias=True, exclude_none=True)))
 
 
 def _hear_nothing(kind: str, text: str = "") -> None:  # the names are the port's

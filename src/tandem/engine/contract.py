@@ -4,11 +4,20 @@ The verdict is the engine's own; a body that says it is done is not believed.
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from tandem.domain.artifact import ArtifactRef
+from tandem.domain.artifact import (
+    ArtifactRef,
+    CandidateSource,
+    FileStamp,
+    NodeArtifact,
+    Provenance,
+    freshness,
+    refusal_of_file,
+)
 from tandem.domain.errors import Refused
 from tandem.domain.json import JsonValue, decode
 from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Succeeded
@@ -23,6 +32,22 @@ _TEXT_BYTES_MAX = 4 * 1024 * 1024
 Verify = Callable[[Verification], Awaitable[Outcome]]
 
 
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """What was known of the required files when the attempt began."""
+
+    stamps: Mapping[str, FileStamp] = {}
+    earlier: Sequence[NodeArtifact] = ()
+    run_started_at_ms: int | None = None
+    may_reuse: bool = False
+
+
+class Judged(NamedTuple):
+    """The outcome as it counts, and where each accepted file came from, by path."""
+
+    outcome: Outcome
+    provenance: Mapping[str, Provenance] = {}
+
+
 async def judge(
     outcome: Succeeded,
     contract: OutputContract | None,
@@ -30,13 +55,17 @@ async def judge(
     workspace: str,
     files: WorkspaceFiles,
     verify: Verify,
-) -> Outcome:
+    history: History | None = None,
+) -> Judged:
     """Return the outcome as it counts: accepted, in need of repair with reasons, or failed.
 
-    Cheap checks come first; the verification command runs only when they all pass.
+    Cheap checks come first; the verification command runs only when they all pass. `history` is
+    what is known of the required files from before the attempt.
     """
     if contract is None:
-        return outcome
+        return Judged(outcome)
+    history = history or History()
+    provenance: dict[str, Provenance] = {}
     reasons: list[str] = []
     unmet: list[str] = []
     output = outcome.output
@@ -44,7 +73,7 @@ async def judge(
         output, found = _check_schema(contract.output_schema, output)
         reasons += found
         unmet += [VIOLATION] * bool(found)
-    artifacts, found = _check_files(contract.required_files, workspace, files)
+    artifacts, found = _check_files(contract, workspace, files, history, provenance)
     reasons += found
     unmet += ["missing_artifact_path"] * bool(found)
     if contract.sections:
@@ -52,16 +81,18 @@ async def judge(
         reasons += found
         unmet += ["missing_section"] * bool(found)
     if reasons:
-        return NeedsRepair(reasons=tuple(reasons), unmet=tuple(unmet), output=output)
+        needs = NeedsRepair(reasons=tuple(reasons), unmet=tuple(unmet), output=output)
+        return Judged(needs)
     if contract.verification is not None:
         verdict = await verify(contract.verification)
         if isinstance(verdict, Failed):
-            return _not_verified(contract.verification, verdict, output)
+            return Judged(_not_verified(contract.verification, verdict, output))
         if not isinstance(verdict, Succeeded):
-            return verdict
-    return msgspec.structs.replace(
-        outcome, output=output, artifacts=(*outcome.artifacts, *artifacts)
-    )
+            return Judged(verdict)
+    known = {ref.path for ref in artifacts}
+    others = (ref for ref in outcome.artifacts if not ref.path or ref.path not in known)
+    accepted = msgspec.structs.replace(outcome, output=output, artifacts=(*others, *artifacts))
+    return Judged(accepted, provenance)
 
 
 def _check_schema(schema: JsonValue, output: JsonValue) -> tuple[JsonValue, list[str]]:
@@ -75,11 +106,15 @@ def _check_schema(schema: JsonValue, output: JsonValue) -> tuple[JsonValue, list
 
 
 def _check_files(
-    required: tuple[str, ...], workspace: str, files: WorkspaceFiles
+    contract: OutputContract,
+    workspace: str,
+    files: WorkspaceFiles,
+    history: History,
+    provenance: dict[str, Provenance],
 ) -> tuple[list[ArtifactRef], list[str]]:
     artifacts: list[ArtifactRef] = []
     reasons: list[str] = []
-    for path in required:
+    for path in contract.required_files:
         try:
             ref = files.find_file(workspace, path) if workspace else None
         except Refused as refused:
@@ -90,8 +125,39 @@ def _check_files(
         elif ref.size_bytes == 0:
             reasons.append(f"the required file `{path}` is empty")
         else:
+            refusal = _check_history(contract, ref, workspace, files, history, provenance)
+            reasons += [refusal] if refusal else []
             artifacts.append(ref)
     return artifacts, reasons
+
+
+def _check_history(
+    contract: OutputContract,
+    ref: ArtifactRef,
+    workspace: str,
+    files: WorkspaceFiles,
+    history: History,
+    provenance: dict[str, Provenance],
+) -> str:
+    """Return why a file that is there does not count, empty when it does."""
+    stamp = files.stamp(workspace, ref.path)
+    if stamp is None:
+        return ""  # it went away between the two looks; what was read has its digest
+    before = history.stamps.get(ref.path)
+    fresh = freshness(stamp, before, run_started_at_ms=history.run_started_at_ms)
+    written = (
+        CandidateSource.SESSION_WRITE
+        if contract.verification is None
+        else CandidateSource.VERIFIED_OUTPUT
+    )
+    provenance[ref.path] = Provenance(
+        accepted_candidate_source=(
+            written if fresh.current_attempt else CandidateSource.PREEXISTING_OUTPUT
+        ),
+        reuse_allowed=history.may_reuse,
+        freshness=fresh,
+    )
+    return refusal_of_file(ref, fresh, earlier=history.earlier, may_reuse=history.may_reuse)
 
 
 def _check_sections(

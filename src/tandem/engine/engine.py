@@ -80,6 +80,11 @@ RENEW_MIN_MS = 1_000
 """How long a renewal may take that comes too late anyway."""
 SWEEP_MS = 1_000
 SWEEP_LIMIT = 100
+ARCHIVE_REST_MS = 60_000
+ARCHIVE_ROWS_MAX = 200
+"""So many rows are packed in one transaction: about a millisecond."""
+ARCHIVE_STEPS_MAX = 5
+"""So many transactions of packing belong to one sweep."""
 STORE_WAIT_MIN_MS = 2_000
 """A store that answers is never cut off by a shutdown timeout of 0."""
 ARTIFACT_REST_MS = 3_600_000
@@ -102,6 +107,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     lease_ms: int = 30_000
     inline_bytes_max: int = 16 * 1024
     output_bytes_max: int = 16 * 1024 * 1024
+    retention_ms: int = 0
+    """A run that rests this long after its end is packed; 0 keeps all as they are."""
     gate_policy: GatePolicy = GatePolicy()
     """What gates get that say nothing themselves."""
     signal_retention_ms: int = 604_800_000
@@ -159,6 +166,7 @@ class Engine(Reviews):
             files=files,
             clock=clock,
             scratch_root=scratch_root,
+            list_artifacts=store.list_artifacts_of_node,
             inline_bytes_max=self.limits.inline_bytes_max,
             output_bytes_max=self.limits.output_bytes_max,
             relaxation_denylist=self.limits.relaxation_denylist,
@@ -175,6 +183,7 @@ class Engine(Reviews):
         """The id of the changes of a claim that is not announced yet."""
         self._plans: dict[int, tuple[Automation, Plan, bytes]] = {}
         self._row: EngineRow | None = None
+        self._archive_at_ms = 0
         self._owed: dict[RunId, tuple[TenantId, Command]] = {}
         renewals = (self.limits.lease_ms // RENEWALS, self.limits.recovery.stale_after_ms // 4)
         self._lease = OwnLease(
@@ -989,12 +998,27 @@ class Engine(Reviews):
                 self._tend_signals,
                 self._wake_freed,
                 self._learning.learn,
+                self._archive,
             ):
                 # What cannot be done now (the store is away, a process does not die) is tried
                 # again with the next turn.
                 with suppress(EngineError):
                     await part()
             await self._clock.sleep(SWEEP_MS)
+
+    async def _archive(self) -> None:
+        """Pack some of what is old; while there is more, again with the next sweep."""
+        now_ms = self._clock.now_ms()
+        if not self.limits.retention_ms or now_ms < self._archive_at_ms:
+            return
+        before_ms = now_ms - self.limits.retention_ms
+        for _ in range(ARCHIVE_STEPS_MAX):
+            moved = await self.store.archive(
+                before_ms=before_ms, rows_max=ARCHIVE_ROWS_MAX, now_ms=now_ms
+            )
+            if not moved:
+                self._archive_at_ms = now_ms + ARCHIVE_REST_MS
+                return
 
     async def _wake_freed(self) -> None:
         """Wake runs whose key is free; a net under the wake-ups that freed it."""

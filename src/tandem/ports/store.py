@@ -6,9 +6,10 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from tandem.domain.admission import Lock
+from tandem.domain.artifact import NodeArtifact
 from tandem.domain.automation_keeping import AutomationCommand
 from tandem.domain.automation_review import Review
-from tandem.domain.change import Change, NodeArtifact
+from tandem.domain.change import Change
 from tandem.domain.command import Command
 from tandem.domain.creation import NewRun
 from tandem.domain.ids import (
@@ -320,6 +321,10 @@ class Store(LearningStore, Protocol):
         """
         ...
 
+    def list_artifacts_of_node(self, run_no: int, node_no: int) -> Sequence[NodeArtifact]:
+        """Return what the attempts of one node left, oldest first."""
+        ...
+
     def is_artifact_used(self, digest: Digest, *, tenant: TenantId) -> bool:
         """Say whether any run of the tenant refers to these bytes."""
         ...
@@ -358,6 +363,18 @@ class Store(LearningStore, Protocol):
         """
         ...
 
+    async def archive(self, *, before_ms: int, rows_max: int, now_ms: int) -> int:
+        """Pack rows of runs that ended and did not change since `before_ms`, oldest first.
+
+        At most about `rows_max` rows move in one transaction; 0 says that nothing is left to move.
+        No field is lost and every read answers as before. A run that changes again is unpacked
+        in the transaction of that change; a deleted one goes with all that is packed of it.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        ...
+
     async def load(self, run_id: RunId, *, tenant: TenantId) -> RunView:
         """Load a run with its nodes, outputs, open gates and waits.
 
@@ -375,11 +392,18 @@ class Store(LearningStore, Protocol):
         ...
 
     def list_events(
-        self, run_id: RunId, *, tenant: TenantId, after_seq: int, limit: int
+        self,
+        run_id: RunId,
+        *,
+        tenant: TenantId,
+        after_seq: int,
+        limit: int,
+        as_stored: bool = False,
     ) -> Sequence[LifecycleEvent]:
         """Return lifecycle events of a run in order, those after `after_seq`.
 
-        The metadata of each name the `effective_execution_profile` of the run.
+        The metadata of each name the `effective_execution_profile` of the run, but `as_stored`
+        for whoever checks their hashes.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from tandem.domain.artifact import ArtifactRef
+from tandem.domain.artifact import ArtifactRef, FileStamp
 from tandem.domain.start_check import WorkspaceState
 
 
@@ -26,6 +26,14 @@ class WorkspaceFiles(Protocol):
 
     def find_file(self, workspace: str, relative: str) -> ArtifactRef | None:
         """Return a reference to a regular file with its plain SHA-256, or None if there is none.
+
+        Raises:
+            Refused: the path leads out of the workspace.
+        """
+        ...
+
+    def stamp(self, workspace: str, relative: str) -> FileStamp | None:
+        """Return when a regular file last changed, or None if there is none; nothing is read.
 
         Raises:
             Refused: the path leads out of the workspace.

@@ -1,6 +1,6 @@
 """Large outputs and workspaces of a simulated world, in memory; they outlive its processes."""
 
-from tandem.domain.artifact import ArtifactRef
+from tandem.domain.artifact import ArtifactRef, FileStamp
 from tandem.domain.errors import NotFound
 from tandem.domain.ids import Digest, TenantId
 from tandem.domain.json import digest
@@ -49,6 +49,10 @@ class NoFiles:
 
     def find_file(self, workspace: str, relative: str) -> ArtifactRef | None:
         """See `WorkspaceFiles.find_file`."""
+        return None
+
+    def stamp(self, workspace: str, relative: str) -> FileStamp | None:
+        """See `WorkspaceFiles.stamp`."""
         return None
 
     def read_text(self, workspace: str, relative: str, *, bytes_max: int) -> str:

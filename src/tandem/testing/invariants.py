@@ -8,7 +8,8 @@ from typing import Any
 import apsw
 import msgspec
 
-from tandem.adapters.sql.rows import ATTEMPT_BITS, NODE_BITS
+from tandem.adapters.sql.rows import ATTEMPT_BITS, NODE_BITS, event_of
+from tandem.adapters.sqlite.archive import unpack
 from tandem.domain.admission import overlap
 from tandem.domain.graph import Plan, PlanNode
 from tandem.domain.hold import is_automation_key
@@ -24,6 +25,7 @@ from tandem.domain.lifecycle import (
 )
 from tandem.domain.node import NodeKind
 from tandem.domain.phases import is_held
+from tandem.domain.receipts import ChainCheck
 from tandem.testing.executor import Bodies, Body
 
 E, N, S = RunEvent, NodeState, RunState
@@ -76,6 +78,7 @@ class _Replay:
         self.in_change: set[tuple[RunEvent, str | None]] = set()
         self.auto_resumes = 0
         self.is_reaped = False
+        self.chain = ChainCheck()
 
 
 class Invariants:
@@ -257,6 +260,8 @@ class Invariants:
         where = f"run {run_no} event {row['seq']} {event.value} {node_id or ''}"
         _must(row["seq"] == replay.seq + 1, f"{where}: comes after number {replay.seq}")
         replay.seq = row["seq"]
+        replay.chain.follow([event_of({name: row[name] for name in row if name != "run_id"}, None)])
+        _must(not replay.chain.problems, f"{where}: {replay.chain.problems}")
         if replay.change_id != row["change_id"]:
             replay.change_id = row["change_id"]
             replay.in_change = set()
@@ -353,6 +358,8 @@ class Invariants:
         _must(run["event_seq"] == replay.seq, f"{what}: event_seq is not {replay.seq}")
         _must(run["epoch"] == replay.epoch, f"{what}: the claims gave epoch {replay.epoch}")
         _must(run["last_change_id"] == replay.change_id, f"{what}: newest change is another")
+        head = (run["event_hash"] or b"").hex()
+        _must(head == replay.chain.head, f"{what}: the chain of its events ends elsewhere")
         completed = replay.nodes.count(N.COMPLETED)
         _must(run["nodes_completed"] == completed, f"{what}: {completed} nodes are completed")
         self._compare_nodes(run_no, replay, what)
@@ -369,6 +376,8 @@ class Invariants:
             " + (SELECT count(*) FROM artifact WHERE run_no = ?1)"
             " + (SELECT count(*) FROM learning_due WHERE run_no = ?1)"
             " + (SELECT count(*) FROM run_facts WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM archive_part WHERE run_no = ?1)"
+            " + (SELECT count(*) FROM imported_run WHERE run_no = ?1)"
             " + (SELECT count(*) FROM node_run WHERE node_run_id >> 20 = ?1)"
             " + (SELECT count(*) FROM attempt WHERE attempt_no >> 32 = ?1) AS rows",
             run_no,
@@ -378,12 +387,11 @@ class Invariants:
     def _compare_nodes(self, run_no: int, replay: _Replay, what: str) -> None:
         first = run_no << NODE_BITS
         last = (run_no + 1 << NODE_BITS) - 1
-        rows = {
-            row["node_run_id"] - first: row
-            for row in self._find(
-                "SELECT * FROM node_run WHERE node_run_id BETWEEN ? AND ?", first, last
-            )
-        }
+        parts = self._find("SELECT rows FROM archive_part WHERE run_no = ? ORDER BY part", run_no)
+        _must(not parts or replay.status in TERMINAL, f"{what}: goes on while it is packed")
+        packed = unpack(part["rows"] for part in parts)
+        here = self._find("SELECT * FROM node_run WHERE node_run_id BETWEEN ? AND ?", first, last)
+        rows = {row["node_run_id"] - first: row for row in (*packed["node_run"], *here)}
         for number, state in enumerate(replay.nodes):
             stored = rows[number]["state"] if number in rows else N.PENDING.value
             _must(stored == state.value, f"{what}: node {number} is {stored}, not {state.value}")
@@ -393,7 +401,7 @@ class Invariants:
             (last + 1 << ATTEMPT_BITS) - 1,
         )
         counts: dict[int, int] = {}
-        for row in attempts:
+        for row in (*packed["attempt"], *attempts):
             key, number = divmod(row["attempt_no"], 1 << ATTEMPT_BITS)
             node_no = key - first
             counts[node_no] = counts.get(node_no, 0) + 1

@@ -8,6 +8,7 @@ import click
 
 from tandem.adapters.cli import operate
 from tandem.adapters.cli.selection import STATES
+from tandem.adapters.cli.verify import verify
 
 if TYPE_CHECKING:
     from tandem.adapters.cli.tools import Tools
@@ -24,6 +25,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.group()
 def runs() -> None:
     """Look at runs, hold them, end them. RUN is an id, the beginning of one, or `latest`."""
+
+
+runs.add_command(verify)
 
 
 @runs.command("list")

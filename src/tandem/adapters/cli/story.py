@@ -11,7 +11,7 @@ import msgspec
 from tandem.adapters.cli import text
 from tandem.adapters.cli.references import short_id
 from tandem.adapters.cli.tools import LocalStore
-from tandem.domain.change import NodeArtifact
+from tandem.domain.artifact import NodeArtifact
 from tandem.domain.errors import EngineError
 from tandem.domain.gate_record import decision_record, pending_gate
 from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
@@ -81,7 +81,10 @@ def read_story(store: LocalStore, host: Host, run_id: RunId, *, self_id: str = "
     return Story(
         view=view,
         attempts=store.list_attempts(run_id, tenant=LOCAL_TENANT),
-        artifacts=store.list_artifacts(run_id, tenant=LOCAL_TENANT),
+        # An output that was put aside is shown as an output.
+        artifacts=[
+            left for left in store.list_artifacts(run_id, tenant=LOCAL_TENANT) if left.ref.path
+        ],
         gates=store.list_gates_of_run(run_id, tenant=LOCAL_TENANT),
         holder=holder_state(store, host, run, self_id=self_id),
         now_ms=now_ms,

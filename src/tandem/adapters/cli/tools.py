@@ -14,6 +14,7 @@ from tandem.engine.engine import Engine
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.host import Host
 from tandem.ports.store import Store
+from tandem.ports.workspace import WorkspaceFiles
 from tandem.settings import Settings
 
 
@@ -35,6 +36,15 @@ class LocalStore(Store, Protocol):
 
     def list_run_ids(self, prefix: str, *, tenant: TenantId, limit: int) -> Sequence[RunId]:
         """Return ids of runs that begin with `prefix`, in the order of the ids."""
+        ...
+
+    def back_up(self, target: Path, *, progress: Callable[[int, int], None]) -> int:
+        """Copy the store as it is at this moment to a new file; return its size in bytes.
+
+        Raises:
+            Refused: the file exists.
+            StoreUnavailable: it could not be written; nothing is left there.
+        """
         ...
 
     def check(self) -> list[str]:
@@ -108,6 +118,33 @@ class Tools(Protocol):
 
     def open_artifacts(self, settings: Settings) -> Artifacts:
         """Open the folder of large outputs."""
+        ...
+
+    def open_files(self) -> WorkspaceFiles:
+        """Return the files of workspaces on this machine."""
+        ...
+
+    def export_store(
+        self,
+        settings: Settings,
+        path: Path,
+        *,
+        with_contents: bool,
+        progress: Callable[[int], None],
+    ) -> dict[str, Any]:
+        """Write every run to a new file; see `tandem.transfer.export_to`."""
+        ...
+
+    async def import_store(
+        self, settings: Settings, path: Path, *, progress: Callable[[int], None]
+    ) -> dict[str, Any]:
+        """Read runs from a file or folder; see `tandem.transfer.import_from`."""
+        ...
+
+    def collect_garbage(
+        self, settings: Settings, *, before_ms: int, dry_run: bool
+    ) -> dict[str, Any]:
+        """Remove what nothing needs; see `tandem.garbage.collect`."""
         ...
 
     def open_host(self, settings: Settings) -> Host:

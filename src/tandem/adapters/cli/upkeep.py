@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tandem.adapters.cli import exits
+from tandem.adapters.cli import exits, moving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,6 +139,10 @@ def _print_findings(found: dict[str, Any]) -> None:
 @click.group()
 def db() -> None:
     """Look after the store."""
+
+
+for _command in (moving.backup, moving.export, moving.import_, moving.gc, moving.archive):
+    db.add_command(_command)
 
 
 @db.command()

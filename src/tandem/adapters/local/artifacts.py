@@ -25,7 +25,7 @@ class FileArtifacts:
             name=name, digest=digest(content), size_bytes=len(content), media_type=media_type
         )
         try:
-            with self._lock(fcntl.LOCK_SH):
+            with shared(self._folder):
                 _put(self._path(tenant, ref.digest), content)
         except OSError as error:
             raise StoreUnavailable(
@@ -36,22 +36,11 @@ class FileArtifacts:
     def remove(self, tenant: TenantId, digest: Digest, *, put_before_ms: int) -> bool:
         """See `Artifacts.remove`; putting again renews the time of the file."""
         path = self._path(tenant, digest)
-        with suppress(OSError), self._lock(fcntl.LOCK_EX):
+        with suppress(OSError), exclusive(self._folder):
             if path.stat().st_mtime_ns < put_before_ms * 1_000_000:
                 path.unlink()
                 return True
         return False
-
-    @contextmanager
-    def _lock(self, how: int) -> Iterator[None]:
-        """Keep those who put and those who remove apart, in all processes of this folder."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, how)
-            yield
-        finally:
-            os.close(fd)
 
     def get(self, tenant: TenantId, ref: ArtifactRef) -> bytes:
         """See `Artifacts.get`."""
@@ -68,6 +57,31 @@ class FileArtifacts:
         # A tenant's name may hold anything; its hash is a safe folder.
         owner = sha256(tenant.encode()).hexdigest()[:16]
         return self._folder / owner / hexadecimal[:2] / hexadecimal
+
+
+@contextmanager
+def shared(folder: Path) -> Iterator[None]:
+    """Keep those who remove out while a file is written, in all processes."""
+    with _locked(folder, fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep writers out while one file is judged and removed, in all processes."""
+    with _locked(folder, fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, how)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _put(path: Path, content: bytes) -> None:

@@ -4,7 +4,7 @@ import os
 import stat
 
 from tandem.adapters.local.workspace import file_artifact, inside, open_inside
-from tandem.domain.artifact import ArtifactRef
+from tandem.domain.artifact import ArtifactRef, FileStamp
 from tandem.domain.errors import NotFound, Refused
 from tandem.domain.start_check import WorkspaceState
 
@@ -45,6 +45,16 @@ class LocalFiles:
             return file_artifact(workspace, relative)
         except NotFound:
             return None
+
+    def stamp(self, workspace: str, relative: str) -> FileStamp | None:
+        """See `WorkspaceFiles.stamp`."""
+        try:
+            found = inside(workspace, relative).stat()
+        except OSError:
+            return None
+        # The change time: unlike the modification time nothing but the kernel sets it.
+        mark = f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_ctime_ns}"
+        return FileStamp(changed_at_ms=found.st_ctime_ns // 1_000_000, mark=mark)
 
     def read_text(self, workspace: str, relative: str, *, bytes_max: int) -> str:
         """See `WorkspaceFiles.read_text`."""

@@ -4,13 +4,13 @@
 -- name: advance_run
 -- The first statement of a change that moves no state; no row means that it is refused as a whole.
 UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq = :event_seq,
-       detail = :detail, nodes_completed = :nodes_completed
+       detail = :detail, nodes_completed = :nodes_completed, event_hash = :event_hash
  WHERE run_no = :run_no AND last_change_id = :builds_on AND epoch = :epoch RETURNING run_no;
 
 -- name: move_run
 -- The first statement of a change that moves the run; no row means that it is refused as a whole.
 UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq = :event_seq,
-       detail = :detail, nodes_completed = :nodes_completed,
+       detail = :detail, nodes_completed = :nodes_completed, event_hash = :event_hash,
        status = :status, epoch = :epoch_after, engine_id = :engine_id, owner = :owner,
        cleanup = :cleanup, started_at_ms = :started_at_ms, finished_at_ms = :finished_at_ms,
        due_at_ms = :due_at_ms, queued_at_ms = :queued_at_ms, queue_reason = :queue_reason,
@@ -30,13 +30,13 @@ INSERT INTO run (run_id, tenant, automation_id, name, definition_digest, definit
        event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms, parked,
        detail, stop_reason, pause_reason, resume_reason, inputs, workspace, nodes_total,
        nodes_completed, started_by, queued_at_ms, lock_path, concurrency_key, concurrency_limit,
-       labels)
+       labels, event_hash)
 VALUES (:run_id, :tenant, :automation_id, :name, :definition_digest, :definition_version,
        :automation_version, :trigger_type, :trigger_reason, :requested_execution_profile,
        :effective_execution_profile, :runtime_context, :status, :last_change_id, 0, :owner,
        :event_seq, :created_at_ms, :updated_at_ms, :started_at_ms, :finished_at_ms, :due_at_ms, '',
        :detail, '', '', '', :inputs, :workspace, :nodes_total, 0, :started_by, :queued_at_ms,
-       :lock_path, :concurrency_key, :concurrency_limit, :labels)
+       :lock_path, :concurrency_key, :concurrency_limit, :labels, :event_hash)
 RETURNING run_no;
 
 -- name: put_definition
@@ -91,14 +91,17 @@ VALUES (:wait_id, :run_no, :node_no, :node_id, :kind, :due_at_ms, :registered_at
 
 -- name: add_artifact
 -- A file or large output that an attempt left.
-INSERT INTO artifact (run_no, node_no, attempt, ref) VALUES (:run_no, :node_no, :attempt, :ref);
+INSERT INTO artifact (run_no, node_no, attempt, ref, digest, contract, inputs_digest, validity, provenance,
+       registered_at_ms)
+VALUES (:run_no, :node_no, :attempt, :ref, :digest, :contract, :inputs_digest, :validity, :provenance,
+       :registered_at_ms);
 
 -- name: add_event
 -- The record of one transition.
 INSERT INTO lifecycle_event (run_no, seq, event, recorded_at_ms, change_id, node_id, attempt,
-       reason, stop_kind, metadata)
+       reason, stop_kind, metadata, record_hash)
 VALUES (:run_no, :seq, :event, :recorded_at_ms, :change_id, :node_id, :attempt, :reason, :stop_kind,
-       :metadata);
+       :metadata, :record_hash);
 
 -- name: find_run
 -- One run of a tenant by its id.
@@ -215,8 +218,17 @@ DELETE FROM signal_key WHERE signal_no = :signal_no;
 DELETE FROM signal WHERE signal_no = :signal_no;
 
 -- name: list_artifacts_of_run
--- What the attempts of a run left.
-SELECT node_no, attempt, ref FROM artifact WHERE run_no = :run_no ORDER BY artifact_no;
+-- What the attempts of a run left; the plus keeps the planner from walking all artifacts in order.
+SELECT * FROM artifact WHERE run_no = :run_no ORDER BY +artifact_no;
+
+-- name: list_artifacts_of_node
+-- What the attempts of a node left.
+SELECT * FROM artifact WHERE run_no = :run_no AND node_no = :node_no ORDER BY artifact_no;
+
+-- name: invalidate_artifacts
+-- What a node left does not count any more; what is out of date may still be rejected.
+UPDATE artifact SET validity = :validity, invalidated_at_ms = :now_ms
+ WHERE run_no = :run_no AND node_no = :node_no AND validity <> 'rejected';
 
 -- name: list_gates
 -- Gates of one tenant with their runs, oldest first; an open gate of a run that has ended can be
@@ -435,21 +447,13 @@ SELECT * FROM run WHERE forked_from = :forked_from AND tenant = :tenant
  ORDER BY run_no LIMIT :limit;
 
 -- name: list_digests_of_run
--- The artifacts that a run refers to, as outputs and as files.
-SELECT json_extract(ref, '$.digest') AS digest FROM artifact WHERE run_no = :run_no
-UNION
-SELECT json_extract(output_ref, '$.digest') AS digest FROM node_run
- WHERE node_run_id BETWEEN :first AND :last AND output_ref IS NOT NULL;
+-- The artifacts that a run refers to, as outputs and as files: the registry knows both.
+SELECT DISTINCT digest FROM artifact WHERE run_no = :run_no;
 
 -- name: is_digest_used
--- Whether a run of the tenant refers to an artifact, as an output or as a file.
+-- Whether a run refers to an artifact, as an output or as a file; of one tenant, or null for any.
 SELECT 1 FROM artifact AS a JOIN run AS r ON r.run_no = a.run_no
- WHERE json_extract(a.ref, '$.digest') = :digest AND r.tenant = :tenant
-UNION ALL
-SELECT 1 FROM node_run AS n JOIN run AS r ON r.run_no = n.node_run_id >> 20
- WHERE json_extract(n.output_ref, '$.digest') = :digest AND n.output_ref IS NOT NULL
-   AND r.tenant = :tenant
- LIMIT 1;
+ WHERE a.digest = :digest AND r.tenant = coalesce(:tenant, r.tenant) LIMIT 1;
 
 -- name: delete_events
 -- The events of a run that is deleted.
@@ -474,6 +478,10 @@ DELETE FROM wait WHERE run_no = :run_no;
 -- name: delete_artifacts
 -- The references to artifacts of a run that is deleted.
 DELETE FROM artifact WHERE run_no = :run_no;
+
+-- name: delete_imports
+-- Where a run that is deleted came from.
+DELETE FROM imported_run WHERE run_no = :run_no;
 
 -- name: delete_run
 -- The run itself; no row means that it has changed since it was judged.
@@ -766,3 +774,82 @@ DELETE FROM session WHERE tenant = :tenant AND run_id = :run_id;
 -- name: delete_instances
 -- The instances of a run go with it.
 DELETE FROM instance WHERE tenant = :tenant AND run_id = :run_id;
+-- name: list_retired
+-- Runs that ended and rest, oldest first, whose rows are not all packed yet.
+SELECT run_no FROM run
+ WHERE finished_at_ms IS NOT NULL AND archived_at_ms IS NULL AND updated_at_ms <= :before_ms
+   AND cleanup IS NULL
+ ORDER BY updated_at_ms LIMIT :limit;
+
+-- name: mark_archived
+-- Everything of the run is packed; null when it is not any more.
+UPDATE run SET archived_at_ms = :now_ms WHERE run_no = :run_no;
+
+-- name: list_archive_parts
+-- What of a run is packed.
+SELECT part, rows FROM archive_part WHERE run_no = :run_no ORDER BY part;
+
+-- name: add_archive_part
+-- The next part of a run; its number comes back.
+INSERT INTO archive_part (run_no, part, rows)
+SELECT :run_no, coalesce(max(part), 0) + 1, :rows FROM archive_part WHERE run_no = :of_run
+RETURNING part;
+
+-- name: remove_archive_parts
+-- Nothing of the run is packed any more.
+DELETE FROM archive_part WHERE run_no = :run_no;
+
+-- name: take_node_run
+-- The next node runs of a run to be packed.
+SELECT * FROM node_run WHERE node_run_id BETWEEN :first AND :last
+ ORDER BY node_run_id LIMIT :limit;
+
+-- name: take_attempt
+-- The next attempts of a run to be packed.
+SELECT * FROM attempt WHERE attempt_no BETWEEN :first AND :last ORDER BY attempt_no LIMIT :limit;
+
+-- name: take_lifecycle_event
+-- The next events of a run to be packed; first and last are its number.
+SELECT * FROM lifecycle_event WHERE run_no = :first AND run_no = :last ORDER BY seq LIMIT :limit;
+
+-- name: take_wait
+-- The next waits of a run to be packed; first and last are its number.
+SELECT * FROM wait WHERE run_no = :first AND run_no = :last ORDER BY wait_id LIMIT :limit;
+
+-- name: drop_node_run
+-- The node runs that were packed.
+DELETE FROM node_run WHERE node_run_id BETWEEN :first AND :last AND node_run_id <= :newest;
+
+-- name: drop_attempt
+-- The attempts that were packed.
+DELETE FROM attempt WHERE attempt_no BETWEEN :first AND :last AND attempt_no <= :newest;
+
+-- name: drop_lifecycle_event
+-- The events that were packed.
+DELETE FROM lifecycle_event WHERE run_no = :first AND run_no = :last AND seq <= :newest;
+
+-- name: drop_wait
+-- The waits that were packed.
+DELETE FROM wait WHERE run_no = :first AND run_no = :last AND wait_id <= :newest;
+
+-- name: list_runs_after
+-- Runs of all tenants in the order of their numbers.
+SELECT * FROM run WHERE run_no > :after_no ORDER BY run_no LIMIT :limit;
+
+-- name: find_run_by_id
+-- A run by its id, whoever's it is.
+SELECT * FROM run WHERE run_id = :run_id;
+
+-- name: add_imported_run
+-- Where a run came from.
+INSERT OR REPLACE INTO imported_run (run_no, digest, source, imported_at_ms, document)
+VALUES (:run_no, :digest, :source, :imported_at_ms, :document);
+
+-- name: was_imported
+-- Whether a run came from exactly this.
+SELECT 1 FROM imported_run WHERE run_no = :run_no AND digest = :digest;
+
+-- name: list_imports_of_run
+-- Where a run came from.
+SELECT source, digest, imported_at_ms, document FROM imported_run WHERE run_no = :run_no
+ ORDER BY imported_at_ms, digest;

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from tandem.domain.artifact import NodeArtifact
 from tandem.domain.change import Change
 from tandem.domain.execution import ExecutionProfile
 from tandem.domain.ids import NodeId, RunId, attempt_id
@@ -27,6 +28,8 @@ _JSON_COLUMNS = (
     "repair",
     "failure",
     "decisions",
+    "ref",
+    "provenance",
     "rework_targets",
     "policy_state",
     "reviewed_artifact",
@@ -36,6 +39,7 @@ _JSON_COLUMNS = (
     "learnings",
     "learning_summary",
 )
+_HASH_COLUMNS = ("event_hash", "record_hash")
 _UNTOUCHED = PolicyState()
 
 
@@ -87,7 +91,12 @@ def run_row(run: Run) -> Row:
         run.concurrency_key,
         run.concurrency_limit,
         _encode(run.labels).decode(),
+        _hash(run.event_hash),
     )
+
+
+def _hash(text: str) -> bytes | None:
+    return bytes.fromhex(text) if text else None
 
 
 def advance_row(change: Change) -> Row:
@@ -99,6 +108,7 @@ def advance_row(change: Change) -> Row:
         run.event_seq,
         run.detail,
         run.nodes_completed,
+        _hash(run.event_hash),
         run.run_no,
         change.builds_on,
         change.epoch_before,
@@ -114,6 +124,7 @@ def move_row(change: Change) -> Row:
         run.event_seq,
         run.detail,
         run.nodes_completed,
+        _hash(run.event_hash),
         run.status.value,
         run.epoch,
         run.engine_id,
@@ -225,6 +236,22 @@ def gate_row(run_no: int, gate: Gate) -> Row:
     )
 
 
+def artifact_row(run_no: int, left: NodeArtifact) -> Row:
+    """Return the values of `add_artifact`."""
+    return (
+        run_no,
+        left.node_no,
+        left.attempt,
+        _encode(left.ref).decode(),
+        left.ref.digest,
+        left.contract,
+        left.inputs_digest,
+        left.validity.value,
+        _encode(left.provenance).decode(),
+        left.registered_at_ms,
+    )
+
+
 def wait_row(run_no: int, wait: Wait) -> Row:
     """Return the values of `put_wait`."""
     return (
@@ -265,6 +292,7 @@ def event_row(run_no: int, event: LifecycleEvent) -> Row:
         event.reason,
         event.stop_kind,
         _json(event.metadata),
+        _hash(event.record_hash),
     )
 
 
@@ -273,6 +301,10 @@ def _record(kind: type[T], values: dict[str, Any]) -> T:
         text = values.get(name)
         if isinstance(text, str):
             values[name] = msgspec.json.decode(text)
+    for name in _HASH_COLUMNS:
+        raw = values.get(name)
+        if isinstance(raw, bytes):
+            values[name] = raw.hex()
     present = {name: value for name, value in values.items() if value is not None}
     return msgspec.convert(present, kind, builtin_types=(bytes,))
 
@@ -318,20 +350,26 @@ def gate_of(row: Mapping[str, Any]) -> Gate:
     return _record(Gate, dict(row))
 
 
+def artifact_of(row: Mapping[str, Any]) -> NodeArtifact:
+    """Read the row of an artifact."""
+    return _record(NodeArtifact, dict(row))
+
+
 def wait_of(row: Mapping[str, Any]) -> Wait:
     """Read the row of a wait."""
     return _record(Wait, dict(row))
 
 
-def event_of(row: Mapping[str, Any], profile: ExecutionProfile) -> LifecycleEvent:
-    """Read the row of a lifecycle event of a run with this profile.
+def event_of(row: Mapping[str, Any], profile: ExecutionProfile | None) -> LifecycleEvent:
+    """Read the row of a lifecycle event of a run with this profile; without one as it is stored.
 
     Its metadata always name the profile (run-lifecycle 1.3). It is the same for all events of a
     run, so it is kept once, with the run.
     """
     values = dict(row)
     metadata = {} if values["metadata"] is None else msgspec.json.decode(values["metadata"])
-    metadata.setdefault("effective_execution_profile", profile.value)
+    if profile is not None:
+        metadata.setdefault("effective_execution_profile", profile.value)
     values["metadata"] = metadata
     return _record(LifecycleEvent, values)
 

@@ -41,11 +41,8 @@ def read_standing(
     return Standing(
         run=run,
         gates=[rows.gate_of(r) for r in fetch(connection, sql["list_gates_of_run"], (run.run_no,))],
-        waits=[rows.wait_of(r) for r in fetch(connection, sql["list_waits_of_run"], (run.run_no,))],
-        events=[
-            rows.event_of(row, run.effective_execution_profile)
-            for row in fetch(connection, sql["list_newest_events"], (run.run_no, EVENTS_MAX))
-        ],
+        waits=tables.open_waits(connection, run, tables.packed(connection, run)),
+        events=tables.newest_events(connection, run, limit=EVENTS_MAX),
         throttles=_throttles(tables, connection, run, now_ms),
         lock=lock if lock is None or lock.run_no != run.run_no else None,
         automation=tables.find_automation(connection, tenant, run.automation_id),

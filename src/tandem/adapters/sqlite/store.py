@@ -2,8 +2,8 @@
 
 import os
 import stat
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
+from tandem.adapters.sql.portable import PortableDefinition, PortableRun
 from tandem.adapters.sql.statements import load_statements
 from tandem.adapters.sqlite.admitting import (
     ClaimedRun,
@@ -20,6 +21,7 @@ from tandem.adapters.sqlite.admitting import (
     read_definition,
     read_known,
 )
+from tandem.adapters.sqlite.backup import back_up
 from tandem.adapters.sqlite.beside import Beside
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.connection import (
@@ -30,11 +32,19 @@ from tandem.adapters.sqlite.connection import (
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals
 from tandem.adapters.sqlite.standing import read_queue, read_standing
 from tandem.adapters.sqlite.tables import Found, Tables, bare_view, fetch
+from tandem.adapters.sqlite.transfer import (
+    Imported,
+    ImportHistories,
+    ImportRuns,
+    NewHistory,
+    export_runs,
+)
 from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.adapters.sqlite.writer import CommitTimes, Writer
 from tandem.adapters.sqlite.writer_process import WRITER_PROGRAM, WriterProcess
 from tandem.adapters.sqlite.writes import (
     Apply,
+    ArchiveRuns,
     ClaimRuns,
     Create,
     DeleteRun,
@@ -48,8 +58,9 @@ from tandem.adapters.sqlite.writes import (
     data_version,
 )
 from tandem.domain.admission import Claimant
+from tandem.domain.artifact import NodeArtifact
 from tandem.domain.automation_keeping import AutomationCommand
-from tandem.domain.change import Change, NodeArtifact
+from tandem.domain.change import Change
 from tandem.domain.command import Command
 from tandem.domain.creation import NewRun, create
 from tandem.domain.errors import (
@@ -376,6 +387,73 @@ class SqliteStore(Beside):
             return 0
         return await self._writer.submit(WakeFreed(tuple(free), limit, now_ms))
 
+    async def archive(self, *, before_ms: int, rows_max: int, now_ms: int) -> int:
+        """See `Store.archive`."""
+        moved = await self._writer.submit(ArchiveRuns(before_ms, rows_max, now_ms))
+        return moved.rows + moved.runs_done
+
+    # In and out
+
+    def export(self) -> Iterator[PortableDefinition | PortableRun]:
+        """Yield every run of the store at one moment, each definition before its first run.
+
+        Raises:
+            StoreUnavailable: the file cannot be read.
+        """
+        connection = open_connection(self._path, synchronous="FULL", read_only=True)
+        try:
+            connection.execute("BEGIN")
+            yield from export_runs(self._tables, connection)
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+        finally:
+            connection.close()
+
+    async def import_runs(
+        self,
+        definitions: Sequence[PortableDefinition],
+        runs: Sequence[PortableRun],
+        *,
+        change_id: ChangeId,
+        now_ms: int,
+    ) -> Sequence[Imported]:
+        """Write exported runs in one transaction; what is here already stays as it is.
+
+        Raises:
+            Refused: they hold what this version does not know; nothing was written.
+            StoreUnavailable: nothing was written.
+        """
+        write = ImportRuns(list(definitions), list(runs), change_id, now_ms)
+        return await self._writer.submit(write)
+
+    async def import_histories(
+        self, histories: Sequence[NewHistory], *, now_ms: int
+    ) -> Sequence[Imported]:
+        """Write runs of the original in one transaction; what is here already stays as it is.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        return await self._writer.submit(ImportHistories(list(histories), now_ms))
+
+    def list_imports(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Mapping[str, Any]]:
+        """Return where a run came from: `source`, `digest`, `imported_at_ms`, `document`."""
+        run = self.find_run(run_id, tenant=tenant)
+        return self._find("list_imports_of_run", run.run_no) if run is not None else []
+
+    def is_referenced(self, digest: Digest) -> bool:
+        """Say whether a run of any tenant has an artifact with this digest."""
+        return bool(self._find("is_digest_used", digest, None))
+
+    def back_up(self, target: Path, *, progress: Callable[[int, int], None]) -> int:
+        """Copy the store as it is at this moment to a new file; return its size in bytes.
+
+        Raises:
+            Refused: the file exists.
+            StoreUnavailable: it could not be written; nothing is left there.
+        """
+        return back_up(self._path, target, progress=progress)
+
     # Loading
 
     async def load(self, run_id: RunId, *, tenant: TenantId) -> RunView:
@@ -389,16 +467,26 @@ class SqliteStore(Beside):
             NotFound: no such run for this tenant.
             StoreUnavailable: the file cannot be read.
         """
+        with self._one_picture():
+            return self._tables.load(self._reader, run_id, tenant)
+
+    # Reads
+
+    @contextmanager
+    def _one_picture(self) -> Iterator[None]:
+        """Let all reads in between see the same state of the store.
+
+        Raises:
+            StoreUnavailable: the file cannot be read.
+        """
         try:
             self._reader.execute("BEGIN")
             try:
-                return self._tables.load(self._reader, run_id, tenant)
+                yield
             finally:
                 self._reader.execute("COMMIT")
         except apsw.Error as error:
             raise self._unreadable(error) from error
-
-    # Reads
 
     def _find(self, name: str, *values: object) -> Found:
         try:
@@ -438,27 +526,38 @@ class SqliteStore(Beside):
         return [rows.run_of(row) for row in merged[:limit]]
 
     def list_events(
-        self, run_id: RunId, *, tenant: TenantId, after_seq: int, limit: int
+        self,
+        run_id: RunId,
+        *,
+        tenant: TenantId,
+        after_seq: int,
+        limit: int,
+        as_stored: bool = False,
     ) -> Sequence[LifecycleEvent]:
         """See `Store.list_events`."""
-        run = self.find_run(run_id, tenant=tenant)
-        if run is None:
-            raise NotFound(f"there is no run {run_id}")
-        profile = run.effective_execution_profile
-        found = self._find("list_events", run.run_no, after_seq, limit)
+        with self._one_picture():
+            run = self.find_run(run_id, tenant=tenant)
+            if run is None:
+                raise NotFound(f"there is no run {run_id}")
+            found = self._find("list_events", run.run_no, after_seq, limit)
+            packed = self._tables.packed(self._reader, run).get("lifecycle_event", ())
+            found = [*(row for row in packed if row["seq"] > after_seq), *found][:limit]
+        profile = None if as_stored else run.effective_execution_profile
         return [rows.event_of(row, profile) for row in found]
 
     def list_attempts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Attempt]:
         """See `Store.list_attempts`."""
-        view = self.read(run_id, tenant=tenant)
-        run_no = view.run.run_no
+        with self._one_picture():
+            view = self._tables.load(self._reader, run_id, tenant)
+            run_no = view.run.run_no
+            first = rows.attempt_no(run_no, 0, 0)
+            found = self._find("list_attempts", first, rows.attempt_no(run_no + 1, 0, 0) - 1)
+            found = [*self._tables.packed(self._reader, view.run).get("attempt", ()), *found]
         node_ids = [node.node_id for node in view.plan.nodes]
-        first = rows.attempt_no(run_no, 0, 0)
-        found = self._find("list_attempts", first, rows.attempt_no(run_no + 1, 0, 0) - 1)
         return [rows.attempt_of(row, run_id, node_ids) for row in found]
 
     def list_artifacts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[NodeArtifact]:
-        """Return what the attempts of a run left, oldest first."""
+        """See `Store.list_artifacts`."""
         run = self.find_run(run_id, tenant=tenant)
         if run is None:
             raise NotFound(f"there is no run {run_id}")
@@ -466,6 +565,11 @@ class SqliteStore(Beside):
             return self._tables.artifacts_of(self._reader, run.run_no)
         except apsw.Error as error:
             raise self._unreadable(error) from error
+
+    def list_artifacts_of_node(self, run_no: int, node_no: int) -> Sequence[NodeArtifact]:
+        """See `Store.list_artifacts_of_node`."""
+        found = self._find("list_artifacts_of_node", run_no, node_no)
+        return [rows.artifact_of(row) for row in found]
 
     def list_forks(self, run_id: RunId, *, tenant: TenantId, limit: int) -> Sequence[Run]:
         """See `Store.list_forks`."""
@@ -525,9 +629,9 @@ class SqliteStore(Beside):
         self, run_id: RunId, idempotency_key: str, *, tenant: TenantId
     ) -> Wait | None:
         """See `Store.find_woken_wait`."""
-        run = self.find_run(run_id, tenant=tenant)
-        found = self._find("find_wait", run.run_no, idempotency_key, 1) if run else []
-        return rows.wait_of(found[0]) if found else None
+        with self._one_picture():
+            run = self.find_run(run_id, tenant=tenant)
+            return self._tables.woken_wait(self._reader, run, idempotency_key) if run else None
 
     def list_open_signals(self, *, limit: int) -> Sequence[int]:
         """See `Store.list_open_signals`."""
@@ -547,27 +651,13 @@ class SqliteStore(Beside):
 
     def read_standing(self, run_id: RunId, *, tenant: TenantId, now_ms: int) -> Standing:
         """See `Store.read_standing`."""
-        try:
-            self._reader.execute("BEGIN")
-            try:
-                return read_standing(
-                    self._tables, self._reader, run_id, tenant=tenant, now_ms=now_ms
-                )
-            finally:
-                self._reader.execute("COMMIT")
-        except apsw.Error as error:
-            raise self._unreadable(error) from error
+        with self._one_picture():
+            return read_standing(self._tables, self._reader, run_id, tenant=tenant, now_ms=now_ms)
 
     def read_queue(self, *, now_ms: int) -> Queue:
         """See `Store.read_queue`."""
-        try:
-            self._reader.execute("BEGIN")
-            try:
-                return read_queue(self._tables, self._reader, now_ms=now_ms)
-            finally:
-                self._reader.execute("COMMIT")
-        except apsw.Error as error:
-            raise self._unreadable(error) from error
+        with self._one_picture():
+            return read_queue(self._tables, self._reader, now_ms=now_ms)
 
     def count_driven(self) -> Mapping[EngineId, int]:
         """See `Store.count_driven`."""

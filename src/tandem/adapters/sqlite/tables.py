@@ -9,8 +9,10 @@ import msgspec
 
 from tandem.adapters.sql import rows
 from tandem.adapters.sqlite import keys, reviewing
+from tandem.adapters.sqlite.archive import Archive, Packed
+from tandem.domain.artifact import NodeArtifact
 from tandem.domain.automation import Automation, Flow, parse_document
-from tandem.domain.change import Change, NodeArtifact
+from tandem.domain.change import Change
 from tandem.domain.claim_basis import ClaimBasis, basis_of
 from tandem.domain.errors import (
     DEFINITION_UNREADABLE,
@@ -21,13 +23,23 @@ from tandem.domain.errors import (
 )
 from tandem.domain.graph import Plan
 from tandem.domain.ids import AutomationId, ChangeId, DefinitionDigest, Digest, RunId, TenantId
-from tandem.domain.run import Gate, LifecycleEvent, NodeRun, Run, Wait
+from tandem.domain.lifecycle import TERMINAL
+from tandem.domain.run import OPEN_WAITS, Gate, LifecycleEvent, NodeRun, Run, Wait, WaitStatus
 from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
 
 _PLANS_MAX = 256
 _SETTLED_GATES_MAX = 200
 """A decision that is late by more askings than these hears only that its gate is not open."""
+
+_DELETIONS = (
+    "delete_events",
+    "delete_gates",
+    "delete_waits",
+    "delete_artifacts",
+    "delete_imports",
+    "remove_archive_parts",
+)
 
 Found = list[dict[str, Any]]
 
@@ -55,6 +67,7 @@ class Tables:
 
     def __init__(self, statements: Mapping[str, str]) -> None:
         self.sql = statements
+        self.archive = Archive(statements)
         self._plans: OrderedDict[tuple[TenantId, DefinitionDigest], Plan] = OrderedDict()
 
     def insert_run(
@@ -77,7 +90,17 @@ class Tables:
         return run_no
 
     def write(self, connection: apsw.Connection, change: Change) -> None:
-        """Write one change. A refusal comes from the first statement and writes nothing."""
+        """Write one change. A refusal comes from the first statement and writes nothing.
+
+        A run that had ended may be packed; it is unpacked before anything of it is replaced.
+        """
+        self.write_history(connection, change)
+        if change.moved:
+            keys.follow(connection, self.sql, change)
+            reviewing.follow(connection, self.sql, change)
+
+    def write_history(self, connection: apsw.Connection, change: Change) -> None:
+        """Write one change of a run that happened elsewhere: nothing is taken or freed here."""
         execute, sql = connection.execute, self.sql
         run_no = change.run.run_no
         if change.moved:
@@ -86,6 +109,8 @@ class Tables:
             advanced = execute(sql["advance_run"], rows.advance_row(change)).fetchall()
         if not advanced:
             raise self._refusal(connection, change)
+        if change.status_before in TERMINAL:
+            self.archive.move_out(connection, run_no)
         if change.definition is not None:
             run = change.run
             execute(sql["put_definition"], (run.tenant, run.definition_digest, change.definition))
@@ -100,16 +125,16 @@ class Tables:
             execute(sql["put_gate"], rows.gate_row(run_no, gate))
         for wait in change.waits:
             execute(sql["put_wait"], rows.wait_row(run_no, wait))
+        for gone in change.invalidated:
+            now_ms = change.run.updated_at_ms
+            values = (gone.validity.value, now_ms, run_no, gone.node_no)
+            execute(sql["invalidate_artifacts"], values)
         for left in change.artifacts:
-            ref = msgspec.json.encode(left.ref).decode()
-            execute(sql["add_artifact"], (run_no, left.node_no, left.attempt, ref))
+            execute(sql["add_artifact"], rows.artifact_row(run_no, left))
         for event in change.events:
             execute(sql["add_event"], rows.event_row(run_no, event))
         for throttle in change.throttles:
             keys.record_throttle(connection, sql, change.run, throttle)
-        if change.moved:
-            keys.follow(connection, sql, change)
-            reviewing.follow(connection, sql, change)
 
     def insert_fork(self, connection: apsw.Connection, fork: Run, change: Change) -> None:
         """Write where a new run comes from and what it takes over; its row exists."""
@@ -127,18 +152,20 @@ class Tables:
         execute, sql, run_no = connection.execute, self.sql, run.run_no
         nodes = (rows.node_run_id(run_no, 0), rows.node_run_id(run_no + 1, 0) - 1)
         attempts = (rows.attempt_no(run_no, 0, 0), rows.attempt_no(run_no + 1, 0, 0) - 1)
-        found = fetch(connection, sql["list_digests_of_run"], (run_no, *nodes))
+        found = fetch(connection, sql["list_digests_of_run"], (run_no,))
         if not execute(sql["delete_run"], (run_no, run.last_change_id)).fetchall():
             raise ChangeRefused(f"run {run.run_id} has changed; nothing was deleted")
-        for name in ("delete_events", "delete_gates", "delete_waits", "delete_artifacts"):
+        for name in _DELETIONS:
             execute(sql[name], (run_no,)).fetchall()
         execute(sql["delete_node_runs"], nodes).fetchall()
         execute(sql["delete_attempts"], attempts).fetchall()
         digests = [Digest(row["digest"]) for row in found]
         return [d for d in digests if not self.is_digest_used(connection, run.tenant, d)]
 
-    def is_digest_used(self, connection: apsw.Connection, tenant: TenantId, digest: Digest) -> bool:
-        """Say whether any run of the tenant refers to an artifact."""
+    def is_digest_used(
+        self, connection: apsw.Connection, tenant: TenantId | None, digest: Digest
+    ) -> bool:
+        """Say whether any run of the tenant, or of any, refers to an artifact."""
         return bool(fetch(connection, self.sql["is_digest_used"], (digest, tenant)))
 
     def _refusal(self, connection: apsw.Connection, change: Change) -> ChangeRefused | LeaseLost:
@@ -201,19 +228,52 @@ class Tables:
             NotFound: no such run for this tenant.
         """
         run = self.run(connection, run_id, tenant)
-        return run, self._node_runs(connection, run.run_no)
+        return run, self._node_runs(connection, run, self.packed(connection, run))
 
-    def _node_runs(self, connection: apsw.Connection, run_no: int) -> list[NodeRun]:
-        first = rows.node_run_id(run_no, 0)
-        last = rows.node_run_id(run_no + 1, 0) - 1
-        return list(map(rows.node_of, fetch(connection, self.sql["list_node_runs"], (first, last))))
+    def packed(self, connection: apsw.Connection, run: Run) -> Packed:
+        """Return what of a run is packed; only one that has ended is."""
+        return self.archive.read(connection, run.run_no) if run.finished_at_ms is not None else {}
+
+    def _node_runs(self, connection: apsw.Connection, run: Run, packed: Packed) -> list[NodeRun]:
+        first = rows.node_run_id(run.run_no, 0)
+        last = rows.node_run_id(run.run_no + 1, 0) - 1
+        found = fetch(connection, self.sql["list_node_runs"], (first, last))
+        return [rows.node_of(row) for row in (*packed.get("node_run", ()), *found)]
+
+    def open_waits(self, connection: apsw.Connection, run: Run, packed: Packed) -> list[Wait]:
+        """Return the waits of a run that are registered, oldest first."""
+        found = [
+            *(row for row in packed.get("wait", ()) if row["status"] in OPEN_WAITS),
+            *fetch(connection, self.sql["list_waits_of_run"], (run.run_no,)),
+        ]
+        found.sort(key=lambda row: (row["registered_at_ms"], row["wait_id"]))
+        return [rows.wait_of(row) for row in found]
+
+    def woken_wait(self, connection: apsw.Connection, run: Run, key: str) -> Wait | None:
+        """Return the newest wait of a run that this idempotency key has woken, if there is one."""
+        found = [
+            row
+            for row in self.packed(connection, run).get("wait", ())
+            if row["idempotency_key"] == key and row["status"] == WaitStatus.WOKEN
+        ]
+        found += fetch(connection, self.sql["find_wait"], (run.run_no, key, 1))
+        newest = max(found, key=lambda row: row["ended_at_ms"] or 0, default=None)
+        return rows.wait_of(newest) if newest is not None else None
+
+    def newest_events(
+        self, connection: apsw.Connection, run: Run, *, limit: int
+    ) -> list[LifecycleEvent]:
+        """Return the newest events of a run, newest first."""
+        found = fetch(connection, self.sql["list_newest_events"], (run.run_no, limit))
+        if len(found) < limit:
+            found += reversed(self.packed(connection, run).get("lifecycle_event", ()))
+        profile = run.effective_execution_profile
+        return [rows.event_of(row, profile) for row in found[:limit]]
 
     def artifacts_of(self, connection: apsw.Connection, run_no: int) -> list[NodeArtifact]:
         """Return what the attempts of a run left, oldest first."""
-        return [
-            msgspec.convert({**row, "ref": msgspec.json.decode(row["ref"])}, NodeArtifact)
-            for row in fetch(connection, self.sql["list_artifacts_of_run"], (run_no,))
-        ]
+        found = fetch(connection, self.sql["list_artifacts_of_run"], (run_no,))
+        return [rows.artifact_of(row) for row in found]
 
     def document(
         self, connection: apsw.Connection, tenant: TenantId, digest: DefinitionDigest
@@ -242,16 +302,12 @@ class Tables:
 
     def parts(self, connection: apsw.Connection, run: Run) -> ViewParts:
         """Load everything of a run but its definition."""
+        packed = self.packed(connection, run)
+        gates = fetch(connection, self.sql["list_gates_of_run"], (run.run_no,))
         return ViewParts(
-            self._node_runs(connection, run.run_no),
-            [
-                rows.gate_of(r)
-                for r in fetch(connection, self.sql["list_gates_of_run"], (run.run_no,))
-            ],
-            [
-                rows.wait_of(r)
-                for r in fetch(connection, self.sql["list_waits_of_run"], (run.run_no,))
-            ],
+            self._node_runs(connection, run, packed),
+            list(map(rows.gate_of, gates)),
+            self.open_waits(connection, run, packed),
         )
 
     def find_automation(

@@ -14,13 +14,15 @@ from tandem.adapters.sqlite.admitting import (
     KnownDefinition,
     wake_free,
 )
+from tandem.adapters.sqlite.archive import Moved
 from tandem.adapters.sqlite.forgetting import forget_beside
 from tandem.adapters.sqlite.learning import DecideCandidate, Learn
 from tandem.adapters.sqlite.reviewing import AcknowledgeReview, Enrol
 from tandem.adapters.sqlite.sessions import TendSession
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals, catch_up
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
-from tandem.domain import creation, forking
+from tandem.adapters.sqlite.transfer import ImportHistories, ImportRuns
+from tandem.domain import forking
 from tandem.domain.admission import Claimant
 from tandem.domain.automation_keeping import AutomationCommand, check_may_run, decide_automation
 from tandem.domain.change import Change
@@ -31,6 +33,7 @@ from tandem.domain.errors import EngineError
 from tandem.domain.hold import automation_key
 from tandem.domain.ids import AutomationId, ChangeId, Digest, EngineId, NodeId, RunId, TenantId
 from tandem.domain.lost import fail_unreadable
+from tandem.domain.receipts import first_event
 from tandem.domain.run import LifecycleEvent, Run
 from tandem.domain.stored_automation import AutomationChange, StoredAutomation
 from tandem.domain.trigger import is_dry_run
@@ -188,9 +191,7 @@ class ForkRun(msgspec.Struct, frozen=True, tag=True):
         document = tables.document(connection, self.tenant, run.definition_digest)
         reviewing.refuse_creation(connection, tables.sql, run)
         tables.write(connection, noted)
-        change.run.run_no = tables.insert_run(
-            connection, run, [creation.first_event(run)], document
-        )
+        change.run.run_no = tables.insert_run(connection, run, [first_event(run)], document)
         tables.insert_fork(connection, change.run, change)
         return change.run
 
@@ -330,6 +331,30 @@ class ExecuteOnAutomation(msgspec.Struct, frozen=True, tag=True):
         return msgspec.msgpack.decode(raw, type=ChangedAutomation)
 
 
+class ArchiveRuns(msgspec.Struct, frozen=True, tag=True):
+    """Pack rows of runs that ended; the result is what was moved."""
+
+    before_ms: int
+    rows_max: int
+    now_ms: int
+
+    def perform(self, tables: Tables, connection: apsw.Connection) -> Moved:
+        """See `Write`."""
+        return tables.archive.move_in(
+            connection, before_ms=self.before_ms, rows_max=self.rows_max, now_ms=self.now_ms
+        )
+
+    def landed(self, tables: Tables, connection: apsw.Connection, result: Moved | None) -> bool:
+        """See `Write`."""
+        return result is not None and all(
+            tables.archive.has_part(connection, *part) for part in result.parts
+        )
+
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Moved:
+        """See `Write`."""
+        return msgspec.msgpack.decode(raw, type=Moved)
+
+
 class WakeFreed(msgspec.Struct, frozen=True, tag=True):
     """Put runs that wait for these keys back into the queue if the keys are free; how many."""
 
@@ -454,6 +479,9 @@ AnyWrite = (
     | Execute
     | ClaimRuns
     | ExecuteOnAutomation
+    | ArchiveRuns
+    | ImportRuns
+    | ImportHistories
     | WakeFreed
     | FailUnreadable
     | Deliver

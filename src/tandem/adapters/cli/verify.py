@@ -1,0 +1,57 @@
+"""`tandem runs verify`: is the record of a run whole, and is what it vouches for still there?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tandem.adapters.cli import exits
+
+if TYPE_CHECKING:
+    from tandem.adapters.cli.tools import Tools
+
+
+@click.command()
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def verify(tools: Tools, run: str, as_json: bool) -> int:
+    """Check the chain of receipts of a run, its outputs and its artifacts; exit 1 when not sound.
+
+    The hash that is printed stands for everything up to now: note it elsewhere to compare later.
+    """
+    import asyncio
+
+    from tandem.adapters.cli import text
+    from tandem.adapters.cli.references import find_run_id
+    from tandem.domain.ids import LOCAL_TENANT
+    from tandem.engine.verification import verify as check
+
+    settings = tools.read_settings()
+    store = tools.open_store(settings)
+    try:
+        found = asyncio.run(
+            check(
+                find_run_id(store, run),
+                tenant=LOCAL_TENANT,
+                store=store,
+                artifacts=tools.open_artifacts(settings),
+                files=tools.open_files(),
+            )
+        )
+    finally:
+        store.close()
+    if as_json:
+        text.print_json({"ok": not found.faults, **text.plain(found)})
+    else:
+        for fault in found.faults:
+            click.echo(f"{fault.code}: {text.one_line(fault.message)}")
+        if found.unsealed:
+            click.echo(f"{text.count(found.unsealed, 'event')} from before there were receipts")
+        verdict = text.count(len(found.faults), "fault") if found.faults else "sound"
+        click.echo(
+            f"run {found.run_id}: {verdict}, {text.count(found.events, 'event')}, "
+            f"{text.count(found.artifacts, 'artifact')}, {found.head or 'no hash'}"
+        )
+    return exits.FAILED if found.faults else exits.COMPLETED

@@ -1,0 +1,253 @@
+"""`tandem db backup/export/import/gc/archive` and `runs verify`, as a person uses them."""
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.adapters.cli.conftest import Call, sh
+
+JOB = f"""
+automation_id: job
+nodes:
+  - node_id: make
+    action: {sh("mkdir -p out; echo result > out/file.txt; echo done")}
+    output_contract: {{required_files: [out/file.txt]}}
+  - node_id: big
+    depends_on: [make]
+    action: {sh("printf x%.0s $(seq 40000)")}
+"""
+
+Write = Callable[[str, str], str]
+
+
+@pytest.fixture
+def ran(call: Call, write: Write) -> str:
+    """A run that ended well, with a file and a large output; returns its id."""
+    answer = call("run", write("job.yaml", JOB), "--json")
+    assert answer.code == 0, answer.err
+    return str(call("runs", "list", "--json").json[0]["run_id"])
+
+
+def age(folder: Path) -> None:
+    """Make everything below a folder look a month old."""
+    old = time.time() - 30 * 86_400
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (old, old))
+
+
+def test_sound_run_is_verified(call: Call, ran: str) -> None:
+    answer = call("runs", "verify", ran, "--json")
+
+    assert answer.code == 0
+    assert answer.json["ok"] is True
+    assert answer.json["artifacts"] == 2
+    assert len(answer.json["head"]) == 64
+    assert "sound" in call("runs", "verify", ran).out
+
+
+def test_changed_and_missing_files_are_found(call: Call, ran: str, state_dir: Path) -> None:
+    Path("out/file.txt").write_text("other")
+    (kept,) = (path for path in (state_dir / "artifacts").glob("*/??/*"))
+    kept.unlink()
+
+    answer = call("runs", "verify", ran, "--json")
+
+    assert answer.code == 1
+    assert {fault["node_id"] for fault in answer.json["faults"]} == {"make", "big"}
+
+
+@pytest.mark.parametrize(
+    ("tampering", "said"),
+    [
+        ("UPDATE lifecycle_event SET reason = 'fine' WHERE seq = 3", "event 3"),
+        ("DELETE FROM lifecycle_event WHERE seq = 4", "gap: events 4 to 4"),
+        ("DELETE FROM lifecycle_event WHERE seq = (SELECT max(seq) FROM lifecycle_event)", "end"),
+        ("UPDATE lifecycle_event SET record_hash = NULL WHERE seq = 3", "no hash"),
+        ("UPDATE node_run SET output = x'31' WHERE output IS NOT NULL", "the output of node"),
+        ("UPDATE artifact SET ref = replace(ref, 'sha256:', 'sha256:0')", "registered as"),
+    ],
+)
+def test_every_tampering_is_found(
+    call: Call, ran: str, state_dir: Path, tampering: str, said: str
+) -> None:
+    with sqlite3.connect(state_dir / "tandem.db") as connection:
+        assert connection.execute(tampering).rowcount >= 1
+
+    answer = call("runs", "verify", ran)
+
+    assert answer.code == 1
+    assert said in answer.out
+
+
+def test_export_and_import_carry_everything(
+    call: Call, ran: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shown = call("runs", "show", ran, "--json").json
+    made = call("db", "export", str(tmp_path / "all.jsonl"), "--contents", "--json")
+    assert made.code == 0, made.err
+    assert (made.json["runs"], made.json["contents"]) == (1, 1)
+
+    monkeypatch.setenv("TANDEM_STATE_DIR", str(tmp_path / "second"))
+    read = call("db", "import", str(tmp_path / "all.jsonl"), "--json")
+    assert read.code == 0, read.err
+    assert read.json["imported"] == 1
+    again = call("runs", "show", ran, "--json").json
+    for place in (shown, again):
+        place.pop("now_ms", None)
+    assert again["outputs"] == shown["outputs"]
+    assert again["artifacts"] == shown["artifacts"]
+    assert call("runs", "verify", ran).code == 0
+
+    assert call("db", "export", str(tmp_path / "back.jsonl"), "--contents").code == 0
+    lines = [
+        (tmp_path / name).read_text().splitlines()[1:-1] for name in ("all.jsonl", "back.jsonl")
+    ]
+    assert lines[0] == lines[1]
+    assert call("db", "import", str(tmp_path / "all.jsonl"), "--json").json["same"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: lines[:-1], "cut off"),
+        (lambda lines: [*lines[:2], lines[2][:-20], *lines[3:]], "line 3"),
+        (
+            lambda lines: [lines[0], lines[1], lines[2].replace("job", "jab", 1), *lines[3:]],
+            "digest",
+        ),
+        (
+            lambda lines: [lines[0].replace('"version":1', '"version":2'), *lines[1:]],
+            "newer engine",
+        ),
+        (lambda lines: [lines[0], *lines[2:]], "definition"),
+    ],
+)
+def test_damaged_export_is_refused(
+    call: Call,
+    ran: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    change: Callable[[list[str]], list[str]],
+    said: str,
+) -> None:
+    whole = tmp_path / "all.jsonl"
+    assert call("db", "export", str(whole)).code == 0
+    lines = change(whole.read_text().splitlines())
+    (tmp_path / "broken.jsonl").write_text("\n".join(lines) + "\n")
+    monkeypatch.setenv("TANDEM_STATE_DIR", str(tmp_path / "second"))
+
+    answer = call("db", "import", str(tmp_path / "broken.jsonl"))
+
+    assert answer.code == 5, answer.out
+    assert said in answer.err
+
+
+def test_backup_is_a_whole_store(
+    call: Call, ran: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state_dir: Path
+) -> None:
+    copy = tmp_path / "second" / "tandem.db"
+    copy.parent.mkdir()
+
+    assert call("db", "backup", str(copy), "--json").code == 0
+    assert call("db", "backup", str(copy)).code == 5
+    assert sorted(path.name for path in copy.parent.iterdir()) == ["tandem.db"]
+
+    monkeypatch.setenv("TANDEM_STATE_DIR", str(copy.parent))
+    assert call("db", "check").code == 0
+    assert call("runs", "show", ran, "--json").code == 0
+
+
+def test_garbage_goes_and_what_is_named_stays(call: Call, ran: str, state_dir: Path) -> None:
+    (kept,) = (path for path in (state_dir / "artifacts").glob("*/??/*"))
+    garbage = kept.parent.parent / "ab" / f"ab{'0' * 62}"
+    garbage.parent.mkdir(exist_ok=True)
+    garbage.write_bytes(b"nobody's")
+    fresh = kept.parent.parent / "cd" / f"cd{'0' * 62}"
+    age(state_dir / "artifacts")
+    age(state_dir / "scratch")
+    fresh.parent.mkdir(exist_ok=True)
+    fresh.write_bytes(b"just put there")
+
+    planned = call("db", "gc", "--dry-run", "--json").json
+    assert garbage.exists()
+    done = call("db", "gc", "--json").json
+
+    assert {**planned, "dry_run": False} == done
+    assert done["artifacts"] == 1
+    assert done["artifact_bytes"] == len(b"nobody's")
+    assert done["scratch_folders"] == 2
+    assert kept.exists()
+    assert fresh.exists()
+    assert not garbage.exists()
+    assert list((state_dir / "scratch").iterdir()) == []
+    assert call("db", "gc", "--json").json["artifacts"] == 0
+    assert call("runs", "verify", ran).code == 0
+
+
+def test_packed_run_is_shown_verified_and_exported_as_before(
+    call: Call, ran: str, state_dir: Path, tmp_path: Path
+) -> None:
+    before = call("runs", "events", ran, "--json").lines
+    shown = call("runs", "show", ran, "--json").json
+    assert call("db", "export", str(tmp_path / "hot.jsonl")).code == 0
+
+    assert call("db", "archive", "--older-than", "0", "--json").json["moved"] > 0
+
+    with sqlite3.connect(state_dir / "tandem.db") as connection:
+        for table in ("node_run", "attempt", "lifecycle_event"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchall() == [(0,)]
+    assert call("runs", "events", ran, "--json").lines == before
+    after = call("runs", "show", ran, "--json").json
+    for place in (shown, after):
+        place["run"].pop("archived_at_ms", None) if "run" in place else None
+        place.pop("archived_at_ms", None)
+    assert after == shown
+    assert call("runs", "verify", ran).code == 0
+    assert call("db", "check").code == 0
+    assert call("db", "export", str(tmp_path / "packed.jsonl")).code == 0
+    hot, packed = (
+        (tmp_path / name).read_text().splitlines()[1:-1] for name in ("hot.jsonl", "packed.jsonl")
+    )
+    assert hot == packed
+
+
+def test_run_that_was_alive_rests_after_its_import(
+    call: Call, write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gate = "automation_id: asks\nnodes: [{node_id: ask, gate: {required: true}}]\n"
+    assert call("run", write("asks.yaml", gate), "--json").code == 9
+    assert call("db", "export", str(tmp_path / "all.jsonl")).code == 0
+    monkeypatch.setenv("TANDEM_STATE_DIR", str(tmp_path / "second"))
+
+    read = call("db", "import", str(tmp_path / "all.jsonl"), "--json")
+
+    assert read.json["paused"] == 1
+    (run,) = call("runs", "list", "--json").json
+    assert run["status"] == "paused"
+    assert "alive elsewhere" in run["pause_reason"]
+    assert call("runs", "verify", run["run_id"]).code == 0
+    assert call("db", "check").code == 0
+    assert call("db", "import", str(tmp_path / "all.jsonl"), "--json").json["same"] == 1
+
+
+def test_file_of_the_original_is_imported(call: Call, tmp_path: Path) -> None:
+    entry = {
+        "run_id": "automation-v2-run-1",
+        "automation_id": "weekly",
+        "trigger_type": "manual",
+        "status": "completed",
+        "created_at_ms": 1_700_000_000_000,
+        "updated_at_ms": 1_700_000_100_000,
+        "checkpoint": {"completed_nodes": ["a"], "node_outputs": {"a": {"status": "completed"}}},
+    }
+    source = tmp_path / "automation_v2_runs.json"
+    source.write_text(json.dumps({"schema_version": 1, "runs": {entry["run_id"]: entry}}))
+
+    assert call("db", "import", str(source), "--json").json["imported"] == 1
+    (run,) = call("runs", "list", "--json").json
+    assert (run["status"], run["nodes_completed"]) == ("completed", 1)
+    assert call("db", "import", str(source), "--json").json["same"] == 1
