@@ -98,7 +98,9 @@ def chain_of(store: SqliteStore, run_id: RunId) -> list[str]:
     run = store.find_run(run_id, tenant=LOCAL_TENANT)
     assert run is not None
     check = ChainCheck()
-    check.follow(store.list_events(run_id, tenant=LOCAL_TENANT, after_seq=0, limit=1_000))
+    check.follow(
+        store.list_events(run_id, tenant=LOCAL_TENANT, after_seq=0, limit=1_000, as_stored=True)
+    )
     check.close(seq=run.event_seq, head=run.event_hash)
     return check.problems
 

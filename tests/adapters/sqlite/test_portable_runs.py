@@ -52,6 +52,7 @@ def test_every_table_that_names_runs_is_exported_or_left_out_on_purpose(
         "imported_run",
         "lifecycle_event",
         "node_run",
+        "run_facts",
         "wait",
     }
 

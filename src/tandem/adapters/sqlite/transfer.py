@@ -20,12 +20,15 @@ from tandem.domain.run import Run
 
 RUNS_AT_ONCE: Final = 100
 SOURCE_EXPORT: Final = "export"
-_NOT_OF_RUNS: Final = frozenset({"run", "archive_part", "workspace_lock", "provider_throttle"})
+_NOT_OF_RUNS: Final = frozenset(
+    {"run", "archive_part", "workspace_lock", "provider_throttle", "learning_due"}
+)
 """Tables that name runs but are no part of what a run is.
 
 What is packed is exported as what it was. Locks are held by engines of this store; a throttle is
 about a provider, and only remembers which run heard of it. Signals belong to their tenant and are
-in none of these: what they woke is in the waits and events of the run.
+in none of these: what they woke is in the waits and events of the run. What is due to be learned
+is learned where the run ended.
 """
 
 
