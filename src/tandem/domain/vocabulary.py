@@ -304,12 +304,14 @@ WORDS: Final[Mapping[RunEvent, Word]] = {
     E.NODE_SKIPPED: Word(
         "A person counts the node as completed without an output of its own.",
         _node("skipped"),
-        ("decided_by",),
+        ("decided_by", "output_digest"),
     ),
     E.NODE_OUTPUT_SET: Word(
-        "A person gave the node its output.", _node("output_set"), ("decided_by",)
+        "A person gave the node its output.", _node("output_set"), ("decided_by", "output_digest")
     ),
-    E.NODE_REUSED: Word("A fork takes over the output of its source.", _node("reused")),
+    E.NODE_REUSED: Word(
+        "A fork takes over the output of its source.", _node("reused"), ("output_digest",)
+    ),
     E.NODE_DISPOSITION_SET: Word(
         "A person said what the output is worth; nothing moves.",
         _node("disposition_set"),
