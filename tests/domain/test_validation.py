@@ -738,10 +738,20 @@ def ring(count: int) -> list[dict[str, Any]]:
     [(chain, 0), (fan, 0), (typos, 3000), (ring, 1)],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_three_thousand_nodes_take_less_than_two_seconds(make: Any, count: int) -> None:
-    document = {"automation_id": "a", "flow": {"nodes": make(3000)}}
+def test_three_thousand_nodes_take_about_four_times_as_long_as_a_quarter(
+    make: Any, count: int
+) -> None:
+    # A ratio: how fast the machine is just now counts for nothing. Squares would give sixteen.
+    check(make(750))
+    few, _ = min(check(make(750)) for _ in range(3))
+    many, problems = min(check(make(3000)) for _ in range(2))
+    assert many < 11 * few
+    assert problems == count
+
+
+def check(nodes: list[dict[str, Any]]) -> tuple[float, int]:
+    """Return the processor seconds that a check of these nodes takes, and how many problems."""
+    document = {"automation_id": "a", "flow": {"nodes": nodes}}
     started = time.process_time()
-    automation = Automation.model_validate(document)
-    problems = check_automation(automation)
-    assert time.process_time() - started < 2
-    assert len(problems) == count
+    problems = check_automation(Automation.model_validate(document))
+    return time.process_time() - started, len(problems)
