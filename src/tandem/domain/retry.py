@@ -69,8 +69,7 @@ def _is_retryable(policy: RetryPolicy | None, failure_class: FailureClass) -> bo
     names = policy.retryable_failure_classes if policy is not None else None
     if not names:
         return True
-    wanted = {name.strip().lower().replace("-", "_").replace(" ", "_") for name in names}
-    return "*" in wanted or failure_class.value in wanted
+    return "*" in names or failure_class.value in names
 
 
 def _delay_ms(

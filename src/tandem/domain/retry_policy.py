@@ -9,22 +9,6 @@ from pydantic import Field, JsonValue, model_validator
 from tandem.domain.document import DocumentPart
 from tandem.domain.duration import DurationMs
 
-CONTRACT_RETRYABLE_CLASSES: Final = (
-    "artifact_contract_unmet",
-    "contract_miss",
-    "execution_error",
-    "missing_config",
-    "provider_terminal",
-    "provider_transient",
-    "tool_resolution",
-    "tool_resolution_failed",
-    "validation_error",
-    "wait_wakeup",
-    "webhook_delivery",
-    "outbox_send",
-)
-"""The failure classes that the published contract retries when a policy names none."""
-
 
 class BackoffStrategy(StrEnum):
     """How the delay between attempts grows."""
@@ -111,8 +95,8 @@ class RetryPolicy(DocumentPart):
     """Which failures are tried again, how often and how soon (definitions 7).
 
     `max_attempts` counts all attempts; absent means the node's default. `retryable_failure_classes`
-    absent means the engine's default; empty or with `*` in it means every class. Names of
-    classes are kept in lower case with underscores.
+    absent, empty or with `*` in it means every class (the original's default is a list of its own
+    classes, which are not all ours). Names of classes are kept in lower case with underscores.
     """
 
     version: int = 1

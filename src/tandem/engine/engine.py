@@ -474,14 +474,18 @@ class Engine(Reviews):
             raise Refused(denial.message, code=denial.code, details=denial.details)
         return change
 
-    async def _written_for(self, changes: Sequence[Change]) -> None:
-        """Tell whom it concerns what was written for runs that this engine may not drive."""
-        for change in changes:
-            driver = self._drivers.get(change.run.run_id)
+    def _wake(self, run_ids: Sequence[RunId]) -> None:
+        """Have those look who may have work now: the drivers of these runs and all engines."""
+        for run_id in run_ids:
+            driver = self._drivers.get(run_id)
             if driver is not None:
                 driver.poke()
         self._work.set()
         self._host.wake_others()
+
+    async def _written_for(self, changes: Sequence[Change]) -> None:
+        """Tell whom it concerns what was written for runs that this engine may not drive."""
+        self._wake([change.run.run_id for change in changes])
         for change in changes if self._listeners else ():
             # It is written: that it cannot be read back now may not be told as a failure, and a
             # run that was deleted since has nothing to tell any more.
@@ -592,11 +596,7 @@ class Engine(Reviews):
             change_id=self.new_change_id(),
             now_ms=self._clock.now_ms(),
         )
-        driver = self._drivers.get(run_id)
-        if driver is not None:
-            driver.poke()
-        self._work.set()
-        self._host.wake_others()
+        self._wake([run_id])
         return run
 
     def output_by_hand(
@@ -680,14 +680,9 @@ class Engine(Reviews):
             now_ms=self._clock.now_ms(),
             document=document,
         )
+        await self._written_for(runs)
         for paused in runs:
-            driver = self._drivers.get(paused.run.run_id)
-            if driver is not None:
-                driver.poke()
-            self._announce(await self.store.load(paused.run.run_id, tenant=tenant), paused)
             await self.caught_up(paused.run.run_id)
-        self._work.set()
-        self._host.wake_others()
         return change
 
     async def take_over(

@@ -19,7 +19,6 @@ from tandem.domain.ids import (
 )
 from tandem.domain.json import JsonValue
 from tandem.domain.lifecycle import RunState
-from tandem.domain.outcome import FailureClass
 from tandem.domain.phases import Phases, is_held
 from tandem.domain.run import Run
 from tandem.domain.signal import Signal, SignalKind
@@ -31,8 +30,6 @@ from tandem.domain.wait_definition import (
     WebhookWait,
 )
 from tandem.testing.executor import UNFINISHED, Script, output_of
-
-RETRYABLE = FailureClass.EXECUTION_ERROR
 
 
 def python_node(node_id: str, *depends_on: str, **fields: Any) -> dict[str, Any]:

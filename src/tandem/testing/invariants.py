@@ -29,7 +29,6 @@ from tandem.domain.receipts import ChainCheck
 from tandem.testing.executor import Bodies, Body
 
 E, N, S = RunEvent, NodeState, RunState
-_RESETTING = frozenset({E.RUN_RECOVERED, E.GATE_DECIDED})
 _GATE_ENDS = frozenset({E.GATE_DECIDED, E.GATE_TIMEOUT_RESUMED})
 _PARKINGS = frozenset({E.RUN_PARKED_AT_GATE, E.RUN_PARKED_ON_WAIT, E.RUN_PARKED_ON_BACKOFF})
 _REVIVING = frozenset(

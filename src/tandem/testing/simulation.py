@@ -96,7 +96,6 @@ PAUSED_WORLDS = 0.2
 """The part of all worlds in which somebody pauses the automation."""
 SIMULATED = AutomationId("simulated")
 _MEMORY = Path("/dev/shm")  # noqa: S108 # a folder of its own is made below it
-_TOLD = ("run_id", "status", "detail", "engine_id", "cleanup", "due_at_ms")
 
 
 class Broken(AssertionError):

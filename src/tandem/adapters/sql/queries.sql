@@ -848,8 +848,3 @@ VALUES (:run_no, :digest, :source, :imported_at_ms, :document);
 -- name: was_imported
 -- Whether a run came from exactly this.
 SELECT 1 FROM imported_run WHERE run_no = :run_no AND digest = :digest;
-
--- name: list_imports_of_run
--- Where a run came from.
-SELECT source, digest, imported_at_ms, document FROM imported_run WHERE run_no = :run_no
- ORDER BY imported_at_ms, digest;

@@ -436,11 +436,6 @@ class SqliteStore(Beside):
         """
         return await self._writer.submit(ImportHistories(list(histories), now_ms))
 
-    def list_imports(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Mapping[str, Any]]:
-        """Return where a run came from: `source`, `digest`, `imported_at_ms`, `document`."""
-        run = self.find_run(run_id, tenant=tenant)
-        return self._find("list_imports_of_run", run.run_no) if run is not None else []
-
     def is_referenced(self, digest: Digest) -> bool:
         """Say whether a run of any tenant has an artifact with this digest."""
         return bool(self._find("is_digest_used", digest, None))
