@@ -181,13 +181,15 @@ class Run:
     ) -> None:
         """Change a node of this run's own version; it and everything after it run again.
 
-        What is not given stays. `inputs` replaces some inputs of the run.
+        What is not given stays. `inputs` replaces some inputs of the run. With `save` the edit is
+        the next version of the stored automation, too, in the same transaction.
 
         Raises:
             NotFound: no such node, or it has no such agent.
             InvalidRequest: the edit would have no effect, or is none.
             InvalidAutomation: with the mistakes that the edit makes.
-            Refused: the run goes on; pause it first. Or `save`, and the automation is not stored.
+            Refused: the run goes on; pause it first. Or `save`, and the automation is
+                not stored, or somebody saved another version since.
         """
         await self._execute(
             Repair(

@@ -83,15 +83,11 @@ def test_node_has_to_be_named_and_known() -> None:
     assert code_of(tale, Repair(node_id=NodeId("z"))) == "AUTOMATION_V2_REPAIR_NODE_NOT_FOUND"
 
 
-def test_repair_is_saved_only_where_the_automation_is_stored() -> None:
-    code = code_of(chain_in(S.FAILED), Repair(node_id=B, action=OTHER, save=True))
-    assert code == "AUTOMATION_V2_REPAIR_PERSIST_FAILED"
-
-
 @pytest.mark.parametrize(
     ("command", "code"),
     [
         (Repair(node_id=B, prompt="p"), "repair_without_effect"),
+        (Repair(node_id=B, inputs={}, save=True), "repair_without_effect"),
         (Repair(node_id=B, action={"kind": "agent"}), "repair_without_effect"),
         (Repair(node_id=B, action={"kind": "python"}), "repair_invalid"),
         (

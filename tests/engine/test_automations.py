@@ -137,3 +137,27 @@ async def test_the_profile_comes_from_the_request_the_definition_or_the_settings
         (None, profile.STRICT),
         (None, profile.YOLO),
     ]
+
+
+async def test_a_saved_repair_is_the_next_version_and_never_undoes_another_one(
+    bench: Bench,
+) -> None:
+    once = {"retry_policy": {"max_attempts": 1}}
+    stored = await bench.engine.apply(job(call("a"), call("b", "bad", "a", **once)), by="ann")
+    run, late = await stored.run(), await stored.run()
+    assert await bench.end(run) == await bench.end(late) == "failed"
+    mended = {"kind": "python", "function": "test:ok"}
+
+    await run.repair("b", action=mended, save=True, reason="it is ok")
+
+    assert await bench.end(run) == "completed"
+    row = bench.engine.automation("job").row
+    assert (row.version, row.definition_digest) == (2, run.row.definition_digest)
+    assert stored.records()[-1].reason == f"it is ok (run {run.run_id}, node b)"
+    assert await bench.end(await bench.engine.automation("job").run()) == "completed"
+    with pytest.raises(Refused, match="is at version 2 now"):
+        await late.repair("b", action=mended, save=True)
+    assert late.status == "failed"
+    assert events(late, "run_step_repaired") == []
+    await late.repair("b", action=mended)
+    assert await bench.end(late) == "completed"

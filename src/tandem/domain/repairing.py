@@ -1,4 +1,4 @@
-"""Repair: another version of one node, for this run only (T61)."""
+"""Repair: another version of one node, for one run (T61); `saved_repair` has it saved, too."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.command import Repair
 from tandem.domain.draft import Draft
-from tandem.domain.errors import InvalidAutomation, InvalidRequest, NotFound, Refused
+from tandem.domain.errors import InvalidAutomation, InvalidRequest, NotFound
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import DefinitionDigest
 from tandem.domain.inputs import fill_inputs
@@ -36,7 +36,7 @@ def repair(draft: Draft, command: Repair) -> None:
         missing="AUTOMATION_V2_REPAIR_NODE_NOT_FOUND",
     )
     refuse_unless_resting(draft, "repair", code="AUTOMATION_V2_RUN_NOT_REPAIRABLE")
-    _refuse_saving(draft, command)
+    _refuse_saving_nothing(command)
     metadata: dict[str, Any] = {
         "node_id": plan_node.node_id,
         "reset_only": True,
@@ -54,12 +54,13 @@ def repair(draft: Draft, command: Repair) -> None:
     )
 
 
-def _refuse_saving(draft: Draft, command: Repair) -> None:
-    if command.save:
-        raise Refused(
-            f"cannot save the repair of run {draft.run.run_id}: its automation "
-            f"`{draft.run.automation_id}` is not stored; repair without saving, or edit its file",
-            code="AUTOMATION_V2_REPAIR_PERSIST_FAILED",
+def _refuse_saving_nothing(command: Repair) -> None:
+    edits = (command.prompt, command.template_id, command.model_policy, command.action)
+    if command.save and all(edit is None for edit in edits):
+        raise InvalidRequest(
+            "there is no edit to save: give a prompt, template, model or action (inputs belong to "
+            "the run)",
+            code="repair_without_effect",
         )
 
 

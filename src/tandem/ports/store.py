@@ -267,6 +267,8 @@ class Store(LearningStore, Protocol):
     ) -> Change:
         """Lock the run, load it, decide, write: one transaction.
 
+        A repair with `save` writes the stored automation with it (`domain/saved_repair.py`).
+
         Raises:
             NotFound: no such run for this tenant.
             Refused: the state of the run does not allow it.

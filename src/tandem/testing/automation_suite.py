@@ -17,6 +17,7 @@ from tandem.domain.automation_keeping import (
     Save,
 )
 from tandem.domain.change import Change
+from tandem.domain.command import Pause, Repair
 from tandem.domain.creation import NewRun
 from tandem.domain.errors import NotFound, Refused, StoreUnavailable
 from tandem.domain.graph import Plan
@@ -24,6 +25,7 @@ from tandem.domain.ids import (
     LOCAL_TENANT,
     AutomationId,
     DefinitionDigest,
+    NodeId,
     RunId,
     TenantId,
 )
@@ -317,6 +319,37 @@ class AutomationSuite:
         fault.arm("after")
         change = await keeper.save(2)
         assert change.row == keeper.store.find_automation(JOB, tenant=LOCAL_TENANT)
+
+    async def test_a_repair_is_saved_with_the_run_or_not_at_all(
+        self, open_store: OpenStore
+    ) -> None:
+        """The version of the run and that of the automation are one transaction."""
+        fault = CommitFault()
+        keeper = Keeper(open_store, fault)
+        await keeper.save()
+        await keeper.scene.create("r")
+        await keeper.scene.execute("r", Pause())
+        before = keeper.scene.get("r")
+        repair = Repair(
+            node_id=NodeId("n1"), action={"kind": "command", "argv": ["false"]}, save=True
+        )
+        fault.arm("before")
+        with pytest.raises(StoreUnavailable):
+            await keeper.scene.execute("r", repair)
+        row = keeper.store.find_automation(JOB, tenant=LOCAL_TENANT)
+        assert row is not None
+        assert (keeper.scene.get("r"), row.version) == (before, 1)
+
+        change = await keeper.scene.execute("r", repair)
+
+        row = keeper.store.find_automation(JOB, tenant=LOCAL_TENANT)
+        assert row is not None
+        assert (row.version, row.definition_digest) == (2, change.run.definition_digest)
+        paused = await keeper.scene.execute("r", Pause())
+        await keeper.save(3)
+        with pytest.raises(Refused, match="version 3"):
+            await keeper.scene.execute("r", repair)
+        assert keeper.scene.get("r") == paused.run
 
     async def test_every_event_names_the_profile_of_its_run(self, open_store: OpenStore) -> None:
         """It is kept once, with the run (run-lifecycle 1.3)."""

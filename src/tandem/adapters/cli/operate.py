@@ -186,7 +186,9 @@ def dispose(tools: Tools, selection: Selection, disposition: str, reason: str) -
     "--input", "pairs", multiple=True, metavar="NAME=JSON", help="Another value for an input."
 )
 @click.option("--action", metavar="JSON", help="The whole action; @FILE reads a file.")
-@click.option("--save", is_flag=True, help="Change the stored automation, too.")
+@click.option(
+    "--save", is_flag=True, help="Make the edit the stored automation's next version, too."
+)
 @_reason
 @click.pass_obj
 def repair(
@@ -200,7 +202,7 @@ def repair(
     save: bool,
     reason: str,
 ) -> int:
-    """Change a node for this run only; it and everything after it run again."""
+    """Change a node for this run, or with --save for good; it and what follows run again."""
     from tandem.domain.command import Repair
 
     command = Repair(

@@ -1,5 +1,6 @@
 """The store of what is kept beside the runs, on the tables of one SQLite file."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import msgspec
@@ -19,14 +20,14 @@ from tandem.domain.session import InstanceRow, RunSessions, SessionStep, session
 from tandem.ports.learning import CandidateFilter, Learned
 
 
-class Beside:
+class Beside(ABC):
     """What `ports.learning.LearningStore` promises; the store of the runs is made of it, too."""
 
     _tables: Tables
     _writer: Writer
 
-    def _find(self, name: str, *values: object) -> Found:
-        raise NotImplementedError
+    @abstractmethod
+    def _find(self, name: str, *values: object) -> Found: ...
 
     # Learning
 

@@ -26,7 +26,7 @@ from tandem.domain import forking
 from tandem.domain.admission import Claimant
 from tandem.domain.automation_keeping import AutomationCommand, check_may_run, decide_automation
 from tandem.domain.change import Change
-from tandem.domain.command import Command, DecideGate, NoteFork, Pause
+from tandem.domain.command import Command, DecideGate, NoteFork, Pause, Repair
 from tandem.domain.decision import decide
 from tandem.domain.deletion import refuse_deletion
 from tandem.domain.errors import EngineError
@@ -35,6 +35,7 @@ from tandem.domain.ids import AutomationId, ChangeId, Digest, EngineId, NodeId, 
 from tandem.domain.lost import fail_unreadable
 from tandem.domain.receipts import first_event
 from tandem.domain.run import LifecycleEvent, Run
+from tandem.domain.saved_repair import save_repair
 from tandem.domain.stored_automation import AutomationChange, StoredAutomation
 from tandem.domain.trigger import is_dry_run
 from tandem.domain.view import RunView
@@ -118,7 +119,10 @@ class Apply(msgspec.Struct, frozen=True, tag=True):
 
 
 class Execute(msgspec.Struct, frozen=True, tag=True):
-    """Load a run, decide a command on it and write; the result is the change."""
+    """Load a run, decide a command on it and write; the result is the change.
+
+    A repair that is to be saved writes the stored automation in the same transaction.
+    """
 
     run_id: RunId
     tenant: TenantId
@@ -131,7 +135,13 @@ class Execute(msgspec.Struct, frozen=True, tag=True):
         late = isinstance(self.command, DecideGate)
         view = tables.load(connection, self.run_id, self.tenant, settled_gates=late)
         change = decide(view, self.command, change_id=self.change_id, now_ms=self.now_ms)
+        row = saved = None
+        if isinstance(self.command, Repair) and self.command.save:
+            row = tables.find_automation(connection, self.tenant, view.run.automation_id)
+            saved = save_repair(row, view.run, self.command, change)
         tables.write(connection, change)
+        if saved is not None and saved.record is not None:
+            tables.write_automation(connection, row, saved, b"")
         catch_up(tables, connection, change, self.now_ms)
         return change
 
