@@ -2,14 +2,13 @@
 
 import asyncio
 import os
-import socket
-import subprocess
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from tandem.adapters.child import Child
 from tandem.adapters.local.status_writer import StatusFile, request
 
 STATUS_PROGRAM: Final = (
@@ -22,8 +21,6 @@ SENT_MAX: Final = 128
 """How many files may be sent and not answered; what waits behind them is still replaced."""
 STUCK_S: Final = 5.0
 """A process that answers nothing for this long, or at most twice this long, is ended."""
-_READ_BYTES: Final = 1 << 16
-_REAP_POLL_S: Final = 0.005
 _REAP_MAX_S: Final = 5.0
 
 
@@ -52,36 +49,25 @@ class StatusProcess:
             OSError: it could not be started.
         """
         self._answered = answered
-        self._gone = gone
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[str, StatusFile] = {}
         self._sent: deque[StatusFile] = deque()
         self._held: Counter[str] = Counter()
-        self._unsent = bytearray()
         self._heard = bytearray()
         self._answers = 0
-        self._is_ended = False
         self._watch: asyncio.TimerHandle | None = None
-        self._reap_until = 0.0
-        self._socket, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    [*program, str(theirs.fileno()), str(os.getpid())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                )
-            except BaseException:
-                self._socket.close()
-                raise
-        self._socket.setblocking(False)
-        self._loop.add_reader(self._socket, self._read)
+        self._child = Child(
+            lambda fd: [*program, fd, str(os.getpid())],
+            loop=self._loop,
+            heard=self._hear,
+            gone=gone,
+            reap_max_s=_REAP_MAX_S,
+        )
 
     @property
     def pid(self) -> int:
         """The process."""
-        return self._process.pid
+        return self._child.pid
 
     def __len__(self) -> int:
         """Return how many files are not answered."""
@@ -107,48 +93,16 @@ class StatusProcess:
         self._feed()
 
     def _feed(self) -> None:
-        if self._is_ended:
+        if self._child.is_ended:
             return
+        data = bytearray()
         while self._waiting and len(self._sent) < SENT_MAX:
             file = self._waiting.pop(next(iter(self._waiting)))
             self._sent.append(file)
-            self._unsent += request(file)
+            data += request(file)
         if self._sent and self._watch is None:
             self._watch = self._loop.call_later(STUCK_S, self._suspect, self._answers)
-        self._write()
-
-    def _write(self) -> None:
-        if self._is_ended:
-            return
-        try:
-            while self._unsent:
-                sent = self._socket.send(self._unsent)
-                del self._unsent[:sent]
-        except BlockingIOError:
-            self._loop.add_writer(self._socket, self._write)
-            return
-        except OSError:
-            self._unsent.clear()  # it is dead; what it still said is read to the end first
-        self._loop.remove_writer(self._socket)
-
-    def _read(self) -> None:
-        while not self._is_ended:
-            more = self._receive()
-            if more is None:
-                break
-            if not more:
-                self._end()
-                return
-            self._hear(more)
-        self._feed()
-
-    def _receive(self) -> bytes | None:
-        try:
-            return self._socket.recv(_READ_BYTES)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
+        self._child.send(data)
 
     def _hear(self, more: bytes) -> None:
         self._heard += more
@@ -161,7 +115,12 @@ class StatusProcess:
             if not self._held[file.run_id]:
                 del self._held[file.run_id]
             self._answered(file, line.decode())
-        if not self._sent and self._watch is not None:
+        if not self._sent:
+            self._stop_watching()
+        self._feed()
+
+    def _stop_watching(self) -> None:
+        if self._watch is not None:
             self._watch.cancel()
             self._watch = None
 
@@ -169,43 +128,14 @@ class StatusProcess:
         """End a process that has not answered anything for too long."""
         self._watch = None
         if answers == self._answers:
-            self._end()
+            self._child.end()
         else:
             self._watch = self._loop.call_later(STUCK_S, self._suspect, self._answers)
 
-    def _end(self) -> None:
-        """It is of no use any more. Only when it is reaped has it surely stopped writing."""
-        self._stop_listening()
-        self._process.kill()
-        self._reap_until = self._loop.time() + _REAP_MAX_S
-        self._reap()
-
-    def _stop_listening(self) -> None:
-        self._is_ended = True
-        if self._watch is not None:
-            self._watch.cancel()
-        self._loop.remove_reader(self._socket)
-        self._loop.remove_writer(self._socket)
-        self._socket.close()
-
-    def _reap(self) -> None:
-        if self._process.poll() is None and self._loop.time() < self._reap_until:
-            self._loop.call_later(_REAP_POLL_S, self._reap)
-        else:
-            self._gone()
-
     def close(self) -> None:
-        """Kill it and hear what it still said; `gone` is not called, `left` has the rest."""
-        self._gone = _nothing
-        self._process.kill()
-        try:
-            self._process.wait(_REAP_MAX_S)
-        except subprocess.TimeoutExpired:
-            # It is stuck in the kernel. What it may still write is older than what comes now.
-            self._stop_listening()
-            return
-        self._read()
+        """Kill it and hear what it still said; `gone` is not called, `left` has the rest.
 
-
-def _nothing() -> None:
-    """Nobody listens any more."""
+        One that is stuck in the kernel may still write; that is older than what comes now.
+        """
+        self._child.close(wait_s=_REAP_MAX_S)
+        self._stop_watching()
