@@ -1,99 +1,35 @@
 """What the simulation found once, each told by itself."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import apsw
 import pytest
 
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.connection import open_connection
-from tandem.adapters.sqlite.store import SqliteStore
 from tandem.adapters.sqlite.turnstile import Turnstile
-from tandem.domain.automation import Automation
 from tandem.domain.command import Cancel, HandBack, Pause, Resume
 from tandem.domain.driving import advance
 from tandem.domain.errors import StoreUnavailable
-from tandem.domain.ids import LOCAL_TENANT, ChangeId, EngineId, RunId
+from tandem.domain.ids import ChangeId, EngineId
 from tandem.domain.lifecycle import TERMINAL, RunState
-from tandem.domain.run import Run
 from tandem.engine.driver import Driver
-from tandem.engine.engine import Engine
 from tandem.ports.store import EngineRow
-from tandem.testing.artifacts import MemoryArtifacts, NoFiles
 from tandem.testing.builders import automation, python_node
-from tandem.testing.clock import SimulatedClock
-from tandem.testing.executor import Bodies, Script, ScriptedExecutor
-from tandem.testing.host import SimulatedHost, SimulatedMachine
-from tandem.testing.ids import SeededIds
-from tandem.testing.loop import Process, SimulatedLoop
+from tandem.testing.executor import Script
+from tandem.testing.loop import SimulatedLoop
+from tests.small_world import SmallWorld
 
 ONE_NODE = automation(python_node("a"))
-
-
-class Small:
-    """One engine on one store in simulated time."""
-
-    def __init__(self, path: Path, commit: Callable[[apsw.Connection], None] | None = None) -> None:
-        self.loop = SimulatedLoop(Random(0))
-        self.clock = SimulatedClock(self.loop)
-        self.store = SqliteStore(path, synchronous="OFF", commit=commit)
-        self.bodies = Bodies(Random(0))
-        self.scripts: dict[tuple[str, str], Script] = {}
-        self.machine = SimulatedMachine(self.loop, Random(0), loses=0)
-        self.ids = SeededIds(Random(0))
-
-    def engine(self) -> Engine:
-        """Return a new engine."""
-        process = Process("engine")
-        return Engine(
-            store=self.store,
-            executor=ScriptedExecutor(self.bodies, self.scripts, process, self.clock),
-            artifacts=MemoryArtifacts(),
-            files=NoFiles(),
-            host=SimulatedHost(self.machine, process),
-            clock=self.clock,
-            ids=self.ids,
-            scratch_root="/nowhere",
-        )
-
-    async def start(self, engine: Engine, what: Automation, **scripts: Script) -> RunId:
-        """Create a run whose bodies follow these scripts."""
-        run_id = RunId(f"automation-v2-run-{self.ids.peek()}")
-        for node in what.flow.nodes:
-            script = scripts.get(node.node_id, Script(duration_ms=1))
-            self.scripts[run_id, node.node_id] = script
-        return (await engine.start(what)).run_id
-
-    def row(self, run_id: RunId) -> Run:
-        """Return the row of a run."""
-        row = self.store.find_run(run_id, tenant=LOCAL_TENANT)
-        assert row is not None
-        return row
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait for a condition, at most a simulated minute."""
-        async with asyncio.timeout(60):
-            while not holds():
-                await self.clock.sleep(1)
-
-    def tell(self, story: Coroutine[Any, Any, None]) -> None:
-        """Run the story to its end."""
-        try:
-            self.loop.run_until_complete(story)
-        finally:
-            self.store.close()
-            self.loop.dispose()
 
 
 @pytest.mark.parametrize("turns", range(12))
 def test_run_that_is_being_claimed_when_its_engine_stops_belongs_to_nobody(
     tmp_path: Path, turns: int
 ) -> None:
-    small = Small(tmp_path / "tandem.db")
+    small = SmallWorld(tmp_path / "tandem.db")
 
     async def story() -> None:
         engine = small.engine()
@@ -109,7 +45,7 @@ def test_run_that_is_being_claimed_when_its_engine_stops_belongs_to_nobody(
 
 
 def test_engine_that_holds_a_run_is_not_forgotten(tmp_path: Path) -> None:
-    small = Small(tmp_path / "tandem.db")
+    small = SmallWorld(tmp_path / "tandem.db")
     dead = EngineId("engine-dead")
     row = EngineRow(
         engine_id=dead,
@@ -144,7 +80,7 @@ def test_engine_that_holds_a_run_is_not_forgotten(tmp_path: Path) -> None:
 def test_retry_that_is_due_by_a_wall_clock_that_was_set_forward_is_not_slept_through(
     tmp_path: Path,
 ) -> None:
-    small = Small(tmp_path / "tandem.db")
+    small = SmallWorld(tmp_path / "tandem.db")
     backoff = {"strategy": "fixed", "initial_delay_ms": 3_600_000}
     what = automation(
         python_node("slow"),
@@ -175,7 +111,7 @@ def test_run_may_be_driven_again_before_its_former_driver_has_noticed(tmp_path: 
             raise apsw.FullError("full")
         connection.execute("COMMIT")
 
-    small = Small(tmp_path / "tandem.db", commit)
+    small = SmallWorld(tmp_path / "tandem.db", commit)
 
     async def story() -> None:
         engine = small.engine()
@@ -198,7 +134,7 @@ def test_run_may_be_driven_again_before_its_former_driver_has_noticed(tmp_path: 
 
 
 def test_former_driver_does_not_answer_for_the_processes_of_a_later_one(tmp_path: Path) -> None:
-    small = Small(tmp_path / "tandem.db")
+    small = SmallWorld(tmp_path / "tandem.db")
     count = iter(range(100))
 
     def new_change_id() -> ChangeId:
