@@ -97,11 +97,12 @@ def run_record(picture: RunPicture, spec: Mapping[str, Any] | None) -> dict[str,
 
 def summary_record(run: Run) -> dict[str, Any]:
     """Return what a list shows of a run; its checkpoint has the last failure only."""
-    failure = failure_record(run.last_failure)
+    failure = failure_record(run.last_failure) or {}
+    failure.pop("metadata", None)
     moment = max(run.updated_at_ms, run.activity_at_ms or 0)
     return (
         _named(run)
-        | {"view": "summary", "checkpoint": {} if failure is None else {"last_failure": failure}}
+        | {"view": "summary", "checkpoint": {"last_failure": failure} if failure else {}}
         | without_nothing({"scheduler": _queued(run)})
         | _told(run)
         | {"last_activity_at_ms": moment, "lastActivityAtMs": moment}

@@ -1,6 +1,7 @@
 """Records to rows and back. Large or nested values are JSON text in one column."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -296,8 +297,14 @@ def event_row(run_no: int, event: LifecycleEvent) -> Row:
     )
 
 
+@cache
+def _json_columns(kind: type) -> tuple[str, ...]:
+    names = frozenset(field.name for field in msgspec.structs.fields(kind))
+    return tuple(name for name in _JSON_COLUMNS if name in names)
+
+
 def _record(kind: type[T], values: dict[str, Any]) -> T:
-    for name in _JSON_COLUMNS:
+    for name in _json_columns(kind):
         text = values.get(name)
         if isinstance(text, str):
             values[name] = msgspec.json.decode(text)
