@@ -120,7 +120,8 @@ def test_the_summary_counts_and_keeps_nulls() -> None:
     summary = automation_summary(record)
 
     assert (summary["agent_count"], summary["node_count"]) == (1, 1)
-    assert summary["description"] is None and summary["next_fire_at_ms"] is None
+    assert summary["description"] is None
+    assert summary["next_fire_at_ms"] is None
     assert not summary.keys() & {"flow", "agents", "knowledge"}
 
 

@@ -8,8 +8,6 @@ alone, never outputs or histories.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
-
 from tandem.domain.automation_record import snapshot_record
 from tandem.domain.checkpoint_record import (
     Settled,
@@ -18,6 +16,7 @@ from tandem.domain.checkpoint_record import (
     failure_record,
     settled_nodes,
 )
+from tandem.domain.json import plain
 from tandem.domain.lifecycle import DRIVEN, RunEvent, RunState
 from tandem.domain.node_output_record import (
     NEEDS_REPAIR,
@@ -85,9 +84,7 @@ def run_record(picture: RunPicture, spec: Mapping[str, Any] | None) -> dict[str,
                 "learning_summary": _learning(run),
                 "inputs": run.inputs,
                 "open_gates": [gate.gate_id for gate in view.gates.values()],
-                "open_waits": [
-                    without_nothing(msgspec.to_builtins(wait)) for wait in view.waits.values()
-                ],
+                "open_waits": [without_nothing(plain(wait)) for wait in view.waits.values()],
             }
         )
         | _told(run)
@@ -196,7 +193,7 @@ def _queued(run: Run) -> dict[str, Any] | None:
 def _learning(run: Run) -> dict[str, Any] | None:
     if run.learning_summary is None:
         return None
-    return without_nothing(msgspec.to_builtins(run.learning_summary))
+    return without_nothing(plain(run.learning_summary))
 
 
 # What the other rows add
