@@ -442,7 +442,7 @@ SELECT run_no, run_id, tenant, automation_id, name, definition_digest, definitio
        cleanup, event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms,
        queued_at_ms, queue_reason, resource_key, rate_limited_provider, parked, detail, stop_kind,
        stop_reason, pause_reason, resume_reason, last_failure, workspace, nodes_total,
-       nodes_completed, activity_at_ms, forked_from, forked_from_node
+       nodes_completed, activity_at_ms, archived_at_ms, forked_from, forked_from_node
   FROM run WHERE run_no IN (
     SELECT run_no FROM (
         SELECT run_no, run_id, automation_id, name, detail, status, trigger_type FROM run
@@ -467,7 +467,7 @@ SELECT run_no, run_id, tenant, automation_id, name, definition_digest, definitio
        cleanup, event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms,
        queued_at_ms, queue_reason, resource_key, rate_limited_provider, parked, detail, stop_kind,
        stop_reason, pause_reason, resume_reason, last_failure, workspace, nodes_total,
-       nodes_completed, activity_at_ms, forked_from, forked_from_node
+       nodes_completed, activity_at_ms, archived_at_ms, forked_from, forked_from_node
   FROM run WHERE run_no IN (
     SELECT run_no FROM (
         SELECT run_no, run_id, automation_id, name, detail, status, trigger_type FROM run
@@ -494,7 +494,7 @@ SELECT run_no, run_id, tenant, automation_id, name, definition_digest, definitio
        cleanup, event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms,
        queued_at_ms, queue_reason, resource_key, rate_limited_provider, parked, detail, stop_kind,
        stop_reason, pause_reason, resume_reason, last_failure, workspace, nodes_total,
-       nodes_completed, activity_at_ms, forked_from, forked_from_node
+       nodes_completed, activity_at_ms, archived_at_ms, forked_from, forked_from_node
   FROM run WHERE run_no IN (
     SELECT run_no FROM (
         SELECT run_no, run_id, automation_id, name, detail, status, trigger_type, created_at_ms

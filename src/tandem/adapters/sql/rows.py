@@ -1,7 +1,6 @@
 """Records to rows and back. Large or nested values are JSON text in one column."""
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -40,6 +39,7 @@ _JSON_COLUMNS = (
     "learnings",
     "learning_summary",
 )
+_JSON_COLUMNS_OF: dict[type, tuple[str, ...]] = {}
 _HASH_COLUMNS = ("event_hash", "record_hash")
 _UNTOUCHED = PolicyState()
 
@@ -297,10 +297,13 @@ def event_row(run_no: int, event: LifecycleEvent) -> Row:
     )
 
 
-@cache
 def _json_columns(kind: type) -> tuple[str, ...]:
-    names = frozenset(field.name for field in msgspec.structs.fields(kind))
-    return tuple(name for name in _JSON_COLUMNS if name in names)
+    """Return those columns of a record that hold JSON text; asked for every row, so kept."""
+    known = _JSON_COLUMNS_OF.get(kind)
+    if known is None:
+        names = kind.__struct_fields__  # type: ignore[attr-defined] # every record is a struct
+        known = _JSON_COLUMNS_OF[kind] = tuple(n for n in _JSON_COLUMNS if n in names)
+    return known
 
 
 def _record(kind: type[T], values: dict[str, Any]) -> T:
