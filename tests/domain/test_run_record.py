@@ -388,3 +388,47 @@ def test_pausing_and_reminders_change_nothing_of_the_shape() -> None:
     record = record_of(tale)
     assert record["checkpoint"]["awaiting_gate"]["metadata"]["stale"] is True
     assert record["pause_reason"] == "hold"
+
+
+def test_statuses_and_stop_kinds_are_those_of_the_contract() -> None:
+    assert [status.value for status in RunState] == [
+        "queued",
+        "running",
+        "pausing",
+        "paused",
+        "awaiting_approval",
+        "completed",
+        "blocked",
+        "failed",
+        "cancelled",
+    ]
+    assert {kind.value for kind in StopKind} == {
+        "cancelled",
+        "operator_stopped",
+        "guardrail_stopped",
+        "panic",
+        "shutdown",
+        "server_restart",
+        "stale_reaped",
+    }
+
+
+def test_a_failure_is_told_with_its_node_its_reason_and_its_moment() -> None:
+    tale = Tale(python_node("a", retry_policy={"max_attempts": 1}))
+    tale.claim().fail("a")
+    failure = record_of(tale)["checkpoint"]["last_failure"]
+    assert (failure["node_id"], failure["reason"]) == ("a", "it broke")
+    assert failure["failed_at_ms"] == tale.now_ms
+
+
+def test_a_record_that_says_nothing_of_its_profile_is_strict() -> None:
+    bare = {
+        "run_id": "r",
+        "tenant": "local",
+        "automation_id": "a",
+        "definition_digest": "d",
+        "last_change_id": "c",
+        "created_at_ms": 0,
+        "updated_at_ms": 0,
+    }
+    assert summary_record(msgspec.convert(bare, Run))["effective_execution_profile"] == "strict"
