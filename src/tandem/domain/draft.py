@@ -202,7 +202,9 @@ class Draft:
                 case NodeState.BACKOFF:
                     found |= view.backoff - touched.keys()
                 case _:
-                    found |= {n for n in view.halted - touched.keys() if view.nodes[n].state is state}
+                    found |= {
+                        n for n in view.halted - touched.keys() if view.nodes[n].state is state
+                    }
         return found
 
     def _refresh_detail(self) -> None:
