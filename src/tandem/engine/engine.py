@@ -264,7 +264,7 @@ class Engine(Reviews):
 
     @property
     def changes_elsewhere(self) -> int | None:
-        """How often this engine noticed that others wrote to the store; None while it does not look.
+        """How often this engine noticed that others wrote; None while it does not look.
 
         It looks every 100 ms while it is entered, and is told at once by others of this host.
         """
