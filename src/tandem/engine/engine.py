@@ -147,6 +147,7 @@ class Engine(Reviews):
         scratch_root: str,
         limits: Limits | None = None,
         default_profile: ExecutionProfile = ExecutionProfile.GUIDED,
+        has_agents: bool = False,
         on_problem: Callable[[str], None] | None = None,
     ) -> None:
         self.engine_id = EngineId(f"engine-{ids.new()}")
@@ -159,6 +160,8 @@ class Engine(Reviews):
         self._clock = clock
         self._ids = ids
         self._default_profile = default_profile
+        self._has_agents = has_agents
+        """Whether the executor runs the sessions of agents."""
         self._runner = AttemptRunner(
             engine_id=self.engine_id,
             executor=executor,
@@ -455,7 +458,7 @@ class Engine(Reviews):
             NotFound: it is not in the store.
         """
         view = await self.store.load(run.run_id, tenant=run.tenant)
-        return tell(run, view.plan, self._files)
+        return tell(run, view.plan, self._files, has_agents=self._has_agents)
 
     async def execute(
         self, run_id: RunId, command: Command, *, tenant: TenantId = LOCAL_TENANT
@@ -780,7 +783,7 @@ class Engine(Reviews):
         known = self._plans.get(id(automation))
         if known is not None and known[0] is automation:
             return known[1], known[2]
-        problems = unrunnable(automation) if must_run else []
+        problems = unrunnable(automation, has_agents=self._has_agents) if must_run else []
         if problems:
             raise InvalidAutomation(problems)
         document = canonical_document(automation)
