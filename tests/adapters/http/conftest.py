@@ -131,6 +131,7 @@ async def open_server(
     limits: HttpLimits | None = None,
     is_open: bool = True,
     drives: bool = False,
+    peer: str = "127.0.0.1",
 ) -> AsyncIterator[Server]:
     """Open a server over a store of its own; without `is_open` the engine never gets ready."""
     complaints: list[str] = []
@@ -140,11 +141,16 @@ async def open_server(
         limits=limits or HttpLimits(),
         complain=complaints.append,
     )
-    settings = Settings(state_dir=state_dir, isolation="subreaper", synchronous="OFF")
+    settings = Settings(
+        state_dir=state_dir,
+        isolation="subreaper",
+        synchronous="OFF",
+        output_bytes_max=100_000,
+    )
     async with (
         open_engine(settings, drives=drives, agents=agents) as parts,
         httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(make_app(site), client=("127.0.0.1", 50_000)),
+            transport=httpx2.ASGITransport(make_app(site), client=(peer, 50_000)),
             base_url="http://127.0.0.1:39731",
         ) as http,
     ):
