@@ -7,11 +7,12 @@ ever added to.
 from collections.abc import Iterable
 from enum import StrEnum
 from hashlib import sha256
+from typing import Any
 
 import msgspec
 
 from tandem.domain.ids import TenantId
-from tandem.domain.json import JsonObject, canonical
+from tandem.domain.json import canonical
 
 
 class AuditEvent(StrEnum):
@@ -33,7 +34,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     recorded_at_ms: int
     actor: str = ""
     peer: str = ""
-    detail: JsonObject = {}
+    detail: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):

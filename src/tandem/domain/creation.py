@@ -11,6 +11,7 @@ from tandem.domain.ids import AutomationId, ChangeId, EngineId, RunId, TenantId
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunEvent, next_run_state
 from tandem.domain.receipts import record
+from tandem.domain.request_key import RequestKey
 from tandem.domain.run import LifecycleEvent, Run
 from tandem.domain.trigger import TriggerType, dry_run_of
 
@@ -40,6 +41,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     """The stored version that it executes; the store refuses it if that may not run."""
     is_dry: bool = False
     started_by: str = ""
+    key: RequestKey | None = None
+    """The key of the request; the same one again creates nothing."""
     needs: Needs = Needs()
 
 
