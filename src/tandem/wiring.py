@@ -115,6 +115,7 @@ async def open_engine(
                         expires_after_ms=settings.gate_expires_after_ms,
                         on_expiry=settings.gate_on_expiry,
                         stale_after_ms=settings.gate_stale_after_ms,
+                        four_eyes=settings.gate_four_eyes,
                     ),
                     signal_retention_ms=settings.signal_retention_ms,
                     relaxation_denylist=settings.relaxation_denylist,

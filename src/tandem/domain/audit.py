@@ -7,12 +7,17 @@ ever added to.
 from collections.abc import Iterable
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from tandem.domain.ids import TenantId
 from tandem.domain.json import canonical
+
+DENIAL_WINDOW_MS: Final = 60_000
+DENIAL_PEERS_MAX: Final = 1_000
+ELSEWHERE: Final = "elsewhere"
+"""Stands for all addresses beyond those that are counted one by one."""
 
 
 class AuditEvent(StrEnum):
@@ -43,6 +48,34 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     audit_no: int
     entry: AuditEntry
     record_hash: str
+
+
+class DenialCount:
+    """Counts who is turned away, so that a flood of them does not become a flood of records.
+
+    The first of an address is to be recorded at once, the rest of its minute as one record when
+    the minute is over and somebody is turned away again.
+    """
+
+    def __init__(self) -> None:
+        self._windows: dict[str, tuple[int, int]] = {}
+
+    def add(self, peer: str, *, now_ms: int) -> list[tuple[str, int]]:
+        """Count one, and return the addresses to be recorded now, each with its number."""
+        due = [(peer, 1)]
+        for other, (began_ms, more) in list(self._windows.items()):
+            if now_ms - began_ms >= DENIAL_WINDOW_MS:
+                del self._windows[other]
+                if more:
+                    due.append((other, more))
+        if peer not in self._windows and len(self._windows) >= DENIAL_PEERS_MAX:
+            peer = ELSEWHERE
+        known = self._windows.get(peer)
+        if known is None:
+            self._windows[peer] = now_ms, 0
+            return due
+        self._windows[peer] = known[0], known[1] + 1
+        return due[1:]
 
 
 def seal(before: AuditRecord | None, entry: AuditEntry) -> AuditRecord:

@@ -12,6 +12,7 @@
     ├── AuthRequired           nobody that is known asks; present a token           exit 5
     ├── Forbidden              whoever asks may not do this                         exit 5
     ├── RateLimited            too much was asked; `retry_after_s` says when again  exit 5
+    ├── AuditPersistenceFailed a refusal could not be recorded                      exit 6
     └── StoreError                                                                  exit 6
         ├── StoreUnavailable   nothing was written; safe to try again
         └── StoreTooNew        the store was made by a newer version
@@ -169,6 +170,12 @@ class RateLimited(EngineError):
     def __init__(self, message: str, *, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class AuditPersistenceFailed(EngineError):
+    """Something was refused, and the audit of the refusal could not be written."""
+
+    code = "AUDIT_PERSISTENCE_FAILED"
 
 
 class StoreError(EngineError):

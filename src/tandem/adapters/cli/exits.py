@@ -53,6 +53,7 @@ def code_of_error(error: Exception) -> int:
         (errors.AuthRequired, REFUSED),
         (errors.Forbidden, REFUSED),
         (errors.RateLimited, REFUSED),
+        (errors.AuditPersistenceFailed, STORE),
         (errors.StoreError, STORE),
         (InvalidSetting, USAGE),
     )

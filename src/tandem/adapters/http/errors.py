@@ -325,7 +325,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     # The state
     "REFUSED": Kind(
-        status=CONFLICT, says="The state does not allow it.", do="Look at the state and decide anew."
+        status=CONFLICT,
+        says="The state does not allow it.",
+        do="Look at the state and decide anew.",
     ),
     "CHANGE_REFUSED": Kind(
         status=CONFLICT,
