@@ -387,6 +387,7 @@ class Engine(Reviews):
         stored_version: int | None = None,
         owned: bool = False,
         is_dry: bool = False,
+        runs_draft: bool = False,
         started_by: str = "",
         key: RequestKey | None = None,
     ) -> Run:
@@ -404,6 +405,7 @@ class Engine(Reviews):
             stored_version: the version of the stored automation that this definition is.
             owned: other engines leave the run alone as long as this one lives.
             is_dry: record the run as completed without executing anything.
+            runs_draft: run a stored automation although it is a draft.
             started_by: the person who asks for the run, where one is known.
             key: of the request; the same request again returns the run that it created.
 
@@ -445,6 +447,7 @@ class Engine(Reviews):
                 automation_version=stored_version,
                 owner=self.engine_id if owned else None,
                 is_dry=is_dry,
+                runs_draft=runs_draft,
                 started_by=started_by,
                 key=key,
                 needs=needs,

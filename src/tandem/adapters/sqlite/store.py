@@ -198,7 +198,8 @@ class SqliteStore(Beside, AccessRows):
         """See `Store.create_run`."""
         run, events = create(new, now_ms=now_ms)
         self._tables.remember(new.tenant, new.plan)
-        created = await self._writer.submit(Create(run, events, new.document, new.key))
+        write = Create(run, events, new.document, new.runs_draft, new.key)
+        created = await self._writer.submit(write)
         run.run_no = created.run_no
         return created.before or run
 

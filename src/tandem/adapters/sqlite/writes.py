@@ -86,6 +86,7 @@ class Create(msgspec.Struct, frozen=True, tag=True):
     run: Run
     events: tuple[LifecycleEvent, ...]
     document: bytes
+    runs_draft: bool = False
     key: RequestKey | None = None
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> Created:
@@ -99,7 +100,12 @@ class Create(msgspec.Struct, frozen=True, tag=True):
                 return Created(before.run_no, before)
         if run.automation_version is not None:
             row = tables.find_automation(connection, run.tenant, run.automation_id)
-            check_may_run(row, run.automation_id, is_dry=is_dry_run(run.trigger_type))
+            check_may_run(
+                row,
+                run.automation_id,
+                is_dry=is_dry_run(run.trigger_type),
+                runs_draft=self.runs_draft,
+            )
         reviewing.refuse_creation(connection, tables.sql, run)
         run_no = tables.insert_run(connection, run, self.events, self.document)
         if key is not None:
@@ -111,10 +117,11 @@ class Create(msgspec.Struct, frozen=True, tag=True):
         """See `Write`."""
         if result is None:
             return False
+        run = self.run
         if result.before is not None:
             # It may have been created in the batch whose commit failed.
-            return bool(fetch(connection, tables.sql["find_run_by_no"], (result.run_no,)))
-        run = self.run
+            found = fetch(connection, tables.sql["find_run"], (result.before.run_id, run.tenant))
+            return bool(found)
         return tables.has_event(connection, run.run_id, run.last_change_id, 1)
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Created:
