@@ -594,6 +594,7 @@ class Engine(Reviews):
         reason: str = "",
         tenant: TenantId = LOCAL_TENANT,
         owned: bool = False,
+        started_by: str = "",
     ) -> Run:
         """Start a run that takes over what a run has done and goes its own way from a node on.
 
@@ -605,6 +606,7 @@ class Engine(Reviews):
             reason: kept with the source.
             tenant: whose runs they are.
             owned: other engines leave the new run alone as long as this one lives.
+            started_by: the person who asks for it; else whoever started the source.
 
         Raises:
             NotFound: no such run or node for this tenant.
@@ -619,6 +621,7 @@ class Engine(Reviews):
             inputs=inputs or {},
             asks_again=asks_again,
             owner=self.engine_id if owned else None,
+            started_by=started_by,
             reason=reason,
             change_id=self.new_change_id(),
             now_ms=self._clock.now_ms(),

@@ -348,13 +348,15 @@ class Store(LearningStore, AccessStore, Protocol):
         inputs: JsonObject,
         asks_again: bool,
         owner: EngineId | None,
+        started_by: str = "",
         reason: str,
         change_id: ChangeId,
         now_ms: int,
     ) -> Run:
         """Create the run `fork` with the outputs of a run, to go its own way from a node on.
 
-        `inputs` replaces some of the source's. Both runs know of each other; one transaction.
+        `inputs` replaces some of the source's; without `started_by` it is that of the source. Both
+        runs know of each other; one transaction.
 
         Raises:
             NotFound: no such run or node for this tenant.

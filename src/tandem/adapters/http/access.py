@@ -15,7 +15,14 @@ from typing import Final
 import msgspec
 
 from tandem.adapters.http.guard import is_loopback
-from tandem.domain.actor import acting
+from tandem.adapters.http.headers import (
+    ASSERTION_HEADERS,
+    RAW_TENANT_HEADERS,
+    ROOT_TOKEN_ID,
+    actor_of,
+    first_of,
+    presented,
+)
 from tandem.domain.assertion import (
     AssertionPolicy,
     Claims,
@@ -43,28 +50,9 @@ from tandem.ports.access import AccessStore
 from tandem.ports.clock import Clock
 from tandem.ports.signatures import Signatures
 
-TOKEN_HEADERS: Final = ("x-agent-token", "x-tandem-token")
-ASSERTION_HEADERS: Final = (
-    "x-tandem-context-assertion",
-    "x-tandem-context-jws",
-    "x-tandem-tenant-context-jws",
-)
-RAW_TENANT_HEADERS: Final = (
-    "x-tandem-org-id",
-    "x-tenant-org-id",
-    "x-tandem-workspace-id",
-    "x-tenant-workspace-id",
-    "x-tandem-actor-id",
-    "x-user-id",
-)
-AGENT_HEADER: Final = "x-tandem-agent-id"
-ANCESTORS_HEADER: Final = "x-tandem-agent-ancestor-ids"
-SOURCE_HEADER: Final = "x-tandem-request-source"
 KNOWN_MS: Final = 1_000
 """How long something that the store said of a token counts."""
 KNOWN_MAX: Final = 1_000
-ROOT_TOKEN_ID: Final = "environment"  # noqa: S105 # a name, no secret
-"""Stands for the token of the environment where the id of a token is recorded."""
 
 
 class AuthMode(StrEnum):
@@ -133,12 +121,7 @@ class StoredAccess:
         caller = await self._holder(headers, peer)
         if self._is_hosted:
             caller = await self._asserted(caller, headers, peer)
-        caller = acting(
-            caller,
-            agent_id=headers.get(AGENT_HEADER, ""),
-            ancestors=headers.get(ANCESTORS_HEADER, ""),
-            source=headers.get(SOURCE_HEADER, ""),
-        )
+        caller = actor_of(caller, headers)
         self._requests.spend(caller.tenant, now_ms=self._clock.now_ms())
         return caller
 
@@ -229,7 +212,7 @@ class StoredAccess:
     async def _verified(self, headers: Mapping[str, str]) -> Claims:
         if any(name in headers for name in RAW_TENANT_HEADERS):
             raise denied("a plain header names a tenant or an actor")
-        text = _first(headers, ASSERTION_HEADERS)
+        text = first_of(headers, ASSERTION_HEADERS)
         if not text:
             raise denied("there is none")
         digest, now_ms = sha256(text.encode()).digest(), self._clock.now_ms()
@@ -282,16 +265,3 @@ class StoredAccess:
             raise AuditPersistenceFailed(
                 "the request was refused, and the refusal could not be recorded"
             ) from error
-
-
-def presented(headers: Mapping[str, str]) -> str:
-    """Return the token of a request: the first header that is not empty counts (http-api 1.2)."""
-    token = _first(headers, TOKEN_HEADERS)
-    if token:
-        return token
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme in ("Bearer", "bearer") else ""
-
-
-def _first(headers: Mapping[str, str], names: tuple[str, ...]) -> str:
-    return next((value for name in names if (value := headers.get(name, "").strip())), "")

@@ -8,26 +8,22 @@ from contextlib import contextmanager
 
 from tandem.domain.caller import Caller
 from tandem.domain.rate import Places, Rate
-from tandem.ports.clock import Clock
 
 
 class Allowances:
     """Counts for the routes; 0 means no limit."""
 
-    def __init__(
-        self, *, clock: Clock, run_creations_per_min: int = 0, streams_per_client: int = 0
-    ) -> None:
-        self._clock = clock
+    def __init__(self, *, run_creations_per_min: int = 0, streams_per_client: int = 0) -> None:
         self._creations = Rate("runs are created", per_min=run_creations_per_min)
         self._streams = Places("streams are open", at_once=streams_per_client)
 
-    def spend_run_creation(self, caller: Caller) -> None:
+    def spend_run_creation(self, caller: Caller, *, now_ms: int) -> None:
         """Count a run that is about to be created.
 
         Raises:
             RateLimited: the tenant has created as many as it may in this minute.
         """
-        self._creations.spend(caller.tenant, now_ms=self._clock.now_ms())
+        self._creations.spend(caller.tenant, now_ms=now_ms)
 
     @contextmanager
     def stream(self, caller: Caller, peer: str) -> Iterator[None]:

@@ -216,6 +216,7 @@ class ForkRun(msgspec.Struct, frozen=True, tag=True):
     inputs: dict[str, Any]
     asks_again: bool
     owner: EngineId | None
+    started_by: str
     reason: str
     change_id: ChangeId
     now_ms: int
@@ -234,6 +235,7 @@ class ForkRun(msgspec.Struct, frozen=True, tag=True):
             run_id=self.fork,
             inputs=self.inputs,
             owner=self.owner,
+            started_by=self.started_by,
             change_id=self.change_id,
             now_ms=self.now_ms,
         )
