@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import apsw
+
 from tandem.adapters.cli import exits
 from tandem.domain.token import read_token_id
 from tests.adapters.cli.conftest import Call
@@ -73,3 +75,23 @@ def test_what_cannot_be_is_said_in_words(call: Call) -> None:
         answer = call(*base, *more)
         assert answer.code == exits.USAGE
         assert re.search(says, answer.err), answer.err
+
+
+def test_the_audit_tells_what_was_done_to_tokens_and_shows_changes(
+    call: Call, state_dir: Path
+) -> None:
+    made = call("tokens", "create", "--name", "ci", "--scope", "admin", "--json")
+    call("tokens", "revoke", made.json["token"]["token_id"])
+
+    told = call("db", "audit").out.splitlines()
+    assert [line.split()[3] for line in told] == ["token_created", "token_revoked"]
+    (record,) = call("db", "audit", "--after", "1", "--json").lines
+    assert record["entry"]["event"] == "token_revoked"
+    assert call("db", "check").code == exits.COMPLETED
+
+    connection = apsw.Connection(str(state_dir / "tandem.db"))
+    connection.execute("UPDATE audit SET actor = 'nobody' WHERE audit_no = 1")
+    connection.close()
+    checked = call("db", "check")
+    assert checked.code == exits.STORE
+    assert "audit record 1 does not fit its hash" in checked.out
