@@ -13,6 +13,7 @@ from tandem.adapters.local.executor import LocalExecutor
 from tandem.adapters.local.files import LocalFiles
 from tandem.adapters.local.host import LocalHost
 from tandem.adapters.local.ids import RandomIds
+from tandem.adapters.local.secrets import RandomSecrets
 from tandem.adapters.local.status import StatusFiles
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.command import LossPolicy
@@ -22,6 +23,7 @@ from tandem.domain.learning import LearningPolicy
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine, Limits
 from tandem.engine.recovery import RecoveryLimits
+from tandem.engine.tokens import Tokens
 from tandem.engine.waiting import Waiters
 from tandem.ports.executor import Executor
 from tandem.settings import Settings
@@ -39,6 +41,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     waiters: Waiters
     status: StatusFiles
     automations: Automations
+    tokens: Tokens
 
 
 def open_store(settings: Settings) -> SqliteStore:
@@ -115,6 +118,7 @@ async def open_engine(
                         expires_after_ms=settings.gate_expires_after_ms,
                         on_expiry=settings.gate_on_expiry,
                         stale_after_ms=settings.gate_stale_after_ms,
+                        four_eyes=settings.gate_four_eyes,
                     ),
                     signal_retention_ms=settings.signal_retention_ms,
                     relaxation_denylist=settings.relaxation_denylist,
@@ -151,6 +155,7 @@ async def open_engine(
                 waiters=Waiters(engine, clock),
                 status=status,
                 automations=Automations(engine),
+                tokens=Tokens(store=store, clock=clock, secrets=RandomSecrets()),
             )
             if drives:
                 async with engine:

@@ -39,6 +39,10 @@ GROWING = {
     "review": "review",
     "archive_part": "archive_part",
     "imported_run": "imported_run",
+    "token": "token",
+    "assertion_use": "assertion_use",
+    "request_key": "request_key",
+    "audit": "audit",
 }
 """Tables that grow with history, by the names that the statements give them."""
 
@@ -161,6 +165,19 @@ WAYS = {
     "find_session": ["sqlite_autoindex_session_1 (tenant=? AND session_id=?)"],
     "list_sessions_of_run": ["session_of_run (tenant=? AND run_id=?)"],
     "list_instances_of_run": ["sqlite_autoindex_instance_1 (tenant=? AND run_id=?)"],
+    "find_token": ["sqlite_autoindex_token_1 (token_id=?)"],
+    "list_tokens": ["sqlite_autoindex_token_1 (token_id>?)"],
+    "list_tokens_of_tenant": ["token_of_tenant (tenant=? AND token_id>?)"],
+    "revoke_token": ["sqlite_autoindex_token_1 (token_id=?)"],
+    "note_token_use": ["sqlite_autoindex_token_1 (token_id=?)"],
+    "find_assertion_use": ["assertion_use_1 (issuer=? AND assertion_id=?)"],
+    "has_old_assertion_use": ["assertion_use_expiry (expires_at_ms<?)"],
+    "forget_assertion_uses": ["assertion_use_expiry (expires_at_ms<?)"],
+    "find_request_key": ["request_key_1 (tenant=? AND operation=? AND key=?)"],
+    "has_old_request_key": ["request_key_age (created_at_ms<?)"],
+    "forget_request_keys": ["request_key_age (created_at_ms<?)"],
+    "list_audit": ["audit USING INTEGER PRIMARY KEY (rowid>?)"],
+    "list_audit_of_tenant": ["audit_of_tenant (tenant=? AND audit_no>?)"],
 }
 """The way into the table that each statement has to take."""
 
@@ -188,6 +205,10 @@ PAGED = (
     "list_told",
     "list_candidates",
     "list_sessions_of_run",
+    "list_tokens",
+    "list_tokens_of_tenant",
+    "list_audit",
+    "list_audit_of_tenant",
 )
 """Their order comes from the index: with a limit they stop after a page."""
 
@@ -223,6 +244,10 @@ INDEXES = {
     "candidate_told": "list_told",
     "review_open": "list_open_reviews",
     "session_of_run": "list_sessions_of_run",
+    "token_of_tenant": "list_tokens_of_tenant",
+    "assertion_use_expiry": "has_old_assertion_use",
+    "request_key_age": "has_old_request_key",
+    "audit_of_tenant": "list_audit_of_tenant",
 }
 """Every index of the schema, and a statement that must notice when it is gone."""
 

@@ -11,6 +11,7 @@ from tandem.domain.ids import AutomationId, ChangeId, EngineId, RunId, TenantId
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunEvent, next_run_state
 from tandem.domain.receipts import record
+from tandem.domain.request_key import RequestKey
 from tandem.domain.run import LifecycleEvent, Run
 from tandem.domain.trigger import TriggerType, dry_run_of
 
@@ -42,6 +43,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     runs_draft: bool = False
     """It may run although its automation is a draft."""
     started_by: str = ""
+    key: RequestKey | None = None
+    """The key of the request; the same one again creates nothing."""
     needs: Needs = Needs()
 
 

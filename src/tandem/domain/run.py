@@ -251,6 +251,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
     `requested_by` is who started the run. `reviewed_artifact` is evidence of what was looked at:
     path, digest, source node, verified. `guard_denials` counts decisions meant for another asking.
+    With `four_eyes` whoever started the run may not approve.
     """
 
     gate_id: GateId
@@ -272,6 +273,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     policy_state: PolicyState = PolicyState()
     reviewed_artifact: dict[str, Any] | None = None
     guard_denials: int = 0
+    four_eyes: bool = False
     status: GateStatus = GateStatus.OPEN
     decision: str = ""
     reason: str = ""

@@ -51,6 +51,7 @@ from tandem.domain.json import JsonObject, JsonValue, digest, encode
 from tandem.domain.learning import LearningPolicy
 from tandem.domain.lifecycle import TERMINAL, StopKind
 from tandem.domain.preview import ResetPreview, preview
+from tandem.domain.request_key import RequestKey
 from tandem.domain.run import Run, Wait
 from tandem.domain.signal import Signal, check_signal
 from tandem.domain.standing import Reason
@@ -388,6 +389,7 @@ class Engine(Reviews):
         is_dry: bool = False,
         runs_draft: bool = False,
         started_by: str = "",
+        key: RequestKey | None = None,
     ) -> Run:
         """Create a run of this version; it is on disk when this returns, and due at once.
 
@@ -405,13 +407,15 @@ class Engine(Reviews):
             is_dry: record the run as completed without executing anything.
             runs_draft: run a stored automation although it is a draft.
             started_by: the person who asks for the run, where one is known.
+            key: of the request; the same request again returns the run that it created.
 
         Raises:
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
             MissingReference: the concurrency key names an input that is not given.
             NotFound: a `stored_version` was given, and the automation is not there any more.
             Refused: it is to be owned, and needs a label that this engine has not; or a
-                `stored_version` was given, and the automation is a draft.
+                `stored_version` was given, and the automation is a draft; or the key belongs to
+                another request.
             StoreUnavailable: nothing was written.
         """
         plan, document = self._plan(automation, must_run=not is_dry)
@@ -445,6 +449,7 @@ class Engine(Reviews):
                 is_dry=is_dry,
                 runs_draft=runs_draft,
                 started_by=started_by,
+                key=key,
                 needs=needs,
             ),
             now_ms=self._clock.now_ms(),
@@ -464,12 +469,18 @@ class Engine(Reviews):
         return tell(run, view.plan, self._files, has_agents=self._has_agents)
 
     async def execute(
-        self, run_id: RunId, command: Command, *, tenant: TenantId = LOCAL_TENANT
+        self,
+        run_id: RunId,
+        command: Command,
+        *,
+        tenant: TenantId = LOCAL_TENANT,
+        key: RequestKey | None = None,
     ) -> Change:
         """Ask something of a run.
 
         Raises:
             NotFound: no such run, node or gate for this tenant.
+            NothingToDo: the key says that the same request was done before.
             Refused: its state does not allow it; nothing was written, unless the refusal itself
                 is recorded, as that of a decision meant for another asking is.
             StoreUnavailable: nothing was written.
@@ -482,6 +493,7 @@ class Engine(Reviews):
             tenant=tenant,
             change_id=self.new_change_id(),
             now_ms=self._clock.now_ms(),
+            key=key,
         )
         await self._written_for([change])
         denial = change.denial
@@ -582,6 +594,7 @@ class Engine(Reviews):
         reason: str = "",
         tenant: TenantId = LOCAL_TENANT,
         owned: bool = False,
+        started_by: str = "",
     ) -> Run:
         """Start a run that takes over what a run has done and goes its own way from a node on.
 
@@ -593,6 +606,7 @@ class Engine(Reviews):
             reason: kept with the source.
             tenant: whose runs they are.
             owned: other engines leave the new run alone as long as this one lives.
+            started_by: the person who asks for it; else whoever started the source.
 
         Raises:
             NotFound: no such run or node for this tenant.
@@ -607,6 +621,7 @@ class Engine(Reviews):
             inputs=inputs or {},
             asks_again=asks_again,
             owner=self.engine_id if owned else None,
+            started_by=started_by,
             reason=reason,
             change_id=self.new_change_id(),
             now_ms=self._clock.now_ms(),
@@ -1008,6 +1023,7 @@ class Engine(Reviews):
                 self._recovery.reap,
                 self._recovery.auto_resume,
                 self._tend_signals,
+                self._forget_access,
                 self._wake_freed,
                 self._learning.learn,
                 self._archive,
@@ -1044,6 +1060,10 @@ class Engine(Reviews):
         await self.store.forget_signals(
             before_ms=self._clock.now_ms() - self.limits.signal_retention_ms, limit=SWEEP_LIMIT
         )
+
+    async def _forget_access(self) -> None:
+        """Forget keys of requests and used assertions whose time is over."""
+        await self.store.forget_access(now_ms=self._clock.now_ms(), limit=SWEEP_LIMIT)
 
     async def recover(self) -> int:
         """Take the runs of engines that are provably dead out of their hands.

@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "waits": ("waits", "waits"),
     "learning": ("learning", "learning"),
     "governance": ("governance", "governance"),
+    "tokens": ("tokens", "tokens"),
     "scheduler": ("scheduler", "scheduler"),
     "serve": ("serve", "serve"),
     "doctor": ("upkeep", "doctor"),

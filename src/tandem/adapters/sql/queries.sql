@@ -74,11 +74,11 @@ UPDATE attempt SET ended_at_ms = :ended_at_ms, outcome = :outcome, failure_class
 INSERT OR REPLACE INTO gate (gate_id, run_no, node_no, node_id, instance, purpose, title,
        instructions, decisions, rework_targets, requested_at_ms, requested_by, expires_at_ms,
        on_expiry, escalate_to, remind_every_ms, stale_after_ms, policy_state, reviewed_artifact,
-       guard_denials, status, decision, reason, decided_by, decided_at_ms)
+       guard_denials, status, decision, reason, decided_by, decided_at_ms, four_eyes)
 VALUES (:gate_id, :run_no, :node_no, :node_id, :instance, :purpose, :title, :instructions,
        :decisions, :rework_targets, :requested_at_ms, :requested_by, :expires_at_ms, :on_expiry,
        :escalate_to, :remind_every_ms, :stale_after_ms, :policy_state, :reviewed_artifact,
-       :guard_denials, :status, :decision, :reason, :decided_by, :decided_at_ms);
+       :guard_denials, :status, :decision, :reason, :decided_by, :decided_at_ms, :four_eyes);
 
 -- name: put_wait
 -- One wait for a moment or a signal.
@@ -980,3 +980,89 @@ VALUES (:run_no, :digest, :source, :imported_at_ms, :document);
 -- name: was_imported
 -- Whether a run came from exactly this.
 SELECT 1 FROM imported_run WHERE run_no = :run_no AND digest = :digest;
+
+-- name: add_token
+-- A new token; no row when the id is taken.
+INSERT INTO token (token_id, tenant, name, digest, scopes, actor_id, kind, created_at_ms,
+       created_by, expires_at_ms, revoked_at_ms, revoked_by, last_used_at_ms)
+VALUES (:token_id, :tenant, :name, :digest, :scopes, :actor_id, :kind, :created_at_ms,
+       :created_by, :expires_at_ms, :revoked_at_ms, :revoked_by, :last_used_at_ms)
+ON CONFLICT (token_id) DO NOTHING RETURNING token_id;
+
+-- name: find_token
+-- A token of any tenant; its text names no other.
+SELECT * FROM token WHERE token_id = :token_id;
+
+-- name: list_tokens
+-- Tokens of all tenants.
+SELECT * FROM token WHERE token_id > :after_id ORDER BY token_id LIMIT :limit;
+
+-- name: list_tokens_of_tenant
+-- Tokens of one tenant.
+SELECT * FROM token WHERE tenant = :tenant AND token_id > :after_id
+ ORDER BY token_id LIMIT :limit;
+
+-- name: revoke_token
+-- End a token for good.
+UPDATE token SET revoked_at_ms = :now_ms, revoked_by = :revoked_by
+ WHERE token_id = :token_id AND revoked_at_ms IS NULL;
+
+-- name: note_token_use
+-- When a token was last used; never an earlier moment than is known.
+UPDATE token SET last_used_at_ms = :now_ms
+ WHERE token_id = :token_id AND coalesce(last_used_at_ms, 0) < :used_at_ms;
+
+-- name: find_assertion_use
+-- What came with this id before.
+SELECT * FROM assertion_use WHERE issuer = :issuer AND assertion_id = :assertion_id;
+
+-- name: put_assertion_use
+-- An assertion that was accepted.
+INSERT OR REPLACE INTO assertion_use (issuer, assertion_id, digest, expires_at_ms)
+VALUES (:issuer, :assertion_id, :digest, :expires_at_ms);
+
+-- name: has_old_assertion_use
+-- Whether an assertion is kept that can come no more.
+SELECT 1 FROM assertion_use WHERE expires_at_ms < :now_ms LIMIT 1;
+
+-- name: forget_assertion_uses
+-- Assertions that can come no more.
+DELETE FROM assertion_use WHERE rowid IN
+  (SELECT rowid FROM assertion_use WHERE expires_at_ms < :now_ms LIMIT :limit);
+
+-- name: find_request_key
+-- The request that a key was used for.
+SELECT operation, key, fingerprint, run_id, created_at_ms FROM request_key
+ WHERE tenant = :tenant AND operation = :operation AND key = :key;
+
+-- name: put_request_key
+-- The key of a request, with what it did.
+INSERT OR REPLACE INTO request_key (tenant, operation, key, fingerprint, run_id, created_at_ms)
+VALUES (:tenant, :operation, :key, :fingerprint, :run_id, :created_at_ms);
+
+-- name: has_old_request_key
+-- Whether a key is kept whose time is over.
+SELECT 1 FROM request_key WHERE created_at_ms < :before_ms LIMIT 1;
+
+-- name: forget_request_keys
+-- Keys whose time is over.
+DELETE FROM request_key WHERE rowid IN
+  (SELECT rowid FROM request_key WHERE created_at_ms < :before_ms LIMIT :limit);
+
+-- name: newest_audit
+-- The record that the next one follows.
+SELECT * FROM audit WHERE audit_no > 0 ORDER BY audit_no DESC LIMIT 1;
+
+-- name: add_audit
+-- One record of the audit.
+INSERT INTO audit (audit_no, tenant, recorded_at_ms, event, actor, peer, detail, record_hash)
+VALUES (:audit_no, :tenant, :recorded_at_ms, :event, :actor, :peer, :detail, :record_hash);
+
+-- name: list_audit
+-- Records of all tenants in their order.
+SELECT * FROM audit WHERE audit_no > :after_no ORDER BY audit_no LIMIT :limit;
+
+-- name: list_audit_of_tenant
+-- Records of one tenant in their order.
+SELECT * FROM audit WHERE tenant = :tenant AND audit_no > :after_no
+ ORDER BY audit_no LIMIT :limit;

@@ -234,6 +234,7 @@ def gate_row(run_no: int, gate: Gate) -> Row:
         gate.reason,
         gate.decided_by,
         gate.decided_at_ms,
+        int(gate.four_eyes),
     )
 
 
@@ -357,7 +358,7 @@ def attempt_of(row: Mapping[str, Any], run_id: RunId, node_ids: list[NodeId]) ->
 
 def gate_of(row: Mapping[str, Any]) -> Gate:
     """Read the row of a gate."""
-    return _record(Gate, dict(row))
+    return _record(Gate, {**row, "four_eyes": bool(row["four_eyes"])})
 
 
 def artifact_of(row: Mapping[str, Any]) -> NodeArtifact:
