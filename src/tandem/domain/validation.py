@@ -17,8 +17,8 @@ from tandem.domain.errors import InvalidAutomation, Problem
 from tandem.domain.inputs import check_inputs, declared_names, input_schema
 from tandem.domain.json import JsonValue
 from tandem.domain.node import Node, NodeKind
-from tandem.domain.schedule import ScheduleType
 from tandem.domain.template import Reference, find_malformed, find_references
+from tandem.domain.timetable import schedule_problems
 from tandem.domain.wait_rules import WaitRules
 
 NODES_MAX: Final = 10_000
@@ -112,16 +112,9 @@ class _Check:
                 f"`{root}` is not an absolute path",
                 "workspace_root",
             )
-        yield from self._schedule_problems()
+        yield from schedule_problems(automation.schedule)
         yield from check_inputs(automation.inputs)
         yield from self._concurrency_problems()
-
-    def _schedule_problems(self) -> Iterator[Problem]:
-        schedule = self._automation.schedule
-        if schedule.type is ScheduleType.CRON and not (schedule.cron_expression or "").strip():
-            yield _problem("schedule_invalid", "`type: cron` needs a `cron_expression`", "schedule")
-        if not schedule.timezone.strip():
-            yield _problem("schedule_invalid", "`timezone` is blank", "schedule.timezone")
 
     def _concurrency_problems(self) -> Iterator[Problem]:
         concurrency = self._automation.concurrency

@@ -67,6 +67,7 @@ from tandem.engine.leases import RENEWALS, OwnLease
 from tandem.engine.recovery import Recovery, RecoveryLimits
 from tandem.engine.reviews import Reviews
 from tandem.engine.runnable import unrunnable
+from tandem.engine.schedules import Schedules
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
 from tandem.ports.executor import Executor
@@ -115,7 +116,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long an accepted signal can still be found by a wait that is registered."""
     relaxation_denylist: tuple[str, ...] = ()
     own_only: bool = False
-    """Claim only runs that this engine created or was asked to resume."""
+    """Claim only runs that this engine created or was asked to resume; start none by itself."""
+    schedule_grace_ms: int = 60_000
+    """A firing that is later than this was missed."""
     shutdown_policy: LossPolicy = LossPolicy.RESUME
     shutdown_grace_ms: int = 0
     """How long attempts may go on when the engine stops."""
@@ -208,6 +211,14 @@ class Engine(Reviews):
             policy=self.limits.learning,
             new_change_id=self.new_change_id,
             told=self._tell_learned,
+        )
+        self.schedules = Schedules(
+            store=store,
+            clock=clock,
+            grace_ms=self.limits.schedule_grace_ms,
+            prepare=self.prepare,
+            new_change_id=self.new_change_id,
+            created=self._created,
         )
         self._learned: list[LearnedListener] = []
         self._is_stopping = False
@@ -400,44 +411,84 @@ class Engine(Reviews):
                 `stored_version` was given, and the automation is a draft.
             StoreUnavailable: nothing was written.
         """
-        plan, document = self._plan(automation, must_run=not is_dry)
-        given = fill_inputs(automation.inputs, inputs or {})
-        workspace = workspace or declared_workspace(automation)
-        needs = needs_of(
+        new = self.prepare(
             automation,
+            inputs,
+            workspace=workspace,
             tenant=tenant,
-            inputs=given,
-            real_path=self._files.real_path(workspace) if workspace else "",
+            trigger_type=trigger_type,
+            trigger_reason=trigger_reason,
+            profile=profile,
+            runtime_context=runtime_context,
+            stored_version=stored_version,
+            owned=owned,
+            is_dry=is_dry,
+            started_by=started_by,
         )
         if owned and not is_dry:
-            self._refuse_unlabelled(needs.labels)
-        change_id = self.new_change_id()
-        run = await self.store.create_run(
-            NewRun(
-                run_id=RunId(f"automation-v2-run-{self._ids.new()}"),
-                tenant=tenant,
-                change_id=change_id,
-                plan=plan,
-                document=document,
-                inputs=given,
-                workspace=workspace,
-                trigger_type=trigger_type,
-                trigger_reason=trigger_reason,
-                requested_profile=profile,
-                effective_profile=effective_profile(automation, profile, self._default_profile),
-                runtime_context=runtime_context,
-                automation_version=stored_version,
-                owner=self.engine_id if owned else None,
-                is_dry=is_dry,
-                started_by=started_by,
-                needs=needs,
-            ),
-            now_ms=self._clock.now_ms(),
-        )
+            self._refuse_unlabelled(new.needs.labels)
+        run = await self.store.create_run(new, now_ms=self._clock.now_ms())
         self._work.set()
         if not owned:
             self._host.wake_others()
         return run
+
+    def prepare(
+        self,
+        automation: Automation,
+        inputs: JsonObject | None = None,
+        *,
+        workspace: str = "",
+        tenant: TenantId = LOCAL_TENANT,
+        trigger_type: str = TriggerType.MANUAL,
+        trigger_reason: str = "",
+        consumed_handoff_id: str = "",
+        profile: ExecutionProfile | None = None,
+        runtime_context: JsonObject | None = None,
+        stored_version: int | None = None,
+        owned: bool = False,
+        is_dry: bool = False,
+        started_by: str = "",
+    ) -> NewRun:
+        """Put a run together that is about to be created; see `start`. Nothing is written.
+
+        Raises:
+            InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
+            MissingReference: the concurrency key names an input that is not given.
+        """
+        plan, document = self._plan(automation, must_run=not is_dry)
+        given = fill_inputs(automation.inputs, inputs or {})
+        workspace = workspace or declared_workspace(automation)
+        return NewRun(
+            run_id=RunId(f"automation-v2-run-{self._ids.new()}"),
+            tenant=tenant,
+            change_id=self.new_change_id(),
+            plan=plan,
+            document=document,
+            inputs=given,
+            workspace=workspace,
+            trigger_type=trigger_type,
+            trigger_reason=trigger_reason,
+            consumed_handoff_id=consumed_handoff_id,
+            requested_profile=profile,
+            effective_profile=effective_profile(automation, profile, self._default_profile),
+            runtime_context=runtime_context,
+            automation_version=stored_version,
+            owner=self.engine_id if owned else None,
+            is_dry=is_dry,
+            started_by=started_by,
+            needs=needs_of(
+                automation,
+                tenant=tenant,
+                inputs=given,
+                real_path=self._files.real_path(workspace) if workspace else "",
+            ),
+        )
+
+    def _created(self) -> None:
+        """Runs were created that any engine may have."""
+        self._work.set()
+        self._host.wake_others()
 
     async def tell_dry_run(self, run: Run) -> DryRun:
         """Say what the real run would do that this dry one stands for.
@@ -788,6 +839,8 @@ class Engine(Reviews):
         while not self._is_stopping:
             try:
                 busy = await self._claim_some() + await self._wake_some()
+                if not self.limits.own_only:
+                    busy += await self.schedules.fire_due()
             except EngineError:
                 # The store is away, or holds a definition that cannot be read: neither may end
                 # the engine and the runs that it drives.

@@ -39,6 +39,7 @@ from tandem.adapters.sqlite.transfer import (
     NewHistory,
     export_runs,
 )
+from tandem.adapters.sqlite.triggers import Triggers
 from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.adapters.sqlite.writer import CommitTimes, Writer
 from tandem.adapters.sqlite.writer_process import WRITER_PROGRAM, WriterProcess
@@ -106,7 +107,7 @@ _IN_STATUS = {
 }
 
 
-class SqliteStore(Beside):
+class SqliteStore(Beside, Triggers):
     """Rows of runs in one file. Writes go through the committer, reads have their own connection.
 
     `synchronous` is FULL: what was acknowledged is on disk. NORMAL survives a killed process but

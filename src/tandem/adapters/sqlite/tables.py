@@ -98,6 +98,15 @@ class Tables:
         if change.moved:
             keys.follow(connection, self.sql, change)
             reviewing.follow(connection, self.sql, change)
+            self._release_firing(connection, change)
+
+    def _release_firing(self, connection: apsw.Connection, change: Change) -> None:
+        """Let a firing that was put off be looked at again when a run of its automation ends."""
+        run = change.run
+        if run.automation_version is None or run.status not in TERMINAL:
+            return
+        if change.status_before not in TERMINAL:
+            run_statement(connection, self.sql["release_firing"], (run.tenant, run.automation_id))
 
     def write_history(self, connection: apsw.Connection, change: Change) -> None:
         """Write one change of a run that happened elsewhere: nothing is taken or freed here."""

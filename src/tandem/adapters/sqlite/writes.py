@@ -22,9 +22,15 @@ from tandem.adapters.sqlite.sessions import TendSession
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals, catch_up
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.adapters.sqlite.transfer import ImportHistories, ImportRuns
+from tandem.adapters.sqlite.triggering import (
+    FireSchedule,
+    MarkArchived,
+    NewRows,
+    TakeHandoff,
+)
 from tandem.domain import forking
 from tandem.domain.admission import Claimant
-from tandem.domain.automation_keeping import AutomationCommand, check_may_run, decide_automation
+from tandem.domain.automation_keeping import AutomationCommand, decide_automation
 from tandem.domain.change import Change
 from tandem.domain.command import Command, DecideGate, NoteFork, Pause, Repair
 from tandem.domain.decision import decide
@@ -34,10 +40,9 @@ from tandem.domain.hold import automation_key
 from tandem.domain.ids import AutomationId, ChangeId, Digest, EngineId, NodeId, RunId, TenantId
 from tandem.domain.lost import fail_unreadable
 from tandem.domain.receipts import first_event
-from tandem.domain.run import LifecycleEvent, Run
+from tandem.domain.run import Run
 from tandem.domain.saved_repair import save_repair
 from tandem.domain.stored_automation import AutomationChange, StoredAutomation
-from tandem.domain.trigger import is_dry_run
 from tandem.domain.view import RunView
 from tandem.ports.store import EngineRow
 
@@ -68,24 +73,16 @@ class Write(Protocol[T_co]):
         ...
 
 
-class Create(msgspec.Struct, frozen=True, tag=True):
+class Create(NewRows, frozen=True, tag=True):
     """Write a new run with its definition; the result is its number.
 
     A run of a stored automation is refused when that may not run now.
     """
 
-    run: Run
-    events: tuple[LifecycleEvent, ...]
-    document: bytes
-
     def perform(self, tables: Tables, connection: apsw.Connection) -> int:
         """See `Write`."""
-        run = self.run
-        if run.automation_version is not None:
-            row = tables.find_automation(connection, run.tenant, run.automation_id)
-            check_may_run(row, run.automation_id, is_dry=is_dry_run(run.trigger_type))
-        reviewing.refuse_creation(connection, tables.sql, run)
-        return tables.insert_run(connection, run, self.events, self.document)
+        self.refuse(tables, connection)
+        return self.insert(tables, connection)
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: int | None) -> bool:
         """See `Write`."""
@@ -506,6 +503,9 @@ AnyWrite = (
     | Enrol
     | AcknowledgeReview
     | TendSession
+    | FireSchedule
+    | TakeHandoff
+    | MarkArchived
 )
 
 
