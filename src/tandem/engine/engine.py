@@ -60,8 +60,10 @@ from tandem.domain.view import RunView
 from tandem.domain.workspace_root import declared_workspace
 from tandem.engine import reasons
 from tandem.engine.attempts import AttemptRunner
+from tandem.engine.backlog import Backlogs
 from tandem.engine.driver import Driver
 from tandem.engine.dry_run import DryRun, tell
+from tandem.engine.handoffs import Handoffs
 from tandem.engine.learning import LearningPasses
 from tandem.engine.leases import RENEWALS, OwnLease
 from tandem.engine.recovery import Recovery, RecoveryLimits
@@ -220,6 +222,16 @@ class Engine(Reviews):
             new_change_id=self.new_change_id,
             created=self._created,
         )
+        self.handoffs = Handoffs(
+            store=store,
+            files=files,
+            clock=clock,
+            prepare=self.prepare,
+            new_change_id=self.new_change_id,
+            created=self._created,
+            complain=self._complain,
+        )
+        self.backlogs = Backlogs(store=store, artifacts=artifacts, clock=clock, new_token=ids.new)
         self._learned: list[LearnedListener] = []
         self._is_stopping = False
         self._stack = AsyncExitStack()
@@ -1047,6 +1059,7 @@ class Engine(Reviews):
                 self._wake_freed,
                 self._learning.learn,
                 self._archive,
+                self._tend_handoffs,
             ):
                 # What cannot be done now (the store is away, a process does not die) is tried
                 # again with the next turn.
@@ -1067,6 +1080,10 @@ class Engine(Reviews):
             if not moved:
                 self._archive_at_ms = now_ms + ARCHIVE_REST_MS
                 return
+
+    async def _tend_handoffs(self) -> None:
+        if not self.limits.own_only:
+            await self.handoffs.tend()
 
     async def _wake_freed(self) -> None:
         """Wake runs whose key is free; a net under the wake-ups that freed it."""

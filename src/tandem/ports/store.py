@@ -29,6 +29,7 @@ from tandem.domain.signal import Signal
 from tandem.domain.standing import Holder
 from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
+from tandem.ports.backlog import BacklogStore
 from tandem.ports.learning import LearningStore
 from tandem.ports.triggers import TriggerStore
 
@@ -181,7 +182,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     waits_ms: Sequence[int]
 
 
-class Store(LearningStore, TriggerStore, Protocol):
+class Store(LearningStore, TriggerStore, BacklogStore, Protocol):
     """Rows of runs. Every write is one transaction, on disk before the awaitable is done."""
 
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:

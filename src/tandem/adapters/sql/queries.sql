@@ -714,6 +714,10 @@ SELECT :run_no, coalesce(max(seq), 0) + 1, :event, :task_id, :task_rev, :agent_i
 SELECT seq, event, task_id, task_rev, agent_id, reason, recorded_at_ms FROM backlog_event
  WHERE run_no = :run_no AND seq > :after_seq ORDER BY seq LIMIT :limit;
 
+-- name: newest_backlog_event
+-- The number of the newest thing that happened to a task of a run.
+SELECT seq FROM backlog_event WHERE run_no = :run_no ORDER BY seq DESC LIMIT 1;
+
 -- name: delete_backlog_tasks
 -- The tasks of a run that is deleted.
 DELETE FROM backlog_task WHERE run_no = :run_no;

@@ -21,6 +21,7 @@ from tandem.adapters.sqlite.admitting import (
     read_definition,
     read_known,
 )
+from tandem.adapters.sqlite.backlogs import Backlogs
 from tandem.adapters.sqlite.backup import back_up
 from tandem.adapters.sqlite.beside import Beside
 from tandem.adapters.sqlite.committer import Committer
@@ -107,7 +108,7 @@ _IN_STATUS = {
 }
 
 
-class SqliteStore(Beside, Triggers):
+class SqliteStore(Beside, Triggers, Backlogs):
     """Rows of runs in one file. Writes go through the committer, reads have their own connection.
 
     `synchronous` is FULL: what was acknowledged is on disk. NORMAL survives a killed process but

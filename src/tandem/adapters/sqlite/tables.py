@@ -39,6 +39,9 @@ _DELETIONS = (
     "delete_artifacts",
     "delete_imports",
     "remove_archive_parts",
+    "delete_backlog_tasks",
+    "delete_backlog_sources",
+    "delete_backlog_events",
 )
 
 Found = list[dict[str, Any]]

@@ -15,6 +15,7 @@ from tandem.adapters.sqlite.admitting import (
     wake_free,
 )
 from tandem.adapters.sqlite.archive import Moved
+from tandem.adapters.sqlite.backlog import TendBacklog
 from tandem.adapters.sqlite.forgetting import forget_beside
 from tandem.adapters.sqlite.learning import DecideCandidate, Learn
 from tandem.adapters.sqlite.reviewing import AcknowledgeReview, Enrol
@@ -506,6 +507,7 @@ AnyWrite = (
     | FireSchedule
     | TakeHandoff
     | MarkArchived
+    | TendBacklog
 )
 
 
