@@ -39,6 +39,11 @@ GROWING = {
     "review": "review",
     "archive_part": "archive_part",
     "imported_run": "imported_run",
+    "firing": "firing",
+    "consumed_handoff": "consumed_handoff",
+    "backlog_task": "backlog_task",
+    "backlog_source": "backlog_source",
+    "backlog_event": "backlog_event",
 }
 """Tables that grow with history, by the names that the statements give them."""
 
@@ -105,6 +110,26 @@ WAYS = {
     "find_automation": ["automation_1 (tenant=? AND automation_id=?)"],
     "list_automations": ["automation_1 (tenant=? AND automation_id>?)"],
     "update_automation": ["automation USING INTEGER PRIMARY KEY"],
+    "list_due_automations": ["automation_due (next_fire_at_ms<?)"],
+    "advance_schedule": ["automation USING INTEGER PRIMARY KEY"],
+    "release_firing": ["automation_1 (tenant=? AND automation_id=?)"],
+    "find_open_run": ["run_open (tenant=? AND automation_id=?)"],
+    "find_firing": ["firing_1 (automation_no=? AND occurrence=?)"],
+    "list_firings": ["firing_of_automation (automation_no=? AND firing_no<?)"],
+    "prune_firings": ["firing_of_automation (automation_no=? AND firing_no<?)"],
+    "list_watching": ["automation_watching (automation_no>?)"],
+    "find_consumed": ["consumed_handoff_1 (tenant=? AND automation_id=? AND handoff_id=?"],
+    "list_unarchived": ["handoff_to_archive (consumed_no>?)"],
+    "mark_archived": ["consumed_handoff USING INTEGER PRIMARY KEY"],
+    "list_backlog": ["backlog_task USING PRIMARY KEY (run_no=?)"],
+    "list_backlog_sources": ["backlog_source USING PRIMARY KEY (run_no=?)"],
+    "list_backlog_events": ["backlog_event USING PRIMARY KEY (run_no=? AND seq>?)"],
+    "newest_backlog_event": ["backlog_event USING PRIMARY KEY (run_no=?)"],
+    "add_backlog_event": ["backlog_event USING PRIMARY KEY (run_no=?)"],
+    "remove_backlog_task": ["backlog_task USING PRIMARY KEY (run_no=? AND task_id=?)"],
+    "delete_backlog_tasks": ["backlog_task USING PRIMARY KEY (run_no=?)"],
+    "delete_backlog_sources": ["backlog_source USING PRIMARY KEY (run_no=?)"],
+    "delete_backlog_events": ["backlog_event USING PRIMARY KEY (run_no=?)"],
     "list_automation_events": ["automation_event_1 (automation_no=? AND seq>?)"],
     "find_automation_version": ["automation_event_of_version (automation_no=? AND version=?)"],
     "list_newest_events": ["lifecycle_event_1 (run_no=?)"],
@@ -143,6 +168,12 @@ WAYS = {
 """The way into the table that each statement has to take."""
 
 PAGED = (
+    "list_due_automations",
+    "find_open_run",
+    "list_firings",
+    "list_watching",
+    "list_unarchived",
+    "list_backlog_events",
     "list_due_of_lane",
     "next_blocking_key",
     "list_runs",
@@ -164,6 +195,11 @@ PAGED = (
 """Their order comes from the index: with a limit they stop after a page."""
 
 INDEXES = {
+    "automation_due": "list_due_automations",
+    "automation_watching": "list_watching",
+    "run_open": "find_open_run",
+    "firing_of_automation": "list_firings",
+    "handoff_to_archive": "list_unarchived",
     "run_queue": "list_due_lanes",
     "run_blocked": "wake_blocked",
     "run_concurrency": "count_under_key",

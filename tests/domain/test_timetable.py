@@ -20,18 +20,63 @@ from tandem.domain.timetable import (
 )
 
 HOUR = timedelta(hours=1)
-ZONES = """
-    Africa/Cairo Africa/Casablanca Africa/El_Aaiun Africa/Johannesburg America/Anchorage
-    America/Asuncion America/Bogota America/Caracas America/Chicago America/Denver America/Halifax
-    America/Havana America/Los_Angeles America/Mexico_City America/New_York America/Nuuk
-    America/Phoenix America/Santiago America/Sao_Paulo America/St_Johns Antarctica/Troll Asia/Amman
-    Asia/Beirut Asia/Damascus Asia/Gaza Asia/Hebron Asia/Jerusalem Asia/Kathmandu Asia/Kolkata
-    Asia/Pyongyang Asia/Tehran Asia/Tokyo Atlantic/Azores Atlantic/Bermuda Australia/Adelaide
-    Australia/Brisbane Australia/Lord_Howe Australia/Perth Australia/Sydney Europe/Berlin
-    Europe/Chisinau Europe/Dublin Europe/Istanbul Europe/Lisbon Europe/London Europe/Moscow
-    Europe/Volgograd Pacific/Apia Pacific/Auckland Pacific/Chatham Pacific/Easter Pacific/Fiji
-    Pacific/Norfolk Pacific/Tongatapu UTC
-""".split()
+ZONES = [
+    "Africa/Cairo",
+    "Africa/Casablanca",
+    "Africa/El_Aaiun",
+    "Africa/Johannesburg",
+    "America/Anchorage",
+    "America/Asuncion",
+    "America/Bogota",
+    "America/Caracas",
+    "America/Chicago",
+    "America/Denver",
+    "America/Halifax",
+    "America/Havana",
+    "America/Los_Angeles",
+    "America/Mexico_City",
+    "America/New_York",
+    "America/Nuuk",
+    "America/Phoenix",
+    "America/Santiago",
+    "America/Sao_Paulo",
+    "America/St_Johns",
+    "Antarctica/Troll",
+    "Asia/Amman",
+    "Asia/Beirut",
+    "Asia/Damascus",
+    "Asia/Gaza",
+    "Asia/Hebron",
+    "Asia/Jerusalem",
+    "Asia/Kathmandu",
+    "Asia/Kolkata",
+    "Asia/Pyongyang",
+    "Asia/Tehran",
+    "Asia/Tokyo",
+    "Atlantic/Azores",
+    "Atlantic/Bermuda",
+    "Australia/Adelaide",
+    "Australia/Brisbane",
+    "Australia/Lord_Howe",
+    "Australia/Perth",
+    "Australia/Sydney",
+    "Europe/Berlin",
+    "Europe/Chisinau",
+    "Europe/Dublin",
+    "Europe/Istanbul",
+    "Europe/Lisbon",
+    "Europe/London",
+    "Europe/Moscow",
+    "Europe/Volgograd",
+    "Pacific/Apia",
+    "Pacific/Auckland",
+    "Pacific/Chatham",
+    "Pacific/Easter",
+    "Pacific/Fiji",
+    "Pacific/Norfolk",
+    "Pacific/Tongatapu",
+    "UTC",
+]
 
 
 def ms(moment: datetime) -> int:
@@ -189,6 +234,12 @@ def test_counting_what_was_missed_is_bounded() -> None:
     assert Interval(1).newest_until(end, origin_ms=begin, limit=1).count == COUNTED_MAX
 
 
+def test_years_that_are_over_are_counted_to_their_end() -> None:
+    begin, end = local("UTC", 2020, 1, 1), local("UTC", 2030, 1, 1)
+    fell = Cron("0 0 12 1 1 * 2025-2026", UTC).newest_until(end, origin_ms=begin, limit=5)
+    assert fell.newest_ms == (local("UTC", 2025, 1, 1, 12), local("UTC", 2026, 1, 1, 12))
+
+
 def test_only_the_timing_counts_as_the_timing() -> None:
     one = cron("0 5 * * *")
     assert has_same_timing(
@@ -225,6 +276,9 @@ def test_schedule_without_a_timing_never_fires_and_one_without_a_span_has_a_minu
         ({"cron_expression": "0 0 31 2,4 SUN#5"}, "", ""),
         ({"cron_expression": "0 0 31 4 */8"}, "schedule_cron_invalid", "bad day-of-month"),
         ({"cron_expression": "0 0 30 FEB *#5"}, "schedule_cron_invalid", "bad day-of-week"),
+        ({"cron_expression": "0 0 */31 2 MON#5"}, "schedule_cron_invalid", "no day of any year"),
+        ({"cron_expression": "* 0 */31 2 MON#5"}, "schedule_cron_invalid", "no day of any year"),
+        ({"cron_expression": "0 0 0 29 2 * 2025"}, "schedule_cron_invalid", "no day of any year"),
         ({"cron_expression": "0 0 0 1 1 * soon"}, "schedule_cron_invalid", "no year"),
         ({"cron_expression": "0 0 0 1 1 * 1900"}, "schedule_cron_invalid", "from 1970 to 2199"),
         ({"cron_expression": "0 0 0 1 1 * 2030-2020"}, "schedule_cron_invalid", "from 1970"),

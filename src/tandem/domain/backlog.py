@@ -498,7 +498,7 @@ def _record(
 # Showing
 
 
-def task_document(task: BacklogTask, *, run_id: str, automation_id: str) -> dict[str, Any]:
+def task_document(task: BacklogTask, *, automation_id: str) -> dict[str, Any]:
     """Return a task as the published contract shows it (http-api 3.5)."""
     text = task.task
     return {
@@ -542,17 +542,14 @@ def task_document(task: BacklogTask, *, run_id: str, automation_id: str) -> dict
     }
 
 
-def blackboard(backlog: Backlog, *, run_id: str, automation_id: str) -> dict[str, Any]:
+def blackboard(backlog: Backlog, *, automation_id: str) -> dict[str, Any]:
     """Return all tasks of a run as the published contract shows them (http-api 3.5)."""
     return {
         "facts": [],
         "decisions": [],
         "open_questions": [],
         "artifacts": [],
-        "tasks": [
-            task_document(task, run_id=run_id, automation_id=automation_id)
-            for task in backlog.tasks
-        ],
+        "tasks": [task_document(task, automation_id=automation_id) for task in backlog.tasks],
         "summaries": {},
         "revision": backlog.revision,
     }

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice
-from typing import Final
+from typing import Final, assert_never
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -41,7 +41,8 @@ NAMES: Final = {
 }
 _SECOND_MS: Final = 1_000
 _WINDOW_MS: Final = 60_000
-_PROBE: Final = datetime(2024, 1, 1, tzinfo=UTC)
+_PROBE: Final = datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)
+_PROBE_MS: Final = -1_000
 _SECOND: Final = timedelta(seconds=1)
 _MINUTE: Final = timedelta(minutes=1)
 _HALF_DAY: Final = timedelta(hours=12)
@@ -98,7 +99,7 @@ class Cron:
         except CronSimError as error:
             why = str(error).lower()
             raise ValueError(f"`{expression}` is no cron expression: {why}") from None
-        if next(self._after(_PROBE), None) is None:
+        if next(self._instants(_PROBE_MS), None) is None:
             raise ValueError(f"`{expression}` matches no day of any year")
 
     def first_after(self, moment_ms: int, *, origin_ms: int) -> int | None:
@@ -204,6 +205,8 @@ def timing_of(schedule: Schedule) -> Timing | None:
             return Interval((schedule.interval_seconds or INTERVAL_DEFAULT_S) * _SECOND_MS)
         case ScheduleType.CRON:
             return Cron(schedule.cron_expression or "", zone_of(schedule))
+        case _:
+            assert_never(schedule.type)
 
 
 def zone_of(schedule: Schedule) -> ZoneInfo:

@@ -6,7 +6,7 @@ store first, with its run; its file follows, and any engine moves it if this one
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -325,6 +325,23 @@ class Handoffs:
         self._told.add(key)
         where = f"handoff file `{file}`" if file else "handoffs"
         self._complain(f"{where} of automation `{automation_id}`: {problem}")
+
+
+def listing_document(found: HandoffListing) -> dict[str, Any]:
+    """Return a listing as the published contract shows it (http-api 3.8)."""
+    folders = {"inbox": found.inbox, "approved": found.approved, "archived": found.archived}
+    shown = {
+        name: [msgspec.to_builtins(file.handoff) for file in files if file.handoff is not None]
+        for name, files in folders.items()
+    }
+    counts = {name: len(files) for name, files in shown.items()}
+    return {
+        "automation_id": found.automation_id,
+        "workspace_root": found.workspace_root,
+        "handoff_config": found.handoff_config.model_dump(mode="json"),
+        **shown,
+        "counts": {**counts, "total": sum(counts.values())},
+    }
 
 
 def _place_of(automation: Automation) -> tuple[str, HandoffConfig]:
