@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from tandem.domain.automation_keeping import PauseAutomation, Save
-from tandem.domain.automation_review import REVIEW_REQUIRED_CODE
 from tandem.domain.backlog import ClaimTask, Projection, RequeueTask, TaskStatus, TaskText
 from tandem.domain.command import Cancel, Pause
 from tandem.domain.creation import NewRun
@@ -159,7 +158,7 @@ class Timer:
 
     async def end(self, run_id: RunId) -> None:
         """End a run."""
-        await self.scene.execute(Cancel(reason="enough"), run_id=run_id)
+        await self.scene.execute(run_id, Cancel(reason="enough"))
 
 
 def handoff_of(handoff_id: str = "h1", created_at_ms: int = 5) -> Handoff:
@@ -266,8 +265,8 @@ class TriggerSuite:
         timer = Timer(open_store)
         await timer.save()
         (run_id,) = (await timer.fire(1)).run_ids
-        (claimed,) = await timer.scene.attempt_claim(ENGINE_A)
-        await timer.scene.execute(Pause(reason="wait"), run_id=run_id)
+        (claimed,) = await timer.scene.attempt_claim(ENGINE_A, now_ms=NOW_MS + MINUTE)
+        await timer.scene.execute(run_id, Pause(reason="wait"))
         assert claimed.is_taken
         put_off = await timer.fire(2)
         assert (put_off.put_off_by, put_off.firings) == (run_id, ())
@@ -315,7 +314,7 @@ class TriggerSuite:
         await timer.end(run_id)
         assert (await timer.fire(3)).run_ids == ()
         newest = timer.store.list_firings(timer.row, limit=1)[0]
-        assert (newest.outcome, newest.code) == (FiringOutcome.REFUSED, REVIEW_REQUIRED_CODE)
+        assert (newest.outcome, newest.code) == (FiringOutcome.REFUSED, "review_required")
         assert timer.row.next_fire_at_ms == NOW_MS + 4 * MINUTE
 
     async def test_changed_automation_is_not_fired_by_what_was_read_before(
@@ -375,9 +374,7 @@ class TriggerSuite:
         await timer.end(first.consumed.run_id)
         assert (await timer.take(handoff_of("h2"))).is_new
 
-    async def test_refused_handoff_is_recorded_and_taken_later(
-        self, open_store: OpenStore
-    ) -> None:
+    async def test_refused_handoff_is_recorded_and_taken_later(self, open_store: OpenStore) -> None:
         """One record tells where it is now."""
         timer = Timer(open_store)
         await timer.save()

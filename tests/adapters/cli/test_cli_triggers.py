@@ -65,7 +65,7 @@ def test_handoff_is_deposited_approved_and_listed(call: Call, write: Write, tmp_
 
 
 def test_tasks_are_listed_claimed_given_back_and_completed(call: Call, write: Write) -> None:
-    plan = "echo '[{\"title\": \"One\"}]'"
+    plan = 'echo \'[{"title": "One"}]\''
     node = ", metadata: {builder: {task_kind: repo_plan}}"
     call("run", write("job.yaml", job(script=plan, node=node)), "-q")
     tasks = call("backlog", "list", "latest", "--json").json["tasks"]

@@ -36,7 +36,9 @@ def preview(tools: Tools, what: str, limit: int, as_json: bool) -> None:
 
     if Path(what).is_file():
         found = tools.load_automation(Path(what)).schedule
-        instants: Sequence[int] = next_firings(found, after_ms=int(time.time() * 1_000), limit=limit)
+        instants: Sequence[int] = next_firings(
+            found, after_ms=int(time.time() * 1_000), limit=limit
+        )
     else:
         found, instants = _stored(tools, what, limit)
     shown = firings_shown(found, instants)
