@@ -83,6 +83,20 @@ class SignalBody(Body):
     source: Text | None = None
 
 
+class ClaimTaskBody(Reasoned):
+    """Who has a task, and for how long."""
+
+    agent_id: Text | None = None
+    lease_ms: int | None = None
+
+
+class CompleteTaskBody(Reasoned):
+    """Who has done a task; the token of the claim counts, without one the agent."""
+
+    agent_id: Text | None = None
+    lease_token: Text | None = None
+
+
 class RunNow(Reasoned):
     """Start a run of the current version; `profile` is short for `execution_profile`."""
 
