@@ -11,7 +11,7 @@ from tandem.domain.ids import AutomationId, ChangeId, EngineId, RunId, TenantId
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunEvent, next_run_state
 from tandem.domain.receipts import record
-from tandem.domain.run import LifecycleEvent, Run
+from tandem.domain.run import LifecycleEvent, Run, RuntimeClock
 from tandem.domain.trigger import TriggerType, dry_run_of
 
 E = RunEvent
@@ -41,6 +41,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     is_dry: bool = False
     started_by: str = ""
     needs: Needs = Needs()
+    runtime_clock: RuntimeClock = RuntimeClock.ACTIVE
 
 
 def effective_profile(
@@ -81,6 +82,7 @@ def create(new: NewRun, *, now_ms: int) -> tuple[Run, tuple[LifecycleEvent, ...]
         labels=new.needs.labels,
         runtime_context=None if new.runtime_context is None else dict(new.runtime_context),
         nodes_total=len(new.plan),
+        runtime_clock=new.runtime_clock,
     )
     happened = [E.RUN_CREATED]
     if new.is_dry:
