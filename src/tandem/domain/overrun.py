@@ -2,7 +2,16 @@
 
 from typing import Final
 
-from tandem.domain.budget import OPTIONS, Budget, allowed, kind_of, reached, used_by
+from tandem.domain.budget import (
+    OPTIONS,
+    UNLIMITED,
+    Budget,
+    BudgetKind,
+    allowed,
+    kind_of,
+    reached,
+    used_by,
+)
 from tandem.domain.draft import Draft
 from tandem.domain.run import Run
 from tandem.domain.view import RunView
@@ -32,11 +41,24 @@ def refuse_exceeded(draft: Draft, verb: str) -> None:
     """
     text = find_reached(draft)
     if text:
-        raise draft.refusal(verb, f"{text}; {remedy(draft.run, text)} first", code=BUDGET_EXCEEDED)
+        command = _allow_command(draft.run, text)
+        raise draft.refusal(verb, f"{text}; raise that limit first: {command}", code=BUDGET_EXCEEDED)
 
 
-def remedy(run: Run, text: str) -> str:
-    """Return what raises the budget that a text of `reached` names."""
+def allow_command(run: Run) -> str:
+    """Return the command that raises the budget at which a run was stopped."""
+    return _allow_command(run, run.stop_reason)
+
+
+def is_raised(run: Run, *, now_ms: int) -> bool:
+    """Say whether the budget at which a run was stopped was raised above what is used since."""
+    kind, allowance = kind_of(run.stop_reason), run.allowance
+    if kind is None or allowance is None or getattr(allowance, kind.value) is None:
+        return False
+    return not reached(used_by(run, now_ms=now_ms), allowed(UNLIMITED, allowance))
+
+
+def _allow_command(run: Run, text: str) -> str:
     kind = kind_of(text)
-    option = OPTIONS[kind] if kind is not None else "--tokens"
-    return f"allow it more with `tandem runs allow {run.run_id} {option} N --reason …`"
+    option = OPTIONS[kind] if kind is not None else OPTIONS[BudgetKind.TOKENS]
+    return f"`tandem runs allow {run.run_id} {option} N --reason …`"
