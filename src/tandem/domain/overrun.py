@@ -42,7 +42,9 @@ def refuse_exceeded(draft: Draft, verb: str) -> None:
     text = find_reached(draft)
     if text:
         command = _allow_command(draft.run, text)
-        raise draft.refusal(verb, f"{text}; raise that limit first: {command}", code=BUDGET_EXCEEDED)
+        raise draft.refusal(
+            verb, f"{text}; raise that limit first: {command}", code=BUDGET_EXCEEDED
+        )
 
 
 def allow_command(run: Run) -> str:

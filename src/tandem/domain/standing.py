@@ -396,7 +396,9 @@ def _out_of_budget(found: Situation) -> Reason:
     run = found.run
     event = next((event for event in found.events if event.event in _PAUSES), None)
     raised = is_raised(run, now_ms=found.now_ms)
-    words = "its budget was used up and has been raised since" if raised else "its budget is used up"
+    words = (
+        "its budget was used up and has been raised since" if raised else "its budget is used up"
+    )
     return Reason(
         kind=K.BUDGET,
         sentence=f"{words}: {run.stop_reason}",

@@ -58,7 +58,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     added: Usage
 
 
-class Spending(msgspec.Struct, frozen=True, kw_only=True):
+class Spending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a call reports. Without a total it is the sum; without a cost it is priced by tokens."""
 
     prompt_tokens: int = 0
@@ -90,10 +90,6 @@ def to_nano_usd(cost_usd: float) -> int:
     return round(cost_usd * NANO_PER_USD)
 
 
-class _Line(Spending, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A report as a body writes it."""
-
-
 def read_spending(line: bytes) -> Spending:
     """Read one line of JSON that reports usage.
 
@@ -101,7 +97,7 @@ def read_spending(line: bytes) -> Spending:
         ValueError: it is none; the message says why.
     """
     try:
-        found = msgspec.json.decode(line, type=_Line)
+        found = msgspec.json.decode(line, type=Spending)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise ValueError(str(error)) from None
     counts = (

@@ -467,7 +467,9 @@ class Driver:
                 )
                 self.view = await self._store.load(run.run_id, tenant=run.tenant)
             except (Refused, NotFound):
-                return False  # another engine was first, or the run was deleted: nothing is left to do
+                return (
+                    False  # another engine was first, or the run was deleted: nothing is left to do
+                )
             except StoreUnavailable:
                 await self._clock.sleep(STORE_RETRY_MS)
                 continue

@@ -84,9 +84,10 @@ def automation(
     concurrency: Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),
     profile: str | None = None,
+    limits: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Automation:
-    """Return an automation of these nodes; `fields` are others of its own."""
+    """Return an automation of these nodes; `limits` are budgets, `fields` are others of its own."""
     return Automation.model_validate(
         {
             "automation_id": "simulated",
@@ -95,6 +96,7 @@ def automation(
                 "max_parallel_agents": parallel,
                 "workspace": workspace,
                 "profile": profile,
+                **(limits or {}),
             },
             "concurrency": concurrency,
             "resources": {"labels": list(labels)},

@@ -7,7 +7,14 @@ from typing import Final
 import click
 
 from tandem.adapters.cli import text
-from tandem.adapters.cli.story import Story, budget_of, explain, holder_of, last_outputs, status_file
+from tandem.adapters.cli.story import (
+    Story,
+    budget_of,
+    explain,
+    holder_of,
+    last_outputs,
+    status_file,
+)
 from tandem.domain.budget import BudgetKind
 from tandem.domain.gate_record import decision_record, on_expiry_words
 from tandem.domain.lifecycle import NodeState
