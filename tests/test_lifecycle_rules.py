@@ -37,11 +37,6 @@ WITHOUT_A_ROW = {
     "W-28",
     # Backlog tasks.
     "W-32",
-    # Budgets.
-    "T30",
-    "W-11",
-    "W-21",
-    "W-24",
 }
 
 
