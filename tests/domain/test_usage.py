@@ -64,5 +64,5 @@ def test_line_of_a_body_is_read() -> None:
     ],
 )
 def test_line_that_is_no_usage_is_refused(line: bytes) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"."):
         read_spending(line)

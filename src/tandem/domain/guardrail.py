@@ -1,7 +1,7 @@
 """What a budget does to a run: stops it when it is reached, lets it go on when it is raised.
 
-Sources: run-lifecycle 4.9, T30 and T92. Nothing of it happens twice for one cause (W-11): a run that
-was stopped is not resumed while its budget is reached.
+Sources: run-lifecycle 4.9, T30 and T92. Nothing of it happens twice for one cause (W-11): a run
+that was stopped is not resumed while its budget is reached.
 """
 
 from collections.abc import Sequence
@@ -152,7 +152,7 @@ def go_on(draft: Draft) -> None:
 
 
 def come_to_rest(draft: Draft) -> None:
-    """Pause a run of which nothing runs any more; go on at once if it was allowed more meanwhile."""
+    """Pause a run of which nothing runs any more; go on if it was allowed more meanwhile."""
     run = draft.run
     kind = run.stop_kind if is_stopped(run) else None
     draft.happen(E.RUN_PAUSED, reason=run.pause_reason, stop_kind=kind)

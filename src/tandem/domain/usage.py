@@ -68,6 +68,10 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tool_calls: int = 0
 
 
+UNKNOWN: Final = Spending()
+"""A call of which nothing is known beforehand."""
+
+
 def priced(spending: Spending, *, usd_per_1k_tokens: float) -> Usage:
     """Return a report as usage."""
     tokens = spending.total_tokens

@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from tandem.domain.errors import BudgetReached
 from tandem.domain.outcome import Failed, FailureClass, Outcome, Stopped
-from tandem.domain.usage import NOTHING, Spending, Spent, Usage, priced
+from tandem.domain.usage import NOTHING, UNKNOWN, Spending, Spent, Usage, priced
 from tandem.ports.clock import Clock
 
 WRITE_MS: Final = 1_000
@@ -173,7 +173,7 @@ class AttemptMeter:
             node_no=node_no, number=number, usage=self.used, added=self.used.minus(self.stored)
         )
 
-    async def reserve(self, expected: Spending = Spending()) -> "_Call":  # noqa: B008 # frozen
+    async def reserve(self, expected: Spending = UNKNOWN) -> "_Call":
         """See `Meter.reserve`."""
         call = _Call(self._ledger, self, self._ledger.price(expected))
         await self._ledger.enter(call)

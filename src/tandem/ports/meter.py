@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Protocol
 
-from tandem.domain.usage import Spending
+from tandem.domain.usage import UNKNOWN, Spending
 
 
 class Reservation(Protocol):
@@ -26,14 +26,14 @@ class Reservation(Protocol):
 class Meter(Protocol):
     """The meter of one attempt."""
 
-    async def reserve(self, expected: Spending = Spending()) -> Reservation:
+    async def reserve(self, expected: Spending = UNKNOWN) -> Reservation:
         """Ask for one call, which begins when this returns.
 
-        It waits while calls of the run that are under way could use up its budget, and refuses when
-        that is used up: of all calls that are made, at most the last one goes over. A call of a tool
-        says so in `expected`; tokens and cost may be given as far as they are known beforehand,
-        else the call counts as large as the largest that the run has made. A call that is part of
-        another one is not reserved.
+        It waits while calls of the run that are under way could use up its budget, and refuses
+        when that is used up: of all calls that are made, at most the last one goes over. A call of
+        a tool says so in `expected`; tokens and cost may be given as far as they are known
+        beforehand, else the call counts as large as the largest that the run has made. A call that
+        is part of another one is not reserved.
 
         Raises:
             BudgetReached: the run may spend no more, or the node may call no more tools. Whoever
