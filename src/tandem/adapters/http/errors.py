@@ -357,6 +357,16 @@ KINDS: Final[Mapping[str, Kind]] = {
         says="The run has no such artifact, or its bytes are gone or were changed.",
         do="List the artifacts of the run; a node that is retried makes them anew.",
     ),
+    # Budgets
+    "LIMIT_REQUIRED": Kind(
+        status=BAD, says="No limit is given.", do="Send one of the `max_total_…` keys."
+    ),
+    "LIMIT_INVALID": Kind(status=BAD, says="A limit is below 0.", do="Send 0 or more."),
+    "RUN_BUDGET_EXCEEDED": Kind(
+        status=CONFLICT,
+        says="The run would be stopped again at once: a budget is used up.",
+        do="Raise that limit with `allow`.",
+    ),
     # Backlogs and handoffs
     "AUTOMATION_V2_BACKLOG_TASK_REQUIRED": Kind(
         status=BAD,

@@ -56,6 +56,9 @@ POLICY: Final[Mapping[str, Scope | Open]] = {
     "GET /automations/v2/runs/{run_id}/artifacts/{digest}": S.VIEWER,
     "GET /automations/v2/graduation/summary": S.VIEWER,
     "GET /approvals/pending": S.VIEWER,
+    # Budgets
+    "GET /automations/v2/runs/{run_id}/usage": S.VIEWER,
+    "POST /automations/v2/runs/{run_id}/allow": S.OPERATOR,
     # Backlogs and handoffs
     "GET /automations/v2/runs/{run_id}/backlog/tasks": S.VIEWER,
     "POST /automations/v2/runs/{run_id}/backlog/tasks/{task_id}/claim": S.OPERATOR,

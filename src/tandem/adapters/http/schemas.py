@@ -83,6 +83,16 @@ class SignalBody(Body):
     source: Text | None = None
 
 
+class AllowRun(Reasoned):
+    """Other limits for a run; what is not given stays. With `resume` one that stopped goes on."""
+
+    max_total_runtime_ms: int | None = None
+    max_total_tokens: int | None = None
+    max_total_cost_usd: float | None = None
+    max_total_tool_calls: int | None = None
+    resume: bool = True
+
+
 class ClaimTaskBody(Reasoned):
     """Who has a task, and for how long."""
 
