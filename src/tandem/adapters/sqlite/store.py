@@ -68,6 +68,7 @@ from tandem.domain.errors import (
     NotFound,
     StoreUnavailable,
 )
+from tandem.domain.event_cursor import EventTail
 from tandem.domain.ids import (
     LOCAL_TENANT,
     AutomationId,
@@ -88,6 +89,9 @@ from tandem.ports.store import (
     Claimed,
     Delivered,
     EngineRow,
+    EventFilter,
+    EventPage,
+    EventRecord,
     Held,
     OpenGate,
     OpenWait,
@@ -539,6 +543,53 @@ class SqliteStore(Beside):
             found = [*(row for row in packed if row["seq"] > after_seq), *found][:limit]
         profile = None if as_stored else run.effective_execution_profile
         return [rows.event_of(row, profile) for row in found]
+
+    def list_events_after(self, position: int, chosen: EventFilter, *, limit: int) -> EventPage:
+        """See `Store.list_events_after`."""
+        with self._one_picture():
+            tail = self.find_event_tail()
+            if chosen.run_id is None:
+                found = self._find("list_events_after", position, limit)
+            else:
+                found = self._events_of_run_after(position, chosen.run_id, limit)
+            runs = {row["run_no"]: None for row in found}
+            told = {
+                run_no: rows.run_of(row)
+                for run_no in runs
+                for row in self._find("find_run_told", run_no)
+            }
+        records = [
+            EventRecord(
+                run=run,
+                event=rows.event_of(row, run.effective_execution_profile),
+                status=RunState(row["run_status"]) if row.get("run_status") else run.status,
+            )
+            for row in found
+            if (run := told[row["run_no"]]).tenant == (chosen.tenant or run.tenant)
+            and run.automation_id == (chosen.automation_id or run.automation_id)
+        ]
+        is_last = len(found) < limit
+        # Nobody wrote in between: all of it was read as one picture.
+        return EventPage(
+            records=records,
+            position=max(tail.position, position) if is_last else int(found[-1]["cursor"]),
+            is_last=is_last,
+            is_expired=chosen.run_id is None and position < tail.packed_to,
+        )
+
+    def _events_of_run_after(self, position: int, run_id: RunId, limit: int) -> Found:
+        found: Found = []
+        for row in self._find("find_run_by_id", run_id):
+            run = rows.run_of(row)
+            packed = self._tables.packed(self._reader, run).get("lifecycle_event", ())
+            found += [row for row in packed if row["cursor"] > position]
+            found += self._find("list_events_of_run_after", run.run_no, position, limit)
+        return found[:limit]
+
+    def find_event_tail(self) -> EventTail:
+        """See `Store.find_event_tail`."""
+        (row,) = self._find("find_event_tail")
+        return msgspec.convert(row, EventTail)
 
     def list_attempts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Attempt]:
         """See `Store.list_attempts`."""
