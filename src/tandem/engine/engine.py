@@ -147,6 +147,7 @@ class Engine(Reviews):
         scratch_root: str,
         limits: Limits | None = None,
         default_profile: ExecutionProfile = ExecutionProfile.GUIDED,
+        has_agents: bool = False,
         on_problem: Callable[[str], None] | None = None,
     ) -> None:
         self.engine_id = EngineId(f"engine-{ids.new()}")
@@ -159,6 +160,8 @@ class Engine(Reviews):
         self._clock = clock
         self._ids = ids
         self._default_profile = default_profile
+        self._has_agents = has_agents
+        """Whether the executor runs the sessions of agents."""
         self._runner = AttemptRunner(
             engine_id=self.engine_id,
             executor=executor,
@@ -386,6 +389,7 @@ class Engine(Reviews):
         stored_version: int | None = None,
         owned: bool = False,
         is_dry: bool = False,
+        runs_draft: bool = False,
         started_by: str = "",
     ) -> Run:
         """Create a run of this version; it is on disk when this returns, and due at once.
@@ -402,6 +406,7 @@ class Engine(Reviews):
             stored_version: the version of the stored automation that this definition is.
             owned: other engines leave the run alone as long as this one lives.
             is_dry: record the run as completed without executing anything.
+            runs_draft: run a stored automation although it is a draft.
             started_by: the person who asks for the run, where one is known.
 
         Raises:
@@ -441,6 +446,7 @@ class Engine(Reviews):
                 automation_version=stored_version,
                 owner=self.engine_id if owned else None,
                 is_dry=is_dry,
+                runs_draft=runs_draft,
                 started_by=started_by,
                 needs=needs,
             ),
@@ -459,7 +465,7 @@ class Engine(Reviews):
             NotFound: it is not in the store.
         """
         view = await self.store.load(run.run_id, tenant=run.tenant)
-        return tell(run, view.plan, self._files)
+        return tell(run, view.plan, self._files, has_agents=self._has_agents)
 
     async def execute(
         self, run_id: RunId, command: Command, *, tenant: TenantId = LOCAL_TENANT
@@ -785,7 +791,7 @@ class Engine(Reviews):
         known = self._plans.get(id(automation))
         if known is not None and known[0] is automation:
             return known[1], known[2]
-        problems = unrunnable(automation) if must_run else []
+        problems = unrunnable(automation, has_agents=self._has_agents) if must_run else []
         if problems:
             raise InvalidAutomation(problems)
         document = canonical_document(automation)
