@@ -21,6 +21,7 @@ from tandem.domain.gate_policy import GatePolicy
 from tandem.domain.learning import LearningPolicy
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine, Limits
+from tandem.engine.event_feed import EventFeed, FeedLimits
 from tandem.engine.recovery import RecoveryLimits
 from tandem.engine.waiting import Waiters
 from tandem.ports.executor import Executor
@@ -39,6 +40,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     waiters: Waiters
     status: StatusFiles
     automations: Automations
+    feed: EventFeed
+    """The live events of the store."""
 
 
 def open_store(settings: Settings) -> SqliteStore:
@@ -143,6 +146,15 @@ async def open_engine(
                 on_problem=on_problem,
             )
             engine.listen(status.changed, caught_up=status.caught_up, learned=status.learned)
+            feed = EventFeed(
+                store,
+                clock,
+                FeedLimits(
+                    events_max=settings.event_buffer_events_max,
+                    bytes_max=settings.event_buffer_bytes_max,
+                ),
+            )
+            engine.watch(feed.wake)
             parts = Parts(
                 settings=settings,
                 engine=engine,
@@ -151,12 +163,14 @@ async def open_engine(
                 waiters=Waiters(engine, clock),
                 status=status,
                 automations=Automations(engine),
+                feed=feed,
             )
-            if drives:
-                async with engine:
+            async with feed:
+                if drives:
+                    async with engine:
+                        yield parts
+                else:
                     yield parts
-            else:
-                yield parts
     finally:
         store.close()
 

@@ -226,7 +226,8 @@ class EventFeed:
         self.close()
         if self._tailing is not None:
             self._tailing.cancel()
-        await self._group.__aexit__(kind, error, trace)
+        # What went wrong inside is none of its tasks' doing.
+        await self._group.__aexit__(None, None, None)
 
     def close(self) -> None:
         """End every subscription, and those to come at once; what waits is still handed out."""

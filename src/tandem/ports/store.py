@@ -519,6 +519,16 @@ class Store(LearningStore, Protocol):
         """
         ...
 
+    def list_event_records(
+        self, run_id: RunId, *, tenant: TenantId, after_seq: int, limit: int
+    ) -> Sequence[EventRecord]:
+        """Return the same as `list_events`, each with the state that its change led to.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        ...
+
     def list_events_after(self, position: int, chosen: EventFilter, *, limit: int) -> EventPage:
         """Return events of all runs after a position, in the order of their commits.
 

@@ -22,6 +22,7 @@ from tandem.adapters.http.routes import (
     artifacts,
     automations,
     bulk,
+    events,
     gates,
     health,
     runs,
@@ -42,6 +43,7 @@ MODULES: Final = (
     waits,
     bulk,
     artifacts,
+    events,
     scheduler,
 )
 HEADERS: Final = (

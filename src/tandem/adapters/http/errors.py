@@ -68,6 +68,12 @@ KINDS: Final[Mapping[str, Kind]] = {
         says="The route answers only to this machine.",
         do="Ask from the machine that the server runs on.",
     ),
+    "RATE_LIMITED": Kind(
+        status=429,
+        says="The caller asks too much at once.",
+        do="Wait as long as `Retry-After` says.",
+        is_retryable=True,
+    ),
     "ENGINE_STARTING": Kind(
         status=503,
         says="The engine opens its store.",

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from tandem.adapters.http.sse import Streams
 from tandem.domain.automation import Automation
 from tandem.domain.caller import Caller
 from tandem.domain.ids import TenantId
@@ -54,6 +55,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     files: WorkspaceFiles
     waiters: Waiters
     queries: Queries
+    streams: Streams
     clock: Clock
     ids: Ids
     read_definition: Callable[[object], Automation]

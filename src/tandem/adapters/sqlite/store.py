@@ -570,15 +570,27 @@ class SqliteStore(Beside):
         as_stored: bool = False,
     ) -> Sequence[LifecycleEvent]:
         """See `Store.list_events`."""
+        run, found = self._events_of(run_id, tenant, after_seq, limit)
+        profile = None if as_stored else run.effective_execution_profile
+        return [rows.event_of(row, profile) for row in found]
+
+    def _events_of(
+        self, run_id: RunId, tenant: TenantId, after_seq: int, limit: int
+    ) -> tuple[Run, Found]:
         with self._one_picture():
             run = self.find_run(run_id, tenant=tenant)
             if run is None:
                 raise NotFound(f"there is no run {run_id}")
             found = self._find("list_events", run.run_no, after_seq, limit)
             packed = self._tables.packed(self._reader, run).get("lifecycle_event", ())
-            found = [*(row for row in packed if row["seq"] > after_seq), *found][:limit]
-        profile = None if as_stored else run.effective_execution_profile
-        return [rows.event_of(row, profile) for row in found]
+        return run, [*(row for row in packed if row["seq"] > after_seq), *found][:limit]
+
+    def list_event_records(
+        self, run_id: RunId, *, tenant: TenantId, after_seq: int, limit: int
+    ) -> Sequence[EventRecord]:
+        """See `Store.list_event_records`."""
+        run, found = self._events_of(run_id, tenant, after_seq, limit)
+        return [_event_record(run, row) for row in found]
 
     def list_events_after(self, position: int, chosen: EventFilter, *, limit: int) -> EventPage:
         """See `Store.list_events_after`."""
@@ -595,11 +607,7 @@ class SqliteStore(Beside):
                 for row in self._find("find_run_told", run_no)
             }
         records = [
-            EventRecord(
-                run=run,
-                event=rows.event_of(row, run.effective_execution_profile),
-                status=RunState(row["run_status"]) if row.get("run_status") else run.status,
-            )
+            _event_record(run, row)
             for row in found
             if (run := told[row["run_no"]]).tenant == (chosen.tenant or run.tenant)
             and run.automation_id == (chosen.automation_id or run.automation_id)
@@ -824,6 +832,15 @@ class SqliteStore(Beside):
         """Return what SQLite's own integrity check finds wrong; empty when all is well."""
         found = fetch(self._reader, "PRAGMA integrity_check", ())
         return [text for row in found for text in row.values() if text != "ok"]
+
+
+def _event_record(run: Run, row: Mapping[str, Any]) -> EventRecord:
+    """Return an event with its state; before that was kept, the present one has to do."""
+    return EventRecord(
+        run=run,
+        event=rows.event_of(row, run.effective_execution_profile),
+        status=RunState(row["run_status"]) if row.get("run_status") else run.status,
+    )
 
 
 _OF_THE_RUN = ("of_run", "automation_id", "name", "run_status", "started_by")
