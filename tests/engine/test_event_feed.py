@@ -353,6 +353,21 @@ def test_a_reader_that_is_behind_lets_everybody_else_on_the_loop(tmp_path: Path)
     tell(tmp_path, story)
 
 
+def test_a_reader_that_is_ahead_of_the_feed_hears_nothing_twice(tmp_path: Path) -> None:
+    async def story(hall: Hall) -> None:
+        start = str(hall.feed.subscribe(ALL).start)
+        early = hall.feed.subscribe(ALL)
+        await hall.silence(early)
+        await hall.scene.create("r1")
+        ahead = hall.feed.subscribe(ALL, after=start)
+        assert await hall.read(ahead, 1) == ["automation.v2.run.created"]
+        assert early.waiting == 0, "the feed was first"
+        await hall.silence(ahead)
+        assert await hall.read(early, 1) == ["automation.v2.run.created"]
+
+    tell(tmp_path, story)
+
+
 def test_an_engine_tells_the_feed_at_once_what_it_writes(tmp_path: Path) -> None:
     world = SmallWorld(tmp_path / "store.db")
 

@@ -50,6 +50,8 @@ async def listening(
     site = Site(access=access or LocalAccess(), limits=HttpLimits(), complain=complaints.append)
     given: dict[str, Any] = {"isolation": "subreaper", "synchronous": "OFF", **settings}
     with socket.socket() as listener:
+        # Little waits in the kernel, so that a client is seen to be slow.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8_192)
         listener.bind(("127.0.0.1", 0))
         listener.listen(1_000)
         server = _Server(
