@@ -375,3 +375,42 @@ async def test_a_head_request_of_a_stream_ends(tmp_path: Path) -> None:
             assert b"200" in await reader.read()
         writer.close()
         assert server.parts.feed.subscriptions == 0
+
+
+async def test_many_readers_of_many_runs_have_all_of_it_soon_after_the_end(tmp_path: Path) -> None:
+    readers_of_one, runs = 40, 120
+    seen: list[list[tuple[str, int]]] = []
+
+    async def follow(port: int, query: str, after: str, count: int) -> None:
+        heard: list[tuple[str, int]] = []
+        seen.append(heard)
+        async with reading(port, f"{STREAM}{query}", {"last-event-id": after}) as stream:
+            while count:
+                frame = await stream.frame()
+                assert frame is not None
+                if "envelope" in frame.document:
+                    heard.append((frame.document["runID"], frame.document["envelope"]["seq"]))
+                count -= frame.type == DONE
+
+    async with listening(tmp_path, runs_max=32) as server:
+        tail = server.parts.store.find_event_tail()
+        start_id = f"{tail.store_id}-{tail.position}"
+        async with asyncio.TaskGroup() as group:
+            following = [
+                group.create_task(follow(server.port, "", start_id, runs)) for _ in range(2)
+            ]
+            started = [await start(server.parts) for _ in range(runs)]
+            following += [
+                group.create_task(follow(server.port, f"?run_id={run_id}", start_id, 1))
+                for run_id in started[:readers_of_one]
+            ]
+            for run_id in started:
+                await server.parts.waiters.wait(run_id)
+            async with asyncio.timeout(5):
+                await asyncio.wait(following)
+    assert len(seen) == readers_of_one + 2
+    for heard in seen:
+        for run_id in {run_id for run_id, _ in heard}:
+            numbers = [seq for found, seq in heard if found == run_id]
+            assert numbers == list(range(1, len(numbers) + 1))
+    assert [len({run_id for run_id, _ in heard}) for heard in seen[:2]] == [runs, runs]
