@@ -32,12 +32,9 @@ class TypeScript:
     async def call(self, path: str, *args: Any) -> Any:
         return await self._ask(path=path, args=args)
 
-    async def until(self, path: str, *args: Any, type: str) -> Any:
-        return await self._ask(stream=path, args=args, until=type)
-
-    async def ask_stream(self, path: str, *args: Any, type: str) -> None:
-        """Open a stream and do not wait; `answer` has what it brought."""
-        self._send(stream=path, args=args, until=type)
+    def open_stream(self, path: str, *args: Any, until: str) -> None:
+        """Read a stream until an event of this type comes; `answer` has what came."""
+        self._send(stream=path, args=args, until=until)
 
     async def answer(self) -> Any:
         assert self._process.stdout is not None
