@@ -182,6 +182,7 @@ class Engine(Reviews):
         self._drivers: dict[RunId, Driver] = {}
         self._drives: set[asyncio.Task[None]] = set()
         self._work = asyncio.Event()
+        self._elsewhere = 0
         self._changes = 0
         self._claiming = ""
         """The id of the changes of a claim that is not announced yet."""
@@ -264,6 +265,14 @@ class Engine(Reviews):
             await self.store.remove_engine(self.engine_id)
         finally:
             self._host.leave()
+
+    @property
+    def changes_elsewhere(self) -> int | None:
+        """How often this engine noticed that others wrote; None while it does not look.
+
+        It looks every 100 ms while it is entered, and is told at once by others of this host.
+        """
+        return None if self._row is None or self._is_stopping else self._elsewhere
 
     @property
     def is_stopping(self) -> bool:
@@ -824,6 +833,7 @@ class Engine(Reviews):
         self._work.clear()
         # The net under the sockets: also when this engine is so busy that it never rests.
         if await self.store.changed_elsewhere():
+            self._elsewhere += 1
             self._poke_changed()
 
     async def _claim_some(self) -> int:
@@ -948,6 +958,7 @@ class Engine(Reviews):
 
     def _woken(self) -> None:
         """Another process has written something that may concern this engine."""
+        self._elsewhere += 1
         self._work.set()
         self._poke_changed()
 

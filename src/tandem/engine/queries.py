@@ -17,7 +17,7 @@ from tandem.domain.command import RetryNode
 from tandem.domain.errors import DEFINITION_UNREADABLE, InvalidRequest, StoreError
 from tandem.domain.graduation import graduation_counts
 from tandem.domain.ids import AutomationId, DefinitionDigest, NodeId, RunId, TenantId
-from tandem.domain.json import JsonObject, encode
+from tandem.domain.json import JsonObject, encode, plain
 from tandem.domain.preview import preview
 from tandem.domain.run import GateStatus, Run
 from tandem.domain.run_picture import RunPicture
@@ -135,7 +135,7 @@ class Queries:
         artifacts = self._store.list_artifacts(run_id, tenant=tenant)
         command = RetryNode(node_id=node_id)
         found = preview(picture.view, command, now_ms=now_ms, artifacts=artifacts)
-        shown: dict[str, Any] = msgspec.to_builtins(found)
+        shown: JsonObject = plain(found)
         return shown
 
     # Approvals and what was let pass
