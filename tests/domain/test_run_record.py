@@ -7,7 +7,7 @@ import pytest
 from tests.domain.pictured import picture_of, record_of
 
 from tandem.domain.candidate import LearningSummary
-from tandem.domain.command import Cancel, DecideGate, Pause, Wake
+from tandem.domain.command import Cancel, DecideGate, Pause, Recover, Wake
 from tandem.domain.execution import ExecutionProfile
 from tandem.domain.ids import AutomationId, ChangeId, EngineId, GateId, NodeId, RunId, TenantId
 from tandem.domain.lifecycle import RunEvent, RunState, StopKind
@@ -184,6 +184,18 @@ def test_completed_nodes_stand_in_the_order_of_their_completion() -> None:
     assert checkpoint["completed_nodes"] == ["c", "a", "z", "b"]
     assert checkpoint["node_attempts"] == {"z": 1, "a": 1, "b": 1, "c": 1}
     assert [v["outcome"] for v in checkpoint["node_attempt_verdicts"]["z"]] == ["succeeded"]
+
+
+def test_a_node_that_was_reset_has_no_attempts_until_it_runs_again() -> None:
+    tale = Tale(python_node("a", retry_policy={"max_attempts": 1}))
+    tale.claim().fail("a")
+    assert record_of(tale)["checkpoint"]["node_attempts"] == {"a": 1}
+
+    tale.command(Recover())
+    assert record_of(tale)["checkpoint"]["node_attempts"] == {}
+
+    tale.claim()
+    assert record_of(tale)["checkpoint"]["node_attempts"] == {"a": 2}
 
 
 def test_a_run_that_backs_off_says_which_node_is_tried_again_and_when() -> None:

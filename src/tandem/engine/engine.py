@@ -386,6 +386,7 @@ class Engine(Reviews):
         stored_version: int | None = None,
         owned: bool = False,
         is_dry: bool = False,
+        runs_draft: bool = False,
         started_by: str = "",
     ) -> Run:
         """Create a run of this version; it is on disk when this returns, and due at once.
@@ -402,6 +403,7 @@ class Engine(Reviews):
             stored_version: the version of the stored automation that this definition is.
             owned: other engines leave the run alone as long as this one lives.
             is_dry: record the run as completed without executing anything.
+            runs_draft: run a stored automation although it is a draft.
             started_by: the person who asks for the run, where one is known.
 
         Raises:
@@ -441,6 +443,7 @@ class Engine(Reviews):
                 automation_version=stored_version,
                 owner=self.engine_id if owned else None,
                 is_dry=is_dry,
+                runs_draft=runs_draft,
                 started_by=started_by,
                 needs=needs,
             ),
