@@ -202,8 +202,8 @@ milliseconds since the epoch. Every route also answers below `/compat/0.7`, wher
 statuses that clients of version 0.7 know and connections are closed after each answer. What goes
 wrong is told as [errors](errors.md) say. `GET /openapi.json` describes the same for programs.
 
-A scope in the table is the least that a token needs; `operator` includes `viewer`, `editor` includes
-`operator`, `approver` includes `viewer`, `admin` includes all.
+A scope in the table is the least that a token needs; `operator` includes `viewer`, `editor`
+includes `operator`, `approver` includes `viewer`, `admin` includes all.
 
 {sections}
 ## Bodies

@@ -13,6 +13,7 @@ from tandem.adapters.local.executor import LocalExecutor
 from tandem.adapters.local.files import LocalFiles
 from tandem.adapters.local.host import LocalHost
 from tandem.adapters.local.ids import RandomIds
+from tandem.adapters.local.secrets import RandomSecrets
 from tandem.adapters.local.status import StatusFiles
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.command import LossPolicy
@@ -23,6 +24,7 @@ from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine, Limits
 from tandem.engine.event_feed import EventFeed, FeedLimits
 from tandem.engine.recovery import RecoveryLimits
+from tandem.engine.tokens import Tokens
 from tandem.engine.waiting import Waiters
 from tandem.ports.executor import Executor
 from tandem.settings import Settings
@@ -42,6 +44,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     automations: Automations
     feed: EventFeed
     """The live events of the store."""
+    tokens: Tokens
 
 
 def open_store(settings: Settings) -> SqliteStore:
@@ -118,8 +121,10 @@ async def open_engine(
                         expires_after_ms=settings.gate_expires_after_ms,
                         on_expiry=settings.gate_on_expiry,
                         stale_after_ms=settings.gate_stale_after_ms,
+                        four_eyes=settings.gate_four_eyes,
                     ),
                     signal_retention_ms=settings.signal_retention_ms,
+                    schedule_grace_ms=settings.schedule_grace_ms,
                     relaxation_denylist=settings.relaxation_denylist,
                     own_only=own_only,
                     shutdown_policy=LossPolicy(settings.shutdown_policy),
@@ -164,6 +169,7 @@ async def open_engine(
                 status=status,
                 automations=Automations(engine),
                 feed=feed,
+                tokens=Tokens(store=store, clock=clock, secrets=RandomSecrets()),
             )
             async with feed:
                 if drives:

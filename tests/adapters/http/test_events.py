@@ -262,6 +262,12 @@ class Tenants:
         token = headers.get("x-tandem-token", "")
         if token not in self.known:
             raise HttpError("AUTH_REQUIRED", "a token is needed")
+        return self._caller(token)
+
+    def still_holds(self, caller: Caller) -> bool:
+        return caller.token_id in self.known
+
+    def _caller(self, token: str) -> Caller:
         return msgspec.structs.replace(LOCAL_CALLER, tenant=self.known[token], token_id=token)
 
 

@@ -12,6 +12,7 @@ from tandem.domain.view import RunView
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine
 from tandem.engine.event_feed import EventFeed
+from tandem.engine.tokens import Tokens
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.host import Host
 from tandem.ports.store import Store
@@ -83,6 +84,11 @@ class OpenEngine(Protocol):
     @property
     def feed(self) -> EventFeed:
         """The live events of its store."""
+        ...
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens that its store keeps."""
         ...
 
 

@@ -35,6 +35,14 @@ class Access(Protocol):
         """
         ...
 
+    def still_holds(self, caller: Caller) -> bool:
+        """Say whether what the caller was let in with would still let it in; a stream asks.
+
+        Raises:
+            StoreUnavailable: the store cannot say it now.
+        """
+        ...
+
 
 class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of the server."""

@@ -6,7 +6,7 @@ client does not take in time waits in its subscription, up to a bound.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from tandem.adapters.http.errors import HttpError
 from tandem.domain.caller import Caller
-from tandem.domain.errors import EngineError, StoreUnavailable
+from tandem.domain.errors import StoreUnavailable
 from tandem.domain.event_cursor import RESET_MEANINGS
 from tandem.domain.ids import TenantId
 from tandem.domain.json import JsonObject, encode
@@ -34,7 +34,7 @@ _HEADERS: Final = (
     (b"x-accel-buffering", b"no"),
 )
 
-MayStay = Callable[[], Awaitable[bool]]
+MayStay = Callable[[], bool]
 
 
 class StreamLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,9 +164,15 @@ class EventStream(Response):
                 is_taken = await self._send(send, KEEP_ALIVE)
             if self._clock.ticks_ms() >= look_at_ms:
                 look_at_ms = self._clock.ticks_ms() + self._keep_alive_ms
-                if not await self._may_stay():
+                if not self._is_welcome():
                     await self._say_goodbye(send, "access_ended")
                     return
+
+    def _is_welcome(self) -> bool:
+        try:
+            return self._may_stay()
+        except StoreUnavailable:
+            return True  # nobody says otherwise; it is asked again
 
     def _first_frames(self) -> bytes:
         frames = [frame(document, self._last_id) for document in self._greeting]
@@ -219,12 +225,3 @@ def cursor_of(request: Request) -> str:
         or query.get("after", "").strip()
         or query.get("cursor", "").strip()
     )
-
-
-async def keeps_access(ask: Callable[[], Awaitable[Caller]], caller: Caller) -> bool:
-    """Say whether whoever asks with the same request would still be the same caller."""
-    try:
-        now = await ask()
-    except EngineError:
-        return False
-    return now.tenant == caller.tenant and now.scopes >= caller.scopes

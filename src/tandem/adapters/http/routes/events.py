@@ -2,14 +2,11 @@
 
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from tandem.adapters.http.bodies import whole
 from tandem.adapters.http.call import Call, Endpoint, Parameter, answer
-from tandem.adapters.http.guard import peer_of
-from tandem.adapters.http.sse import MEDIA_TYPE, keeps_access
-from tandem.domain.caller import Caller
+from tandem.adapters.http.sse import MEDIA_TYPE
 from tandem.domain.engine_event import EngineEvent, engine_events, wire_event
 from tandem.domain.errors import NotFound
 from tandem.domain.ids import AutomationId, RunId
@@ -144,18 +141,13 @@ def _wanted(
 
 
 def _stream(call: Call, wanted: Wanted, greeting: list[JsonObject]) -> Response:
-    request = call.request
-
-    async def ask() -> Caller:
-        return await call.site.access.caller_of(
-            Headers(scope=request.scope), peer_of(request.scope)
-        )
-
-    async def may_stay() -> bool:
-        return await keeps_access(ask, call.caller)
-
+    access, caller = call.site.access, call.caller
     return call.service.streams.open(
-        wanted, request=request, caller=call.caller, may_stay=may_stay, greeting=greeting
+        wanted,
+        request=call.request,
+        caller=caller,
+        may_stay=lambda: access.still_holds(caller),
+        greeting=greeting,
     )
 
 
