@@ -135,7 +135,7 @@ class StoredAccess:
         return (
             token is not None
             and token.state(self._clock.now_ms()) is TokenState.ACTIVE
-            and caller.scopes <= token.caller.scopes
+            and all(map(token.caller.may, caller.scopes))
         )
 
     @property
