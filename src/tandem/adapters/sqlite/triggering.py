@@ -39,6 +39,7 @@ class NewRows(msgspec.Struct, frozen=True):
     run: Run
     events: tuple[LifecycleEvent, ...]
     document: bytes
+    runs_draft: bool = False
 
     def refuse(self, tables: Tables, connection: apsw.Connection) -> None:
         """Refuse it when its automation may not run now, or is to be reviewed.
@@ -50,7 +51,12 @@ class NewRows(msgspec.Struct, frozen=True):
         run = self.run
         if run.automation_version is not None:
             row = tables.find_automation(connection, run.tenant, run.automation_id)
-            check_may_run(row, run.automation_id, is_dry=is_dry_run(run.trigger_type))
+            check_may_run(
+                row,
+                run.automation_id,
+                is_dry=is_dry_run(run.trigger_type),
+                runs_draft=self.runs_draft,
+            )
         reviewing.refuse_creation(connection, tables.sql, run)
 
     def insert(self, tables: Tables, connection: apsw.Connection) -> int:
