@@ -255,6 +255,16 @@ SETTINGS: Final = (
         parse=_whole(1, 2**53 - 1),
     ),
     Setting(
+        field="schedule_grace_ms",
+        name="TANDEM_SCHEDULE_GRACE_MS",
+        unit="ms",
+        sentence=(
+            "A firing of a schedule that is later than this was missed; its misfire policy says "
+            "what follows."
+        ),
+        parse=_whole(0, 86_400_000),
+    ),
+    Setting(
         field="signal_retention_ms",
         name="TANDEM_SIGNAL_RETENTION_MS",
         unit="ms",
@@ -537,6 +547,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gate_expires_after_ms: int = 604_800_000
     gate_on_expiry: str = "cancel"
     gate_stale_after_ms: int = 86_400_000
+    schedule_grace_ms: int = 60_000
     signal_retention_ms: int = 604_800_000
     relaxation_denylist: tuple[str, ...] = ()
     isolation: str = "auto"

@@ -121,6 +121,7 @@ async def open_engine(
                         four_eyes=settings.gate_four_eyes,
                     ),
                     signal_retention_ms=settings.signal_retention_ms,
+                    schedule_grace_ms=settings.schedule_grace_ms,
                     relaxation_denylist=settings.relaxation_denylist,
                     own_only=own_only,
                     shutdown_policy=LossPolicy(settings.shutdown_policy),

@@ -83,6 +83,8 @@ class Run(msgspec.Struct, kw_only=True):
     """The number of the stored version; None for a run of a file that is not stored."""
     trigger_type: str = TriggerType.MANUAL
     trigger_reason: str = ""
+    consumed_handoff_id: str = ""
+    """The handoff that started it."""
     requested_execution_profile: ExecutionProfile | None = None
     effective_execution_profile: ExecutionProfile = ExecutionProfile.STRICT
     runtime_context: dict[str, Any] | None = None

@@ -61,13 +61,16 @@ from tandem.domain.view import RunView
 from tandem.domain.workspace_root import declared_workspace
 from tandem.engine import reasons
 from tandem.engine.attempts import AttemptRunner
+from tandem.engine.backlog import Backlogs
 from tandem.engine.driver import Driver
 from tandem.engine.dry_run import DryRun, tell
+from tandem.engine.handoffs import Handoffs
 from tandem.engine.learning import LearningPasses
 from tandem.engine.leases import RENEWALS, OwnLease
 from tandem.engine.recovery import Recovery, RecoveryLimits
 from tandem.engine.reviews import Reviews
 from tandem.engine.runnable import unrunnable
+from tandem.engine.schedules import Schedules
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
 from tandem.ports.executor import Executor
@@ -116,7 +119,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long an accepted signal can still be found by a wait that is registered."""
     relaxation_denylist: tuple[str, ...] = ()
     own_only: bool = False
-    """Claim only runs that this engine created or was asked to resume."""
+    """Claim only runs that this engine created or was asked to resume; start none by itself."""
+    schedule_grace_ms: int = 60_000
+    """A firing that is later than this was missed."""
     shutdown_policy: LossPolicy = LossPolicy.RESUME
     shutdown_grace_ms: int = 0
     """How long attempts may go on when the engine stops."""
@@ -214,6 +219,24 @@ class Engine(Reviews):
             new_change_id=self.new_change_id,
             told=self._tell_learned,
         )
+        self.schedules = Schedules(
+            store=store,
+            clock=clock,
+            grace_ms=self.limits.schedule_grace_ms,
+            prepare=self.prepare,
+            new_change_id=self.new_change_id,
+            created=self._created,
+        )
+        self.handoffs = Handoffs(
+            store=store,
+            files=files,
+            clock=clock,
+            prepare=self.prepare,
+            new_change_id=self.new_change_id,
+            created=self._created,
+            complain=self._complain,
+        )
+        self.backlogs = Backlogs(store=store, artifacts=artifacts, clock=clock, new_token=ids.new)
         self._learned: list[LearnedListener] = []
         self._is_stopping = False
         self._stack = AsyncExitStack()
@@ -418,46 +441,90 @@ class Engine(Reviews):
                 another request.
             StoreUnavailable: nothing was written.
         """
-        plan, document = self._plan(automation, must_run=not is_dry)
-        given = fill_inputs(automation.inputs, inputs or {})
-        workspace = workspace or declared_workspace(automation)
-        needs = needs_of(
+        new = self.prepare(
             automation,
+            inputs,
+            workspace=workspace,
             tenant=tenant,
-            inputs=given,
-            real_path=self._files.real_path(workspace) if workspace else "",
+            trigger_type=trigger_type,
+            trigger_reason=trigger_reason,
+            profile=profile,
+            runtime_context=runtime_context,
+            stored_version=stored_version,
+            owned=owned,
+            is_dry=is_dry,
+            runs_draft=runs_draft,
+            started_by=started_by,
+            key=key,
         )
         if owned and not is_dry:
-            self._refuse_unlabelled(needs.labels)
-        change_id = self.new_change_id()
-        run = await self.store.create_run(
-            NewRun(
-                run_id=RunId(f"automation-v2-run-{self._ids.new()}"),
-                tenant=tenant,
-                change_id=change_id,
-                plan=plan,
-                document=document,
-                inputs=given,
-                workspace=workspace,
-                trigger_type=trigger_type,
-                trigger_reason=trigger_reason,
-                requested_profile=profile,
-                effective_profile=effective_profile(automation, profile, self._default_profile),
-                runtime_context=runtime_context,
-                automation_version=stored_version,
-                owner=self.engine_id if owned else None,
-                is_dry=is_dry,
-                runs_draft=runs_draft,
-                started_by=started_by,
-                key=key,
-                needs=needs,
-            ),
-            now_ms=self._clock.now_ms(),
-        )
+            self._refuse_unlabelled(new.needs.labels)
+        run = await self.store.create_run(new, now_ms=self._clock.now_ms())
         self._work.set()
         if not owned:
             self._host.wake_others()
         return run
+
+    def prepare(
+        self,
+        automation: Automation,
+        inputs: JsonObject | None = None,
+        *,
+        workspace: str = "",
+        tenant: TenantId = LOCAL_TENANT,
+        trigger_type: str = TriggerType.MANUAL,
+        trigger_reason: str = "",
+        consumed_handoff_id: str = "",
+        profile: ExecutionProfile | None = None,
+        runtime_context: JsonObject | None = None,
+        stored_version: int | None = None,
+        owned: bool = False,
+        is_dry: bool = False,
+        runs_draft: bool = False,
+        started_by: str = "",
+        key: RequestKey | None = None,
+    ) -> NewRun:
+        """Put a run together that is about to be created; see `start`. Nothing is written.
+
+        Raises:
+            InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
+            MissingReference: the concurrency key names an input that is not given.
+        """
+        plan, document = self._plan(automation, must_run=not is_dry)
+        given = fill_inputs(automation.inputs, inputs or {})
+        workspace = workspace or declared_workspace(automation)
+        return NewRun(
+            run_id=RunId(f"automation-v2-run-{self._ids.new()}"),
+            tenant=tenant,
+            change_id=self.new_change_id(),
+            plan=plan,
+            document=document,
+            inputs=given,
+            workspace=workspace,
+            trigger_type=trigger_type,
+            trigger_reason=trigger_reason,
+            consumed_handoff_id=consumed_handoff_id,
+            requested_profile=profile,
+            effective_profile=effective_profile(automation, profile, self._default_profile),
+            runtime_context=runtime_context,
+            automation_version=stored_version,
+            owner=self.engine_id if owned else None,
+            is_dry=is_dry,
+            runs_draft=runs_draft,
+            started_by=started_by,
+            key=key,
+            needs=needs_of(
+                automation,
+                tenant=tenant,
+                inputs=given,
+                real_path=self._files.real_path(workspace) if workspace else "",
+            ),
+        )
+
+    def _created(self) -> None:
+        """Runs were created that any engine may have."""
+        self._work.set()
+        self._host.wake_others()
 
     async def tell_dry_run(self, run: Run) -> DryRun:
         """Say what the real run would do that this dry one stands for.
@@ -818,6 +885,8 @@ class Engine(Reviews):
         while not self._is_stopping:
             try:
                 busy = await self._claim_some() + await self._wake_some()
+                if not self.limits.own_only:
+                    busy += await self.schedules.fire_due()
             except EngineError:
                 # The store is away, or holds a definition that cannot be read: neither may end
                 # the engine and the runs that it drives.
@@ -1027,6 +1096,7 @@ class Engine(Reviews):
                 self._wake_freed,
                 self._learning.learn,
                 self._archive,
+                self._tend_handoffs,
             ):
                 # What cannot be done now (the store is away, a process does not die) is tried
                 # again with the next turn.
@@ -1047,6 +1117,10 @@ class Engine(Reviews):
             if not moved:
                 self._archive_at_ms = now_ms + ARCHIVE_REST_MS
                 return
+
+    async def _tend_handoffs(self) -> None:
+        if not self.limits.own_only:
+            await self.handoffs.tend()
 
     async def _wake_freed(self) -> None:
         """Wake runs whose key is free; a net under the wake-ups that freed it."""

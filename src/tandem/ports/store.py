@@ -33,7 +33,9 @@ from tandem.domain.standing import Holder
 from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
 from tandem.ports.access import AccessStore
+from tandem.ports.backlog import BacklogStore
 from tandem.ports.learning import LearningStore
+from tandem.ports.triggers import TriggerStore
 
 
 class Claimed(NamedTuple):
@@ -230,7 +232,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     waits_ms: Sequence[int]
 
 
-class Store(LearningStore, AccessStore, Protocol):
+class Store(LearningStore, AccessStore, TriggerStore, BacklogStore, Protocol):
     """Rows of runs. Every write is one transaction, on disk before the awaitable is done."""
 
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:

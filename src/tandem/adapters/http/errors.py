@@ -98,9 +98,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     "NOT_FOUND": Kind(
         status=MISSING, says="There is no such thing for this tenant.", do="Check the id."
     ),
-    "ROUTE_NOT_FOUND": Kind(
-        status=MISSING, says="There is no such path.", do="See `GET /openapi.json`."
-    ),
     "METHOD_NOT_ALLOWED": Kind(
         status=405, says="The path does not know this method.", do="See the `Allow` header."
     ),
@@ -335,18 +332,25 @@ KINDS: Final[Mapping[str, Kind]] = {
     "WAIT_NOT_OPEN": Kind(
         status=CONFLICT, says="The run has not reached the wait.", do="Try again when it has."
     ),
-    "WAIT_OVER": Kind(
-        status=CONFLICT, says="Something else has ended the wait.", do="Look at the run."
-    ),
     "WAIT_PAYLOAD_INVALID": Kind(
         status=CONFLICT,
         says="The payload misses the schema of the wait; it waits on.",
         do="Send a payload that fits.",
     ),
+    "IDEMPOTENCY_KEY_INVALID": Kind(
+        status=BAD,
+        says="The key of what came for a wait is empty or too long.",
+        do="Send a key of 1 to 512 bytes.",
+    ),
+    "PAYLOAD_TOO_LARGE": Kind(
+        status=BAD,
+        says="The payload of what came for a wait is too large.",
+        do="Send at most 16,384 bytes.",
+    ),
     "SIGNAL_INVALID": Kind(
         status=BAD,
-        says="The key or the payload of what came for a wait is out of bounds.",
-        do="Send a key of 1 to 512 bytes and a payload of at most 16,384.",
+        says="What came names no condition.",
+        do="Send `condition_key`.",
     ),
     "ARTIFACT_NOT_FOUND": Kind(
         status=MISSING,

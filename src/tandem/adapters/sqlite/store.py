@@ -23,6 +23,7 @@ from tandem.adapters.sqlite.admitting import (
     read_definition,
     read_known,
 )
+from tandem.adapters.sqlite.backlogs import Backlogs
 from tandem.adapters.sqlite.backup import back_up
 from tandem.adapters.sqlite.beside import Beside
 from tandem.adapters.sqlite.committer import Committer
@@ -41,6 +42,7 @@ from tandem.adapters.sqlite.transfer import (
     NewHistory,
     export_runs,
 )
+from tandem.adapters.sqlite.triggers import Triggers
 from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.adapters.sqlite.writer import CommitTimes, Writer
 from tandem.adapters.sqlite.writer_process import WRITER_PROGRAM, WriterProcess
@@ -113,7 +115,7 @@ _IN_STATUS = {
 }
 
 
-class SqliteStore(Beside, AccessRows):
+class SqliteStore(Beside, AccessRows, Triggers, Backlogs):
     """Rows of runs in one file. Writes go through the committer, reads have their own connection.
 
     `synchronous` is FULL: what was acknowledged is on disk. NORMAL survives a killed process but

@@ -15,6 +15,7 @@ from tandem.adapters.sqlite.admitting import (
     wake_free,
 )
 from tandem.adapters.sqlite.archive import Moved
+from tandem.adapters.sqlite.backlog import TendBacklog
 from tandem.adapters.sqlite.forgetting import forget_beside
 from tandem.adapters.sqlite.learning import DecideCandidate, Learn
 from tandem.adapters.sqlite.reviewing import AcknowledgeReview, Enrol
@@ -22,9 +23,15 @@ from tandem.adapters.sqlite.sessions import TendSession
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals, catch_up
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.adapters.sqlite.transfer import ImportHistories, ImportRuns
+from tandem.adapters.sqlite.triggering import (
+    FireSchedule,
+    MarkArchived,
+    NewRows,
+    TakeHandoff,
+)
 from tandem.domain import forking
 from tandem.domain.admission import Claimant
-from tandem.domain.automation_keeping import AutomationCommand, check_may_run, decide_automation
+from tandem.domain.automation_keeping import AutomationCommand, decide_automation
 from tandem.domain.change import Change
 from tandem.domain.command import Command, DecideGate, NoteFork, Pause, Repair
 from tandem.domain.decision import decide
@@ -35,10 +42,9 @@ from tandem.domain.ids import AutomationId, ChangeId, Digest, EngineId, NodeId, 
 from tandem.domain.lost import fail_unreadable
 from tandem.domain.receipts import first_event
 from tandem.domain.request_key import ALREADY_DONE, RequestKey
-from tandem.domain.run import LifecycleEvent, Run
+from tandem.domain.run import Run
 from tandem.domain.saved_repair import save_repair
 from tandem.domain.stored_automation import AutomationChange, StoredAutomation
-from tandem.domain.trigger import is_dry_run
 from tandem.domain.view import RunView
 from tandem.ports.store import EngineRow
 
@@ -76,17 +82,13 @@ class Created(msgspec.Struct, frozen=True, array_like=True):
     before: Run | None = None
 
 
-class Create(msgspec.Struct, frozen=True, tag=True):
+class Create(NewRows, frozen=True, tag=True):
     """Write a new run with its definition.
 
     A run of a stored automation is refused when that may not run now. With a key the run and the
     key are written together, and a request that came before gives its run.
     """
 
-    run: Run
-    events: tuple[LifecycleEvent, ...]
-    document: bytes
-    runs_draft: bool = False
     key: RequestKey | None = None
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> Created:
@@ -98,16 +100,8 @@ class Create(msgspec.Struct, frozen=True, tag=True):
             if done is not None:
                 before = tables.run(connection, done, run.tenant)
                 return Created(before.run_no, before)
-        if run.automation_version is not None:
-            row = tables.find_automation(connection, run.tenant, run.automation_id)
-            check_may_run(
-                row,
-                run.automation_id,
-                is_dry=is_dry_run(run.trigger_type),
-                runs_draft=self.runs_draft,
-            )
-        reviewing.refuse_creation(connection, tables.sql, run)
-        run_no = tables.insert_run(connection, run, self.events, self.document)
+        self.refuse(tables, connection)
+        run_no = self.insert(tables, connection)
         if key is not None:
             now_ms = run.created_at_ms
             access.put_key(tables, connection, run.tenant, key, run.run_id, now_ms=now_ms)
@@ -557,6 +551,10 @@ AnyWrite = (
     | AcknowledgeReview
     | TendSession
     | access.AccessWrite
+    | FireSchedule
+    | TakeHandoff
+    | MarkArchived
+    | TendBacklog
 )
 
 

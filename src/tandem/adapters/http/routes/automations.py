@@ -204,7 +204,7 @@ async def share(call: Call) -> Response:
     if visibility not in VISIBILITIES:
         raise HttpError(
             "AUTOMATION_V2_INVALID_VISIBILITY",
-            f"there is no visibility {given.visibility[:40]!r}; there are {', '.join(VISIBILITIES)}",
+            f"{given.visibility[:40]!r} is not one of {', '.join(VISIBILITIES)}",
         )
     row = _automations(call).get(_id(call))
     metadata = _automations(call).definition(row).metadata
