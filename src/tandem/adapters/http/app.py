@@ -24,6 +24,7 @@ from tandem.adapters.http.routes import (
     backlog,
     budgets,
     bulk,
+    events,
     gates,
     handoffs,
     health,
@@ -48,6 +49,7 @@ MODULES: Final = (
     waits,
     bulk,
     artifacts,
+    events,
     scheduler,
 )
 HEADERS: Final = (
