@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 from pathlib import Path
 
@@ -14,19 +13,14 @@ GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "server.md"
 def test_every_command_of_the_guide_works(tmp_path: Path) -> None:
     blocks = re.findall(r"```sh\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     assert len(blocks) >= 5
-    process = serve("--port", "0")
-    try:
-        env = {**os.environ, "URL": url_of(process)}
+    with serve("--port", "0") as process:
         done = subprocess.run(
             ["sh", "-euc", "\n".join(blocks)],
-            env=env,
+            env={**os.environ, "URL": url_of(process)},
             cwd=tmp_path,
             capture_output=True,
             text=True,
             timeout=120,
         )
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
     assert done.returncode == 0, done.stderr
     assert '"status":"awaiting_approval"' in done.stdout or '"status":"queued"' in done.stdout

@@ -316,6 +316,10 @@ MEETINGS: dict[str, Meet] = {
     "INTERNAL_ERROR": raising(RuntimeError("/secret/path")),
 }
 ELSEWHERE = {
+    "AUDIT_PERSISTENCE_FAILED": "test_access",
+    "RATE_LIMITED": "test_permissions",
+    "IDEMPOTENCY_KEY_REUSED": "test_permissions",
+    "VALIDATION_FAILED": "test_permissions",
     "AUTH_REQUIRED": "test_guard",
     "LOOPBACK_ONLY": "test_guard",
     "AUTOMATION_V2_GATE_SELF_APPROVAL_FORBIDDEN": "test_guard",
