@@ -30,6 +30,7 @@ from tandem.domain.standing import Holder
 from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
 from tandem.ports.learning import LearningStore
+from tandem.ports.webhooks import WebhookStore
 
 
 class Claimed(NamedTuple):
@@ -180,7 +181,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     waits_ms: Sequence[int]
 
 
-class Store(LearningStore, Protocol):
+class Store(LearningStore, WebhookStore, Protocol):
     """Rows of runs. Every write is one transaction, on disk before the awaitable is done."""
 
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:

@@ -22,6 +22,7 @@ _encode = msgspec.json.encode
 _JSON_COLUMNS = (
     "inputs",
     "runtime_context",
+    "trigger_context",
     "labels",
     "last_failure",
     "output_ref",
@@ -92,6 +93,7 @@ def run_row(run: Run) -> Row:
         run.concurrency_limit,
         _encode(run.labels).decode(),
         _hash(run.event_hash),
+        None if run.trigger_context is None else _encode(run.trigger_context).decode(),
     )
 
 

@@ -22,6 +22,14 @@ from tandem.adapters.sqlite.sessions import TendSession
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals, catch_up
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.adapters.sqlite.transfer import ImportHistories, ImportRuns
+from tandem.adapters.sqlite.webhooks import (
+    CreateTrigger,
+    DeleteTrigger,
+    ExecuteOnTrigger,
+    ForgetDeliveries,
+    Receive,
+    SettleDelivery,
+)
 from tandem.domain import forking
 from tandem.domain.admission import Claimant
 from tandem.domain.automation_keeping import AutomationCommand, check_may_run, decide_automation
@@ -506,6 +514,12 @@ AnyWrite = (
     | Enrol
     | AcknowledgeReview
     | TendSession
+    | CreateTrigger
+    | ExecuteOnTrigger
+    | DeleteTrigger
+    | Receive
+    | SettleDelivery
+    | ForgetDeliveries
 )
 
 
