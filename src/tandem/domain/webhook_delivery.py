@@ -20,6 +20,8 @@ from tandem.domain.webhook import (
 )
 from tandem.domain.webhook_signature import SELF_FEEDBACK_HEADER
 
+DELIVERY_PREFIX: Final = "automation-webhook-delivery-"
+EVENT_PREFIX: Final = "automation-webhook-event-"
 PREVIEW_BYTES_MAX: Final = 16_384
 """A larger preview is told by its size alone."""
 DEPTH_MAX: Final = 64
@@ -397,25 +399,30 @@ def scope_refusal(trigger: WebhookTrigger, metadata: JsonValue) -> str:
 # Passing on
 
 
-def signal_of(trigger: WebhookTrigger, delivery: Delivery, clean: JsonValue) -> Signal:
+def signal_of(delivery: Delivery, clean: JsonValue, *, event_kind: str | None) -> Signal:
     """Return the signal by which waits hear of a delivery."""
     payload = encode(clean)
     return Signal(
         kind=SignalKind.WEBHOOK,
-        subject=trigger.trigger_id,
+        subject=delivery.trigger_id,
         idempotency_key=delivery.idempotency_key or delivery.delivery_id,
         payload=payload if len(payload) <= DELIVERY_BYTES_MAX else encode(preview_of(clean)),
-        source=f"{trigger.provider} webhook delivery {delivery.delivery_id}",
-        provider=trigger.provider,
-        provider_event_kind=trigger.provider_event_kind or "",
+        source=trigger_reason_of(delivery),
+        provider=delivery.verification_provider,
+        provider_event_kind=event_kind or "",
         provider_event_id=delivery.provider_event_id or "",
         body_digest=delivery.body_digest,
     )
 
 
-def trigger_reason_of(trigger: WebhookTrigger, delivery: Delivery) -> str:
+def run_id_of(delivery: Delivery) -> RunId:
+    """Return the id of the run that a delivery becomes: there can be no other one."""
+    return RunId(f"automation-v2-run-{delivery.delivery_id.removeprefix(DELIVERY_PREFIX)}")
+
+
+def trigger_reason_of(delivery: Delivery) -> str:
     """Return why a run was created."""
-    return f"{trigger.provider} webhook delivery {delivery.delivery_id}"
+    return f"{delivery.verification_provider} webhook delivery {delivery.delivery_id}"
 
 
 def trigger_context_of(trigger: WebhookTrigger, delivery: Delivery) -> dict[str, Any]:

@@ -62,6 +62,7 @@ from tandem.engine import reasons
 from tandem.engine.attempts import AttemptRunner
 from tandem.engine.driver import Driver
 from tandem.engine.dry_run import DryRun, tell
+from tandem.engine.inbox import Inbox
 from tandem.engine.learning import LearningPasses
 from tandem.engine.leases import RENEWALS, OwnLease
 from tandem.engine.recovery import Recovery, RecoveryLimits
@@ -208,6 +209,13 @@ class Engine(Reviews):
             policy=self.limits.learning,
             new_change_id=self.new_change_id,
             told=self._tell_learned,
+        )
+        self.inbox = Inbox(
+            store=store,
+            clock=clock,
+            new_change_id=self.new_change_id,
+            new_run=self.new_run,
+            written=self._written_for,
         )
         self._learned: list[LearnedListener] = []
         self._is_stopping = False
@@ -400,6 +408,56 @@ class Engine(Reviews):
                 `stored_version` was given, and the automation is a draft.
             StoreUnavailable: nothing was written.
         """
+        new = self.new_run(
+            automation,
+            inputs,
+            workspace=workspace,
+            tenant=tenant,
+            trigger_type=trigger_type,
+            trigger_reason=trigger_reason,
+            profile=profile,
+            runtime_context=runtime_context,
+            stored_version=stored_version,
+            owned=owned,
+            is_dry=is_dry,
+            started_by=started_by,
+        )
+        run = await self.store.create_run(new, now_ms=self._clock.now_ms())
+        self._work.set()
+        if not owned:
+            self._host.wake_others()
+        return run
+
+    def new_run(
+        self,
+        automation: Automation,
+        inputs: JsonObject | None = None,
+        *,
+        run_id: RunId | None = None,
+        workspace: str = "",
+        tenant: TenantId = LOCAL_TENANT,
+        trigger_type: str = TriggerType.MANUAL,
+        trigger_reason: str = "",
+        trigger_context: JsonObject | None = None,
+        profile: ExecutionProfile | None = None,
+        runtime_context: JsonObject | None = None,
+        stored_version: int | None = None,
+        owned: bool = False,
+        is_dry: bool = False,
+        started_by: str = "",
+    ) -> NewRun:
+        """Return what `start` has the store create, for whoever writes more in that transaction.
+
+        Args:
+            run_id: its id, where that is known before.
+            trigger_context: what the run keeps of what started it.
+            others: as `start` has them.
+
+        Raises:
+            InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
+            MissingReference: the concurrency key names an input that is not given.
+            Refused: it is to be owned, and needs a label that this engine has not.
+        """
         plan, document = self._plan(automation, must_run=not is_dry)
         given = fill_inputs(automation.inputs, inputs or {})
         workspace = workspace or declared_workspace(automation)
@@ -411,33 +469,26 @@ class Engine(Reviews):
         )
         if owned and not is_dry:
             self._refuse_unlabelled(needs.labels)
-        change_id = self.new_change_id()
-        run = await self.store.create_run(
-            NewRun(
-                run_id=RunId(f"automation-v2-run-{self._ids.new()}"),
-                tenant=tenant,
-                change_id=change_id,
-                plan=plan,
-                document=document,
-                inputs=given,
-                workspace=workspace,
-                trigger_type=trigger_type,
-                trigger_reason=trigger_reason,
-                requested_profile=profile,
-                effective_profile=effective_profile(automation, profile, self._default_profile),
-                runtime_context=runtime_context,
-                automation_version=stored_version,
-                owner=self.engine_id if owned else None,
-                is_dry=is_dry,
-                started_by=started_by,
-                needs=needs,
-            ),
-            now_ms=self._clock.now_ms(),
+        return NewRun(
+            run_id=run_id or RunId(f"automation-v2-run-{self._ids.new()}"),
+            tenant=tenant,
+            change_id=self.new_change_id(),
+            plan=plan,
+            document=document,
+            inputs=given,
+            workspace=workspace,
+            trigger_type=trigger_type,
+            trigger_reason=trigger_reason,
+            trigger_context=trigger_context,
+            requested_profile=profile,
+            effective_profile=effective_profile(automation, profile, self._default_profile),
+            runtime_context=runtime_context,
+            automation_version=stored_version,
+            owner=self.engine_id if owned else None,
+            is_dry=is_dry,
+            started_by=started_by,
+            needs=needs,
         )
-        self._work.set()
-        if not owned:
-            self._host.wake_others()
-        return run
 
     async def tell_dry_run(self, run: Run) -> DryRun:
         """Say what the real run would do that this dry one stands for.
@@ -788,6 +839,7 @@ class Engine(Reviews):
         while not self._is_stopping:
             try:
                 busy = await self._claim_some() + await self._wake_some()
+                busy += await self._take_deliveries()
             except EngineError:
                 # The store is away, or holds a definition that cannot be read: neither may end
                 # the engine and the runs that it drives.
@@ -899,6 +951,24 @@ class Engine(Reviews):
                 continue
         return woken
 
+    async def _take_deliveries(self) -> int:
+        """Let deliveries at webhooks become what they lead to.
+
+        An engine that is there for runs of its own leaves them to others.
+        """
+        return 0 if self.limits.own_only else await self.inbox.take()
+
+    def look_into_inbox(self) -> None:
+        """Have this engine and all others look: a delivery has just been stored."""
+        self.inbox.is_due = True
+        self._wake(())
+
+    async def _tend_inbox(self) -> None:
+        """Look into the inbox whoever said something, and forget what is old."""
+        self.inbox.is_due = True
+        self._work.set()
+        await self.inbox.forget()
+
     def _announce(self, view: RunView, change: Change) -> None:
         run = view.run
         if change.moved and (run.lock_path or run.concurrency_key) and not holds_keys(run):
@@ -927,6 +997,7 @@ class Engine(Reviews):
 
     def _woken(self) -> None:
         """Another process has written something that may concern this engine."""
+        self.inbox.is_due = True
         self._work.set()
         self._poke_changed()
 
@@ -991,6 +1062,7 @@ class Engine(Reviews):
                 self._recovery.reap,
                 self._recovery.auto_resume,
                 self._tend_signals,
+                self._tend_inbox,
                 self._wake_freed,
                 self._learning.learn,
                 self._archive,
