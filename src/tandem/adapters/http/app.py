@@ -34,6 +34,14 @@ HEADERS: Final = (
 )
 """What pages of other origins may send."""
 
+CONTEXT: Final = {
+    "automation_id": "automationID",
+    "run_id": "runID",
+    "node_id": "nodeID",
+    "task_id": "taskID",
+}
+"""Parts of the path that an error tells, and their names there."""
+
 
 def endpoints() -> tuple[Endpoint, ...]:
     """Return every route, those with fixed words before those with names in their place."""
@@ -96,13 +104,15 @@ class _Resource:
 
     async def _run(self, endpoint: Endpoint, request: Request) -> Response:
         context = {
-            told: str(request.path_params[name]).strip() for name, told in endpoint.context.items()
+            told: str(request.path_params[name]).strip()
+            for name, told in CONTEXT.items()
+            if name in request.path_params
         }
         try:
             call = self._admit(endpoint, request)
             return await endpoint.handler(call)
         except EngineError as error:
-            return respond(error, context)
+            return respond(error, context=context, codes=endpoint.codes)
         except Exception as error:  # noqa: BLE001 # the boundary that turns mistakes into a number
             return self._incident(endpoint, error)
 
