@@ -17,6 +17,7 @@ import uvloop
 from tandem.adapters.http.app import make_app
 from tandem.adapters.http.guard import host_of, is_loopback
 from tandem.adapters.http.local_access import LocalAccess
+from tandem.adapters.http.rates import IngressRates
 from tandem.adapters.http.service import HttpLimits, Service
 from tandem.adapters.http.site import Site
 from tandem.adapters.local.clock import SystemClock
@@ -161,6 +162,11 @@ def service_of(parts: Parts) -> Service:
         waiters=parts.waiters,
         clock=SystemClock(),
         ids=RandomIds(),
+        webhooks=parts.webhooks,
+        ingress_rates=IngressRates(
+            token_per_min=parts.settings.webhook_rate_per_min,
+            network_per_min=parts.settings.webhook_network_rate_per_min,
+        ),
         workspace_root=str(Path.cwd()),
     )
 

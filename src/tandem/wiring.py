@@ -14,6 +14,7 @@ from tandem.adapters.local.files import LocalFiles
 from tandem.adapters.local.host import LocalHost
 from tandem.adapters.local.ids import RandomIds
 from tandem.adapters.local.status import StatusFiles
+from tandem.adapters.local.vault import FileVault
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.command import LossPolicy
 from tandem.domain.execution import ExecutionProfile
@@ -23,6 +24,7 @@ from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine, Limits
 from tandem.engine.recovery import RecoveryLimits
 from tandem.engine.waiting import Waiters
+from tandem.engine.webhooks import WebhookPolicy, Webhooks
 from tandem.ports.executor import Executor
 from tandem.settings import Settings
 
@@ -39,6 +41,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     waiters: Waiters
     status: StatusFiles
     automations: Automations
+    webhooks: Webhooks
 
 
 def open_store(settings: Settings) -> SqliteStore:
@@ -151,6 +154,16 @@ async def open_engine(
                 waiters=Waiters(engine, clock),
                 status=status,
                 automations=Automations(engine),
+                webhooks=Webhooks(
+                    engine,
+                    FileVault(settings.state_dir),
+                    clock=clock,
+                    ids=RandomIds(),
+                    policy=WebhookPolicy(
+                        tolerance_ms=settings.webhook_tolerance_ms,
+                        unsigned_allowed=settings.is_unsigned_webhook_allowed,
+                    ),
+                ),
             )
             if drives:
                 async with engine:

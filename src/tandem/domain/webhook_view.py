@@ -5,6 +5,7 @@ from typing import Any, Final
 import msgspec
 
 from tandem.domain.spelling import doubled
+from tandem.domain.tenant import context_of
 from tandem.domain.webhook import PROVIDER_SECRETS, WebhookTrigger
 
 INGRESS_PATH: Final = "/webhooks/automations"
@@ -82,6 +83,5 @@ def _provider_metadata(trigger: WebhookTrigger) -> dict[str, Any]:
 
 
 def _tenant_label(trigger: WebhookTrigger) -> str:
-    """Return `org / workspace`; a tenant that names no workspace is its own."""
-    org, _, rest = trigger.tenant.partition("/")
-    return f"{org} / {rest.partition('/')[0] or org}"
+    found = context_of(trigger.tenant)
+    return f"{found.org_id} / {found.workspace_id}"

@@ -869,6 +869,7 @@ class Engine(Reviews):
         # The net under the sockets: also when this engine is so busy that it never rests.
         if await self.store.changed_elsewhere():
             self._elsewhere += 1
+            self.inbox.is_due = True
             self._poke_changed()
 
     async def _claim_some(self) -> int:

@@ -17,11 +17,11 @@ from tandem.adapters.http.errors import HttpError, respond
 from tandem.adapters.http.guard import Guard
 from tandem.adapters.http.openapi import openapi
 from tandem.adapters.http.policy import POLICY, Open
-from tandem.adapters.http.routes import health, scheduler
+from tandem.adapters.http.routes import health, scheduler, webhook_ingress, webhook_triggers
 from tandem.adapters.http.site import Site
 from tandem.domain.errors import EngineError
 
-MODULES: Final = (health, scheduler)
+MODULES: Final = (health, scheduler, webhook_triggers, webhook_ingress)
 HEADERS: Final = (
     "authorization",
     "content-type",
@@ -39,6 +39,8 @@ CONTEXT: Final = {
     "run_id": "runID",
     "node_id": "nodeID",
     "task_id": "taskID",
+    "trigger_id": "triggerID",
+    "delivery_id": "deliveryID",
 }
 """Parts of the path that an error tells, and their names there."""
 

@@ -5,11 +5,13 @@ from typing import Protocol
 
 import msgspec
 
+from tandem.adapters.http.rates import IngressRates
 from tandem.domain.caller import Caller
 from tandem.domain.ids import TenantId
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine
 from tandem.engine.waiting import Waiters
+from tandem.engine.webhooks import Webhooks
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
 from tandem.ports.ids import Ids
@@ -53,6 +55,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     waiters: Waiters
     clock: Clock
     ids: Ids
+    webhooks: Webhooks
+    ingress_rates: IngressRates
     workspace_root: str
     """The folder that the server was started in."""
 
