@@ -39,6 +39,14 @@ GROWING = {
     "review": "review",
     "archive_part": "archive_part",
     "imported_run": "imported_run",
+    "webhook_trigger": "webhook_trigger",
+    "webhook_secret": "webhook_secret",
+    "webhook_delivery": "webhook_delivery",
+    "d": "webhook_delivery",
+    "o": "webhook_delivery",
+    "webhook_payload": "webhook_payload",
+    "p": "webhook_payload",
+    "webhook_claim": "webhook_claim",
 }
 """Tables that grow with history, by the names that the statements give them."""
 
@@ -161,6 +169,21 @@ WAYS = {
     "find_session": ["sqlite_autoindex_session_1 (tenant=? AND session_id=?)"],
     "list_sessions_of_run": ["session_of_run (tenant=? AND run_id=?)"],
     "list_instances_of_run": ["sqlite_autoindex_instance_1 (tenant=? AND run_id=?)"],
+    "list_webhook_triggers": ["webhook_trigger_of_automation (tenant=? AND automation_id=?)"],
+    "find_webhook_claims": ["webhook_claim_1 (tenant=? AND trigger_id=? AND key=?)"],
+    "remove_webhook_claims": ["webhook_claim_1 (tenant=?"],
+    "list_webhook_deliveries_of_trigger": ["webhook_delivery_of_trigger (tenant=? AND trigger_id=?)"],
+    "list_webhook_deliveries_of_automation": [
+        "webhook_delivery_of_automation (tenant=? AND automation_id=?)"
+    ],
+    "list_webhook_deliveries_of_tenant": ["webhook_delivery_of_tenant (tenant=?)"],
+    "list_webhook_deliveries_of_run": ["webhook_delivery_of_run (tenant=? AND run_id=?)"],
+    "list_open_webhook_deliveries": ["webhook_delivery_open"],
+    "trim_webhook_rejections": ["webhook_delivery_not_believed (trigger_id=?)"],
+    "list_old_webhook_deliveries": [
+        "webhook_delivery_received (is_believed=? AND received_at_ms<?)"
+    ],
+    "nth_newest_webhook_delivery": ["COVERING INDEX webhook_delivery_received (is_believed=?)"],
 }
 """The way into the table that each statement has to take."""
 
@@ -188,6 +211,14 @@ PAGED = (
     "list_told",
     "list_candidates",
     "list_sessions_of_run",
+    "list_webhook_triggers",
+    "list_webhook_deliveries_of_trigger",
+    "list_webhook_deliveries_of_automation",
+    "list_webhook_deliveries_of_tenant",
+    "list_webhook_deliveries_of_run",
+    "list_open_webhook_deliveries",
+    "list_old_webhook_deliveries",
+    "nth_newest_webhook_delivery",
 )
 """Their order comes from the index: with a limit they stop after a page."""
 
@@ -223,6 +254,14 @@ INDEXES = {
     "candidate_told": "list_told",
     "review_open": "list_open_reviews",
     "session_of_run": "list_sessions_of_run",
+    "webhook_trigger_of_automation": "list_webhook_triggers",
+    "webhook_delivery_of_trigger": "list_webhook_deliveries_of_trigger",
+    "webhook_delivery_not_believed": "trim_webhook_rejections",
+    "webhook_delivery_of_automation": "list_webhook_deliveries_of_automation",
+    "webhook_delivery_of_tenant": "list_webhook_deliveries_of_tenant",
+    "webhook_delivery_of_run": "list_webhook_deliveries_of_run",
+    "webhook_delivery_open": "list_open_webhook_deliveries",
+    "webhook_delivery_received": "list_old_webhook_deliveries",
 }
 """Every index of the schema, and a statement that must notice when it is gone."""
 

@@ -10,6 +10,7 @@ from tandem.adapters.sqlite.store import SqliteStore
 from tandem.testing.admission_suite import AdmissionSuite
 from tandem.testing.automation_suite import AutomationSuite
 from tandem.testing.store_suite import CommitFault, OpenStore, StoreSuite
+from tandem.testing.webhook_suite import WebhookSuite
 
 
 def failing_commit(fault: CommitFault, connection: apsw.Connection) -> None:
@@ -22,7 +23,7 @@ def failing_commit(fault: CommitFault, connection: apsw.Connection) -> None:
         raise apsw.IOError("disk I/O error")
 
 
-class TestSqliteStore(StoreSuite, AdmissionSuite, AutomationSuite):
+class TestSqliteStore(StoreSuite, AdmissionSuite, AutomationSuite, WebhookSuite):
     """All promises, on one file in WAL mode."""
 
     @pytest.fixture

@@ -87,9 +87,9 @@ def limit(server: Server, rates: IngressRates) -> None:
 
 
 @pytest.fixture
-async def hooked(server: Server) -> AsyncIterator[Hooked]:
+async def hooked(server: Server) -> Hooked:
     limit(server, IngressRates(network_per_min=0))
-    yield await Hooked.make(server)
+    return await Hooked.make(server)
 
 
 def words(response: httpx2.Response) -> tuple[int, Any]:

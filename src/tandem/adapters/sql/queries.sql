@@ -1093,8 +1093,8 @@ SELECT d.delivery, d.event,
 
 -- name: list_open_webhook_deliveries
 -- Deliveries that still have to become something, oldest first.
-SELECT tenant, delivery_id FROM webhook_delivery WHERE status = 'received'
- ORDER BY delivery_no LIMIT :limit;
+SELECT tenant, delivery_id FROM webhook_delivery
+ WHERE status = 'received' AND delivery_no > :after_no ORDER BY delivery_no LIMIT :limit;
 
 -- name: trim_webhook_rejections
 -- Of the deliveries at a trigger that were not believed the newest stay.
@@ -1108,15 +1108,10 @@ SELECT delivery_no, status FROM webhook_delivery
  WHERE is_believed = :is_believed AND received_at_ms < :before_ms
  ORDER BY received_at_ms LIMIT :limit;
 
--- name: nth_newest_webhook_payload
--- The number of the delivery with the payload that is the first to be too much, if there is one.
-SELECT delivery_no FROM webhook_payload ORDER BY delivery_no DESC LIMIT 1 OFFSET :kept;
-
--- name: list_webhook_deliveries_up_to
--- The oldest deliveries with a payload up to one.
-SELECT p.delivery_no, d.status FROM webhook_payload p
-  JOIN webhook_delivery d ON d.delivery_no = p.delivery_no
- WHERE p.delivery_no <= :delivery_no ORDER BY p.delivery_no LIMIT :limit;
+-- name: nth_newest_webhook_delivery
+-- When the first of the believed deliveries came that are too many, if there are too many.
+SELECT received_at_ms FROM webhook_delivery WHERE is_believed = 1
+ ORDER BY received_at_ms DESC LIMIT 1 OFFSET :kept;
 
 -- name: remove_webhook_payload
 -- The body of a delivery is forgotten.

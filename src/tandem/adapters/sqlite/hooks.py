@@ -81,7 +81,7 @@ class Hooks(ABC):
 
     def list_open_deliveries(self, *, limit: int) -> Sequence[tuple[TenantId, str]]:
         """See `WebhookStore.list_open_deliveries`."""
-        found = self._find("list_open_webhook_deliveries", limit)
+        found = self._find("list_open_webhook_deliveries", 0, limit)
         return [(TenantId(row["tenant"]), row["delivery_id"]) for row in found]
 
     async def settle_delivery(
@@ -148,7 +148,7 @@ class Hooks(ABC):
             (
                 self._find("list_old_webhook_deliveries", 0, rejected_before_ms, 1),
                 self._find("list_old_webhook_deliveries", 1, payloads_before_ms, 1),
-                self._find("nth_newest_webhook_payload", payloads_max),
+                self._find("nth_newest_webhook_delivery", payloads_max),
             )
         ):
             return 0  # without a transaction: there is nothing most of the time

@@ -321,9 +321,9 @@ class ForgetDeliveries(msgspec.Struct, frozen=True, tag=True):
         for is_believed, before_ms in ((0, self.rejected_before_ms), (1, self.payloads_before_ms)):
             values = (is_believed, before_ms, self.limit)
             old += fetch(connection, sql["list_old_webhook_deliveries"], values)
-        for row in fetch(connection, sql["nth_newest_webhook_payload"], (self.payloads_max,)):
-            up_to = (row["delivery_no"], self.limit)
-            old += fetch(connection, sql["list_webhook_deliveries_up_to"], up_to)
+        for row in fetch(connection, sql["nth_newest_webhook_delivery"], (self.payloads_max,)):
+            values = (1, row["received_at_ms"] + 1, self.limit)
+            old += fetch(connection, sql["list_old_webhook_deliveries"], values)
         gone = {row["delivery_no"] for row in old if row["status"] != DeliveryStatus.RECEIVED}
         for number in sorted(gone):
             run_statement(connection, sql["remove_webhook_payload"], (number,))

@@ -41,7 +41,7 @@ CREATE TABLE webhook_delivery (
     delivery       TEXT NOT NULL,
     event          TEXT
 );
-CREATE INDEX webhook_delivery_of_trigger ON webhook_delivery (trigger_id, delivery_no);
+CREATE INDEX webhook_delivery_of_trigger ON webhook_delivery (tenant, trigger_id, delivery_no);
 CREATE INDEX webhook_delivery_not_believed ON webhook_delivery (trigger_id, delivery_no)
     WHERE is_believed = 0;
 CREATE INDEX webhook_delivery_of_automation
