@@ -172,7 +172,9 @@ WAYS = {
     "list_webhook_triggers": ["webhook_trigger_of_automation (tenant=? AND automation_id=?)"],
     "find_webhook_claims": ["webhook_claim_1 (tenant=? AND trigger_id=? AND key=?)"],
     "remove_webhook_claims": ["webhook_claim_1 (tenant=?"],
-    "list_webhook_deliveries_of_trigger": ["webhook_delivery_of_trigger (tenant=? AND trigger_id=?)"],
+    "list_webhook_deliveries_of_trigger": [
+        "webhook_delivery_of_trigger (tenant=? AND trigger_id=?)"
+    ],
     "list_webhook_deliveries_of_automation": [
         "webhook_delivery_of_automation (tenant=? AND automation_id=?)"
     ],
