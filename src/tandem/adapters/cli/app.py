@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "runs": ("runs", "runs"),
     "gates": ("gates", "gates"),
     "waits": ("waits", "waits"),
+    "webhooks": ("webhooks", "webhooks"),
     "learning": ("learning", "learning"),
     "governance": ("governance", "governance"),
     "scheduler": ("scheduler", "scheduler"),
