@@ -13,6 +13,7 @@ pytest.register_assert_rewrite(
     "tandem.testing.admission_suite",
     "tandem.testing.automation_suite",
     "tandem.testing.webhook_suite",
+    "tandem.testing.record_suite",
 )
 
 # How fast a shared machine is says nothing about what these tests judge.

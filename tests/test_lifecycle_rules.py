@@ -18,7 +18,7 @@ TRANSITIONS = [
     *range(50, 67),
     *range(70, 96),
 ]
-APPENDIX = {"A.1": 15, "A.2": 5, "A.3": 3, "A.4": 26, "A.5": 24}
+APPENDIX = {"A.1": 15, "A.2": 5, "A.3": 3, "A.4": 26, "A.5": 24, "A.6": 15}
 WEAKNESSES = range(1, 40)
 RULES = {
     *(f"T{number:02d}" for number in TRANSITIONS),

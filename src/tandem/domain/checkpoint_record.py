@@ -57,7 +57,7 @@ def checkpoint_record(picture: RunPicture, settled: Sequence[Settled]) -> dict[s
             "node_attempts": {
                 plan.nodes[number].node_id: node.attempts
                 for number, node in sorted(view.nodes.items())
-                if node.attempts
+                if node.attempts and not _begins_anew(node)
             },
             "node_attempt_verdicts": _verdicts(picture),
             "blocked_nodes": blocked_nodes(picture, settled),
@@ -120,6 +120,11 @@ def failure_record(failure: Failure | None) -> dict[str, Any] | None:
             "metadata": failure.metadata or None,
         }
     )
+
+
+def _begins_anew(node: NodeRun) -> bool:
+    """Say whether a node was reset and has not run since: its attempts count no more (T57)."""
+    return node.state is NodeState.PENDING and not node.attempts_used
 
 
 def _outputs(run: Run, settled: Sequence[Settled]) -> dict[str, Any]:

@@ -7,12 +7,10 @@ them together; a node that left nothing to tell has no record.
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from tandem.domain.disposition import UNMARKED
 from tandem.domain.execution import ExecutionProfile
 from tandem.domain.graph import PlanNode
-from tandem.domain.json import JsonObject, JsonValue, decode
+from tandem.domain.json import JsonObject, JsonValue, decode, plain
 from tandem.domain.lifecycle import NodeState
 from tandem.domain.node import Node
 from tandem.domain.output_contract import Validator
@@ -176,8 +174,7 @@ def repairs_left(plan_node: PlanNode, node: NodeRun, profile: ExecutionProfile) 
 def _content(node: NodeRun, *, shows_content: bool) -> JsonValue:
     """Return the output: a small one itself, a large one as the reference of its artifact."""
     if node.output_ref is not None:
-        ref: JsonValue = msgspec.to_builtins(node.output_ref)
-        return {"artifact": ref}
+        return {"artifact": plain(node.output_ref)}
     if node.output is None:
         return None
     if not shows_content:
@@ -262,7 +259,7 @@ def _artifact_validation(
     found: dict[str, Any] = {}
     relaxation = node.reading.relaxation if node.reading is not None else None
     if relaxation is not None:
-        found |= msgspec.to_builtins(relaxation)
+        found |= plain(relaxation)
     if status in (NEEDS_REPAIR, "blocked", VERIFY_FAILED):
         found["unmet_requirements"] = unmet_of(node, newest)
         left = repairs_left(plan_node, node, profile)

@@ -8,8 +8,6 @@ alone, never outputs or histories.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
-
 from tandem.domain.automation_record import snapshot_record
 from tandem.domain.checkpoint_record import (
     Settled,
@@ -18,6 +16,7 @@ from tandem.domain.checkpoint_record import (
     failure_record,
     settled_nodes,
 )
+from tandem.domain.json import plain
 from tandem.domain.lifecycle import DRIVEN, RunEvent, RunState
 from tandem.domain.node_output_record import (
     NEEDS_REPAIR,
@@ -85,9 +84,7 @@ def run_record(picture: RunPicture, spec: Mapping[str, Any] | None) -> dict[str,
                 "learning_summary": _learning(run),
                 "inputs": run.inputs,
                 "open_gates": [gate.gate_id for gate in view.gates.values()],
-                "open_waits": [
-                    without_nothing(msgspec.to_builtins(wait)) for wait in view.waits.values()
-                ],
+                "open_waits": [without_nothing(plain(wait)) for wait in view.waits.values()],
             }
         )
         | _told(run)
@@ -97,11 +94,12 @@ def run_record(picture: RunPicture, spec: Mapping[str, Any] | None) -> dict[str,
 
 def summary_record(run: Run) -> dict[str, Any]:
     """Return what a list shows of a run; its checkpoint has the last failure only."""
-    failure = failure_record(run.last_failure)
+    failure = failure_record(run.last_failure) or {}
+    failure.pop("metadata", None)
     moment = max(run.updated_at_ms, run.activity_at_ms or 0)
     return (
         _named(run)
-        | {"view": "summary", "checkpoint": {} if failure is None else {"last_failure": failure}}
+        | {"view": "summary", "checkpoint": {"last_failure": failure} if failure else {}}
         | without_nothing({"scheduler": _queued(run)})
         | _told(run)
         | {"last_activity_at_ms": moment, "lastActivityAtMs": moment}
@@ -195,7 +193,7 @@ def _queued(run: Run) -> dict[str, Any] | None:
 def _learning(run: Run) -> dict[str, Any] | None:
     if run.learning_summary is None:
         return None
-    return without_nothing(msgspec.to_builtins(run.learning_summary))
+    return without_nothing(plain(run.learning_summary))
 
 
 # What the other rows add

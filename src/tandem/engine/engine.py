@@ -394,6 +394,7 @@ class Engine(Reviews):
         stored_version: int | None = None,
         owned: bool = False,
         is_dry: bool = False,
+        runs_draft: bool = False,
         started_by: str = "",
     ) -> Run:
         """Create a run of this version; it is on disk when this returns, and due at once.
@@ -410,6 +411,7 @@ class Engine(Reviews):
             stored_version: the version of the stored automation that this definition is.
             owned: other engines leave the run alone as long as this one lives.
             is_dry: record the run as completed without executing anything.
+            runs_draft: run a stored automation although it is a draft.
             started_by: the person who asks for the run, where one is known.
 
         Raises:
@@ -432,6 +434,7 @@ class Engine(Reviews):
             stored_version=stored_version,
             owned=owned,
             is_dry=is_dry,
+            runs_draft=runs_draft,
             started_by=started_by,
         )
         run = await self.store.create_run(new, now_ms=self._clock.now_ms())
@@ -456,6 +459,7 @@ class Engine(Reviews):
         stored_version: int | None = None,
         owned: bool = False,
         is_dry: bool = False,
+        runs_draft: bool = False,
         started_by: str = "",
     ) -> NewRun:
         """Return what `start` has the store create, for whoever writes more in that transaction.
@@ -498,6 +502,7 @@ class Engine(Reviews):
             automation_version=stored_version,
             owner=self.engine_id if owned else None,
             is_dry=is_dry,
+            runs_draft=runs_draft,
             started_by=started_by,
             needs=needs,
         )

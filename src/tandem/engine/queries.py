@@ -17,9 +17,9 @@ from tandem.domain.command import RetryNode
 from tandem.domain.errors import DEFINITION_UNREADABLE, InvalidRequest, StoreError
 from tandem.domain.graduation import graduation_counts
 from tandem.domain.ids import AutomationId, DefinitionDigest, NodeId, RunId, TenantId
-from tandem.domain.json import JsonObject, encode
+from tandem.domain.json import JsonObject, encode, plain
 from tandem.domain.preview import preview
-from tandem.domain.run import GateStatus
+from tandem.domain.run import GateStatus, Run
 from tandem.domain.run_picture import RunPicture
 from tandem.domain.run_record import compat_view, run_record, summary_record
 from tandem.domain.stored_automation import StoredAutomation
@@ -50,21 +50,33 @@ class Queries:
 
     # Runs
 
-    def run_record(self, run_id: RunId, *, tenant: TenantId) -> dict[str, Any]:
-        """Return the record of a run.
+    def run_record(
+        self, run_id: RunId, *, tenant: TenantId, as_of: Run | None = None
+    ) -> dict[str, Any]:
+        """Return the record of a run; `as_of` is its row after a command, which it may have left.
 
         Raises:
             NotFound: no such run for this tenant.
         """
         picture = self._store.read_picture(run_id, tenant=tenant)
+        if as_of is not None:
+            # An engine may have claimed it since: whoever asked is told what the command did.
+            picture.view.run = as_of
         return run_record(picture, self._spec_of(picture))
 
-    def run_json(self, run_id: RunId, *, tenant: TenantId, compat: bool = False) -> bytes:
+    def run_json(
+        self, run_id: RunId, *, tenant: TenantId, compat: bool = False, as_of: Run | None = None
+    ) -> bytes:
         """Return the record of a run as JSON; for clients of version 0.7 with `compat`.
+
+        `as_of` is as for `run_record`.
 
         Raises:
             NotFound: no such run for this tenant.
         """
+        if as_of is not None:
+            record = self.run_record(run_id, tenant=tenant, as_of=as_of)
+            return encode(compat_view(record) if compat else record)
         key = (tenant, run_id, compat)
         # The mark is read first: what changes in between is noticed the next time.
         mark = self._store.read_mark(run_id, tenant=tenant)
@@ -123,7 +135,7 @@ class Queries:
         artifacts = self._store.list_artifacts(run_id, tenant=tenant)
         command = RetryNode(node_id=node_id)
         found = preview(picture.view, command, now_ms=now_ms, artifacts=artifacts)
-        shown: dict[str, Any] = msgspec.to_builtins(found)
+        shown: JsonObject = plain(found)
         return shown
 
     # Approvals and what was let pass

@@ -137,6 +137,7 @@ class RunSearch(msgspec.Struct, frozen=True, kw_only=True):
 class RunPage(msgspec.Struct, frozen=True, kw_only=True):
     """Some runs, newest first. `next` is None when there are no more.
 
+    Of a run that is what lists show: without its inputs, its context and what was learned of it.
     A page may be short, even empty, and have a next one: it has looked at as many runs as it may.
     """
 

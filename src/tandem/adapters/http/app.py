@@ -17,11 +17,37 @@ from tandem.adapters.http.errors import HttpError, respond
 from tandem.adapters.http.guard import Guard
 from tandem.adapters.http.openapi import openapi
 from tandem.adapters.http.policy import POLICY, Open
-from tandem.adapters.http.routes import health, scheduler, webhook_ingress, webhook_triggers
+from tandem.adapters.http.routes import (
+    approvals,
+    artifacts,
+    automations,
+    bulk,
+    gates,
+    health,
+    runs,
+    scheduler,
+    tasks,
+    waits,
+    webhook_ingress,
+    webhook_triggers,
+)
 from tandem.adapters.http.site import Site
 from tandem.domain.errors import EngineError
 
-MODULES: Final = (health, scheduler, webhook_triggers, webhook_ingress)
+MODULES: Final = (
+    health,
+    automations,
+    runs,
+    tasks,
+    gates,
+    approvals,
+    waits,
+    bulk,
+    artifacts,
+    webhook_triggers,
+    webhook_ingress,
+    scheduler,
+)
 HEADERS: Final = (
     "authorization",
     "content-type",

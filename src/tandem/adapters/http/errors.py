@@ -32,6 +32,8 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     says: str
     do: str
     is_retryable: bool = False
+    also: tuple[int, ...] = ()
+    """Other statuses that come with it."""
 
 
 KINDS: Final[Mapping[str, Kind]] = {
@@ -74,9 +76,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "NOT_FOUND": Kind(
         status=MISSING, says="There is no such thing for this tenant.", do="Check the id."
-    ),
-    "ROUTE_NOT_FOUND": Kind(
-        status=MISSING, says="There is no such path.", do="See `GET /openapi.json`."
     ),
     "METHOD_NOT_ALLOWED": Kind(
         status=405, says="The path does not know this method.", do="See the `Allow` header."
@@ -214,13 +213,10 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "AUTOMATION_V2_CREATE_FAILED": Kind(
         status=BAD,
-        says="The definition is wrong; `problems` lists every mistake.",
-        do="Mend every place that is listed and send it again.",
-    ),
-    "AUTOMATION_V2_EXISTS": Kind(
-        status=CONFLICT,
-        says="There is an automation with this id, and it says something else.",
-        do="Change it with PATCH, or leave the id out to get a new one.",
+        says="The definition is wrong, `problems` lists every mistake; with 409 there is another "
+        "automation with this id.",
+        do="Mend every place that is listed; change what is there with PATCH.",
+        also=(CONFLICT,),
     ),
     "AUTOMATION_V2_UPDATE_FAILED": Kind(
         status=BAD,
@@ -396,13 +392,30 @@ KINDS: Final[Mapping[str, Kind]] = {
     "WAIT_NOT_OPEN": Kind(
         status=CONFLICT, says="The run has not reached the wait.", do="Try again when it has."
     ),
-    "WAIT_OVER": Kind(
-        status=CONFLICT, says="Something else has ended the wait.", do="Look at the run."
-    ),
     "WAIT_PAYLOAD_INVALID": Kind(
         status=CONFLICT,
         says="The payload misses the schema of the wait; it waits on.",
         do="Send a payload that fits.",
+    ),
+    "IDEMPOTENCY_KEY_INVALID": Kind(
+        status=BAD,
+        says="The key of what came for a wait is empty or too long.",
+        do="Send a key of 1 to 512 bytes.",
+    ),
+    "PAYLOAD_TOO_LARGE": Kind(
+        status=BAD,
+        says="The payload of what came for a wait is too large.",
+        do="Send at most 16,384 bytes.",
+    ),
+    "SIGNAL_INVALID": Kind(
+        status=BAD,
+        says="What came names no condition.",
+        do="Send `condition_key`.",
+    ),
+    "ARTIFACT_NOT_FOUND": Kind(
+        status=MISSING,
+        says="The run has no such artifact, or its bytes are gone or were changed.",
+        do="List the artifacts of the run; a node that is retried makes them anew.",
     ),
     # The state
     "REFUSED": Kind(
@@ -447,10 +460,12 @@ class HttpError(EngineError):
         code: str,
         message: str,
         *,
+        status: int | None = None,
         details: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message, code=code)
+        self.status = status
         self.details: Mapping[str, Any] = details or {}
         self.headers: Mapping[str, str] = headers or {}
 
@@ -483,7 +498,8 @@ def respond(
             for p in error.problems
         ]
     headers = dict(getattr(error, "headers", {}))
-    return Response(encode(document), kind.status, headers, media_type="application/json")
+    status = getattr(error, "status", None) or kind.status
+    return Response(encode(document), status, headers, media_type="application/json")
 
 
 def kind_of(error: EngineError, codes: Mapping[str, str]) -> tuple[Kind, str]:

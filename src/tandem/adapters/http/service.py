@@ -1,15 +1,17 @@
 """What the routes are given: everything concrete, chosen by whoever composes the server."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
 
 from tandem.adapters.http.rates import IngressRates
+from tandem.domain.automation import Automation
 from tandem.domain.caller import Caller
 from tandem.domain.ids import TenantId
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine
+from tandem.engine.queries import Queries
 from tandem.engine.waiting import Waiters
 from tandem.engine.webhooks import Webhooks
 from tandem.ports.artifacts import Artifacts
@@ -53,10 +55,17 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: Artifacts
     files: WorkspaceFiles
     waiters: Waiters
+    queries: Queries
     clock: Clock
     ids: Ids
     webhooks: Webhooks
     ingress_rates: IngressRates
+    read_definition: Callable[[object], Automation]
+    """Makes an automation of JSON data.
+
+    Raises:
+        InvalidAutomation: with every mistake that was found.
+    """
     workspace_root: str
     """The folder that the server was started in."""
 

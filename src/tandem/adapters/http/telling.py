@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from tandem.adapters.http.call import Call
 from tandem.domain.command import Command
+from tandem.domain.errors import NotFound
 from tandem.domain.ids import RunId
 from tandem.domain.json import encode
 from tandem.domain.run import Run
@@ -15,6 +16,19 @@ from tandem.domain.run_record import CONTEXT_PREFIX
 def run_of(call: Call) -> RunId:
     """Return the run that the path names."""
     return RunId(call.path("run_id"))
+
+
+def present_run(call: Call) -> Run:
+    """Return the row of the run that the path names.
+
+    Raises:
+        NotFound: no such run for this tenant.
+    """
+    run_id = run_of(call)
+    run = call.service.store.find_run(run_id, tenant=call.tenant)
+    if run is None:
+        raise NotFound(f"there is no run {run_id}", code="AUTOMATION_V2_RUN_NOT_FOUND")
+    return run
 
 
 def tell_run(call: Call, run_id: RunId, *, as_of: Run | None = None, **beside: Any) -> Response:
@@ -50,6 +64,6 @@ async def execute(call: Call, command: Command) -> Response:
     return tell_run(call, run_id, as_of=change.run, ok=True)
 
 
-def told_reason(reason: str | None) -> dict[str, str]:
+def told_reason(reason: str | None) -> dict[str, Any]:
     """Return the reason as an argument of a command; without one the command has its own."""
     return {"reason": reason} if reason else {}

@@ -434,8 +434,16 @@ SELECT * FROM run WHERE tenant = :tenant AND automation_id = :automation_id AND 
    AND run_no < :before_no ORDER BY run_no DESC LIMIT :limit;
 
 -- name: search_runs
--- The runs that a page shows, of the newest ones of a tenant; only so many are looked at.
-SELECT * FROM run WHERE run_no IN (
+-- The runs that a page shows, of the newest ones of a tenant; only so many are looked at. What may be
+-- large stays where it is: inputs, context, what was learned.
+SELECT run_no, run_id, tenant, automation_id, name, definition_digest, definition_version,
+       automation_version, trigger_type, trigger_reason, requested_execution_profile,
+       effective_execution_profile, started_by, status, last_change_id, epoch, engine_id, owner,
+       cleanup, event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms,
+       queued_at_ms, queue_reason, resource_key, rate_limited_provider, parked, detail, stop_kind,
+       stop_reason, pause_reason, resume_reason, last_failure, workspace, nodes_total,
+       nodes_completed, activity_at_ms, archived_at_ms, forked_from, forked_from_node
+  FROM run WHERE run_no IN (
     SELECT run_no FROM (
         SELECT run_no, run_id, automation_id, name, detail, status, trigger_type FROM run
          WHERE tenant = :tenant AND run_no < :before_no ORDER BY run_no DESC LIMIT :looks) AS seen
@@ -453,7 +461,14 @@ SELECT run_no, created_at_ms FROM run WHERE tenant = :tenant AND run_no < :befor
 
 -- name: search_runs_of_automation
 -- The runs that a page shows, of the newest ones of an automation.
-SELECT * FROM run WHERE run_no IN (
+SELECT run_no, run_id, tenant, automation_id, name, definition_digest, definition_version,
+       automation_version, trigger_type, trigger_reason, requested_execution_profile,
+       effective_execution_profile, started_by, status, last_change_id, epoch, engine_id, owner,
+       cleanup, event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms,
+       queued_at_ms, queue_reason, resource_key, rate_limited_provider, parked, detail, stop_kind,
+       stop_reason, pause_reason, resume_reason, last_failure, workspace, nodes_total,
+       nodes_completed, activity_at_ms, archived_at_ms, forked_from, forked_from_node
+  FROM run WHERE run_no IN (
     SELECT run_no FROM (
         SELECT run_no, run_id, automation_id, name, detail, status, trigger_type FROM run
          WHERE tenant = :tenant AND automation_id = :automation_id AND run_no < :before_no
@@ -473,7 +488,14 @@ SELECT run_no, created_at_ms FROM run
 
 -- name: search_runs_of_span
 -- The runs that a page shows, of those that were created within a span; the newest first.
-SELECT * FROM run WHERE run_no IN (
+SELECT run_no, run_id, tenant, automation_id, name, definition_digest, definition_version,
+       automation_version, trigger_type, trigger_reason, requested_execution_profile,
+       effective_execution_profile, started_by, status, last_change_id, epoch, engine_id, owner,
+       cleanup, event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms,
+       queued_at_ms, queue_reason, resource_key, rate_limited_provider, parked, detail, stop_kind,
+       stop_reason, pause_reason, resume_reason, last_failure, workspace, nodes_total,
+       nodes_completed, activity_at_ms, archived_at_ms, forked_from, forked_from_node
+  FROM run WHERE run_no IN (
     SELECT run_no FROM (
         SELECT run_no, run_id, automation_id, name, detail, status, trigger_type, created_at_ms
           FROM run

@@ -197,7 +197,7 @@ class SqliteStore(Beside, Hooks):
         """See `Store.create_run`."""
         run, events = create(new, now_ms=now_ms)
         self._tables.remember(new.tenant, new.plan)
-        run.run_no = await self._writer.submit(Create(run, events, new.document))
+        run.run_no = await self._writer.submit(Create(run, events, new.document, new.runs_draft))
         return run
 
     def apply(self, change: Change) -> Awaitable[None]:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from tandem.adapters.http.bodies import optional, whole
 from tandem.adapters.http.call import Call, Endpoint, Parameter, answer
 from tandem.adapters.http.schemas import ForkRun, PauseRun, Reasoned, RepairRun
-from tandem.adapters.http.telling import execute, run_of, tell_run, told_reason
+from tandem.adapters.http.telling import execute, present_run, run_of, tell_run, told_reason
 from tandem.domain.command import Cancel, Pause, Recover, Redeliver, Repair, Resume
 from tandem.domain.errors import NothingToDo
 from tandem.domain.ids import AutomationId, NodeId
@@ -154,7 +154,7 @@ async def history(call: Call) -> Response:
     run_id, query = run_of(call), call.query
     after_seq = whole(query, "after_seq", default=0, lowest=0, highest=2**53)
     limit = whole(query, "limit", default=250, lowest=1, highest=EVENTS_MAX)
-    call.service.engine.get_run(run_id, tenant=call.tenant)
+    present_run(call)
     events = call.service.queries.run_history(
         run_id, tenant=call.tenant, after_seq=after_seq, limit=limit
     )
