@@ -504,6 +504,8 @@ async def test_the_secret_of_linear_comes_from_linear(server: Server) -> None:
     assert blank["code"] == "AUTOMATION_WEBHOOK_SECRET_IMPORT_FAILED"
     wrong = await server.post(f"{path}/reveal-verification-token", status=400)
     assert wrong["code"] == "AUTOMATION_WEBHOOK_REVEAL_FAILED"
+    wrong = await server.post(f"{path}/reset-verification", status=400)
+    assert wrong["code"] == "AUTOMATION_WEBHOOK_RESET_VERIFICATION_FAILED"
 
 
 async def test_notion_hands_over_its_token_at_a_secret_address(server: Server) -> None:

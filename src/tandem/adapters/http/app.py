@@ -67,6 +67,7 @@ CONTEXT: Final = {
     "task_id": "taskID",
     "trigger_id": "triggerID",
     "delivery_id": "deliveryID",
+    "event_id": "eventID",
 }
 """Parts of the path that an error tells, and their names there."""
 

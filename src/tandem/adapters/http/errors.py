@@ -91,16 +91,6 @@ KINDS: Final[Mapping[str, Kind]] = {
         says="A field of the trigger would have a value that it may not have.",
         do="Mend the field.",
     ),
-    "AUTOMATION_WEBHOOK_DISABLE_FAILED": Kind(
-        status=BAD,
-        says="The trigger cannot be disabled.",
-        do="Look at the message.",
-    ),
-    "AUTOMATION_WEBHOOK_DELETE_FAILED": Kind(
-        status=BAD,
-        says="The trigger cannot be deleted.",
-        do="Look at the message.",
-    ),
     "AUTOMATION_WEBHOOK_ROTATE_FAILED": Kind(
         status=BAD,
         says="The overlap is out of bounds.",

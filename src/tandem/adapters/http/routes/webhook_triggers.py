@@ -370,7 +370,7 @@ ROUTES = (
         handler=disable,
         says="Take no more deliveries at a trigger; again changes nothing.",
         answers="ok, trigger",
-        codes=_codes("DISABLE_FAILED"),
+        codes=_codes(),
         errors=(_NO_TRIGGER,),
     ),
     Endpoint(
@@ -379,7 +379,7 @@ ROUTES = (
         handler=delete,
         says="Delete a webhook trigger with its secrets.",
         answers="ok, deleted, trigger_id",
-        codes=_codes("DELETE_FAILED"),
+        codes=_codes(),
         errors=(_NO_TRIGGER,),
     ),
     Endpoint(
