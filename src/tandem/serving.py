@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import uvicorn
 import uvloop
 
@@ -61,6 +62,7 @@ def serve(
         StoreTooNew: a newer version made it.
     """
     check_exposure(settings, host)
+    settings = msgspec.structs.replace(settings, host=host)
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
     )

@@ -218,7 +218,7 @@ class Engine(Reviews):
             store=store,
             clock=clock,
             new_change_id=self.new_change_id,
-            new_run=self.new_run,
+            prepare=self.prepare,
             written=self._written_for,
         )
         self._learned: list[LearnedListener] = []
@@ -422,7 +422,7 @@ class Engine(Reviews):
                 `stored_version` was given, and the automation is a draft.
             StoreUnavailable: nothing was written.
         """
-        new = self.new_run(
+        new = self.prepare(
             automation,
             inputs,
             workspace=workspace,
@@ -443,7 +443,7 @@ class Engine(Reviews):
             self._host.wake_others()
         return run
 
-    def new_run(
+    def prepare(
         self,
         automation: Automation,
         inputs: JsonObject | None = None,

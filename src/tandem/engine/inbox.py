@@ -47,8 +47,8 @@ FORGET_EVERY_MS: Final = 60_000
 FORGOTTEN_AT_ONCE: Final = 100
 
 
-class MakeRun(Protocol):
-    """Makes a run that is not stored yet; see `Engine.new_run`."""
+class Prepare(Protocol):
+    """Makes a run that is not stored yet; see `Engine.prepare`."""
 
     def __call__(
         self,
@@ -77,13 +77,13 @@ class Inbox:
         store: Store,
         clock: Clock,
         new_change_id: Callable[[], ChangeId],
-        new_run: MakeRun,
+        prepare: Prepare,
         written: Callable[[Sequence[Change]], Awaitable[None]],
     ) -> None:
         self._store = store
         self._clock = clock
         self._new_change_id = new_change_id
-        self._new_run = new_run
+        self._prepare = prepare
         self._written = written
         self._definitions: dict[tuple[TenantId, DefinitionDigest], Automation] = {}
         self._forget_at_ms = 0
@@ -162,7 +162,7 @@ class Inbox:
             inputs = {}
             if declares(automation.inputs, INPUT):
                 inputs[INPUT] = input_of(trigger, delivery, clean)
-            return self._new_run(
+            return self._prepare(
                 automation,
                 inputs,
                 run_id=run_id_of(delivery),

@@ -11,10 +11,12 @@ import msgspec
 import pytest
 
 from tandem.adapters.http.rates import IngressRates
+from tandem.adapters.local.vault import FileVault
 from tandem.domain.automation import Automation
 from tandem.domain.caller import ActorKind, Caller, Scope
 from tandem.domain.ids import LOCAL_TENANT, TenantId
 from tandem.domain.webhook_signature import signature_of
+from tandem.engine.webhooks import WebhookPolicy, Webhooks
 from tandem.ports.store import RunFilter
 from tests.adapters.http.conftest import Server, open_server
 
@@ -534,3 +536,25 @@ async def test_notion_hands_over_its_token_at_a_secret_address(server: Server) -
     answer = await hook.send(b"[2]", signature="", x_notion_signature=signature)
     assert answer.status_code == 401
     assert hook.runs() == []
+
+
+async def test_a_trigger_without_a_signature_needs_the_switch(server: Server) -> None:
+    await server.parts.automations.save(definition(), by="ann")
+    body = {"provider": "generic", "signature_scheme": "unsigned_dev_mode"}
+    refused = await server.post(JOB, body, status=400)
+    assert refused["code"] == "AUTOMATION_WEBHOOK_CREATE_FAILED"
+    service = server.site.service
+    loose = Webhooks(
+        service.engine,
+        FileVault(server.parts.settings.state_dir),
+        clock=service.clock,
+        ids=service.ids,
+        policy=WebhookPolicy(unsigned_allowed=True),
+    )
+    server.site.open(msgspec.structs.replace(service, webhooks=loose))
+    hook = Hooked(server, await server.post(JOB, body))
+    assert (await hook.send(signature="")).status_code == 202
+    server.site.open(service)
+    assert (await hook.send(b"[2]", signature="")).status_code == 401
+    newest, _ = await hook.deliveries()
+    assert newest["verification_reason_code"] == "unsigned_dev_mode_disabled"
