@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.domain.test_webhook import trigger
 
+from tandem.domain.automation_record import snapshot_record
 from tandem.domain.errors import InvalidRequest
 from tandem.domain.ids import LOCAL_TENANT, AutomationId, RunId, TenantId, WaitId
 from tandem.domain.inputs import declares
@@ -45,6 +46,7 @@ from tandem.domain.webhook_delivery import (
     trigger_reason_of,
     woke,
 )
+from tandem.testing.builders import fresh_view, python_node
 
 S = DeliveryStatus
 BODY = b'{"a": 1}'
@@ -315,6 +317,17 @@ def test_a_run_knows_what_started_it_and_that_it_is_not_to_be_trusted() -> None:
     assert input_of(hook, found, {"a": 2})["payload"] == {"a": 2}
     assert run_id_of(found) == "automation-v2-run-1"
     assert trigger_reason_of(found) == "generic webhook delivery automation-webhook-delivery-1"
+
+
+@pytest.mark.parametrize("metadata", [None, {"own": 1}, "no object"])
+def test_the_snapshot_of_a_run_tells_what_started_it(metadata: Any) -> None:
+    context = trigger_context_of(trigger(), delivery())
+    run = fresh_view(python_node("a")).run
+    spec = {"execution": {}, "metadata": metadata}
+    assert snapshot_record(spec, run)["metadata"] == metadata
+    run.trigger_context = context
+    own = metadata if isinstance(metadata, dict) else {}
+    assert snapshot_record(spec, run)["metadata"] == {**own, **context}
 
 
 def test_an_automation_says_whether_it_takes_the_payload() -> None:
