@@ -261,12 +261,13 @@ class Tables:
         return rows.wait_of(newest) if newest is not None else None
 
     def newest_events(
-        self, connection: apsw.Connection, run: Run, *, limit: int
+        self, connection: apsw.Connection, run: Run, *, limit: int, packed: Packed | None = None
     ) -> list[LifecycleEvent]:
-        """Return the newest events of a run, newest first."""
+        """Return the newest events of a run, newest first; `packed` is what is packed, if read."""
         found = fetch(connection, self.sql["list_newest_events"], (run.run_no, limit))
         if len(found) < limit:
-            found += reversed(self.packed(connection, run).get("lifecycle_event", ()))
+            packed = self.packed(connection, run) if packed is None else packed
+            found += reversed(packed.get("lifecycle_event", ()))
         profile = run.effective_execution_profile
         return [rows.event_of(row, profile) for row in found[:limit]]
 
@@ -300,11 +301,13 @@ class Tables:
         plan = self.plan(connection, run.tenant, run.definition_digest)
         return self.parts(connection, run).view(run, plan)
 
-    def parts(self, connection: apsw.Connection, run: Run) -> ViewParts:
-        """Load everything of a run but its definition."""
+    def parts(
+        self, connection: apsw.Connection, run: Run, packed: Packed | None = None
+    ) -> ViewParts:
+        """Load everything of a run but its definition; `packed` is what is packed, if read."""
         if is_untouched(run):
             return ViewParts([], [], [])
-        packed = self.packed(connection, run)
+        packed = self.packed(connection, run) if packed is None else packed
         gates = fetch(connection, self.sql["list_gates_of_run"], (run.run_no,))
         return ViewParts(
             self._node_runs(connection, run, packed),
