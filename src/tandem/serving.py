@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import uvicorn
 import uvloop
 
@@ -20,6 +21,7 @@ from tandem.adapters.http.allowances import Allowances
 from tandem.adapters.http.app import make_app
 from tandem.adapters.http.guard import host_of, is_loopback
 from tandem.adapters.http.local_access import LocalAccess
+from tandem.adapters.http.rates import IngressRates
 from tandem.adapters.http.service import HttpLimits, Service
 from tandem.adapters.http.site import Site
 from tandem.adapters.http.sse import StreamLimits, Streams
@@ -66,6 +68,7 @@ def serve(
         StoreTooNew: a newer version made it.
     """
     needs_token = check_exposure(settings, host)
+    settings = msgspec.structs.replace(settings, host=host)
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
     )
@@ -236,6 +239,11 @@ def service_of(parts: Parts) -> Service:
         streams=Streams(parts.feed, clock, streams),
         clock=clock,
         ids=RandomIds(),
+        webhooks=parts.webhooks,
+        ingress_rates=IngressRates(
+            token_per_min=parts.settings.webhook_rate_per_min,
+            network_per_min=parts.settings.webhook_network_rate_per_min,
+        ),
         read_definition=parse_automation,
         workspace_root=str(Path.cwd()),
     )

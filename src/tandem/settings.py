@@ -427,6 +427,36 @@ SETTINGS: Final = (
         parse=_number(0, 1),
     ),
     Setting(
+        field="webhook_rate_per_min",
+        name="TANDEM_PUBLIC_WEBHOOK_RATE_LIMIT_PER_MIN",
+        unit="requests a minute",
+        sentence="How often one webhook address may be asked; 0 for no limit.",
+        parse=_whole(0, 1_000_000),
+    ),
+    Setting(
+        field="webhook_network_rate_per_min",
+        name="TANDEM_PUBLIC_WEBHOOK_NETWORK_RATE_LIMIT_PER_MIN",
+        unit="requests a minute",
+        sentence="How often one network (24 bits of IPv4, 64 bits of IPv6) may ask webhook "
+        "addresses; 0 for no limit. Behind a proxy all senders are one network.",
+        parse=_whole(0, 1_000_000),
+    ),
+    Setting(
+        field="webhook_tolerance_ms",
+        name="TANDEM_WEBHOOK_TOLERANCE_MS",
+        unit="ms",
+        sentence="How far the signed moment of a webhook delivery may be off.",
+        parse=_whole(1_000, 3_600_000),
+    ),
+    Setting(
+        field="webhook_unsigned",
+        name="TANDEM_AUTOMATION_WEBHOOK_ALLOW_UNSIGNED_DEV_MODE",
+        unit="",
+        sentence="Allow webhook triggers without a signature, while the server listens on this "
+        "machine only.",
+        parse=_yes_or_no,
+    ),
+    Setting(
         field="host",
         name="TANDEM_HOST",
         unit="address",
@@ -599,6 +629,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     learning_max_intervention_rate: float = 0.0
     learning_post_apply_min_sample: int = 3
     learning_regression_margin: float = sys.float_info.epsilon
+    webhook_rate_per_min: int = 120
+    webhook_network_rate_per_min: int = 30
+    webhook_tolerance_ms: int = 300_000
+    webhook_unsigned: bool = False
     host: str = "127.0.0.1"
     port: int = 39_731
     api_token: str = ""
@@ -616,6 +650,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     streams_per_client: int = 32
     gate_four_eyes: bool = False
     sources: Mapping[str, str] = {}
+
+    @property
+    def is_unsigned_webhook_allowed(self) -> bool:
+        """Whether webhook triggers may be without a signature: nobody else can reach them."""
+        return self.webhook_unsigned and self.host in ("127.0.0.1", "localhost", "::1")
 
     @property
     def has_token(self) -> bool:

@@ -15,6 +15,7 @@ from tandem.adapters.local.host import LocalHost
 from tandem.adapters.local.ids import RandomIds
 from tandem.adapters.local.secrets import RandomSecrets
 from tandem.adapters.local.status import StatusFiles
+from tandem.adapters.local.vault import FileVault
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.command import LossPolicy
 from tandem.domain.execution import ExecutionProfile
@@ -26,6 +27,7 @@ from tandem.engine.event_feed import EventFeed, FeedLimits
 from tandem.engine.recovery import RecoveryLimits
 from tandem.engine.tokens import Tokens
 from tandem.engine.waiting import Waiters
+from tandem.engine.webhooks import WebhookPolicy, Webhooks
 from tandem.ports.executor import Executor
 from tandem.settings import Settings
 
@@ -45,6 +47,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     feed: EventFeed
     """The live events of the store."""
     tokens: Tokens
+    webhooks: Webhooks
 
 
 def open_store(settings: Settings) -> SqliteStore:
@@ -170,6 +173,16 @@ async def open_engine(
                 automations=Automations(engine),
                 feed=feed,
                 tokens=Tokens(store=store, clock=clock, secrets=RandomSecrets()),
+                webhooks=Webhooks(
+                    engine,
+                    FileVault(settings.state_dir),
+                    clock=clock,
+                    ids=RandomIds(),
+                    policy=WebhookPolicy(
+                        tolerance_ms=settings.webhook_tolerance_ms,
+                        unsigned_allowed=settings.is_unsigned_webhook_allowed,
+                    ),
+                ),
             )
             async with feed:
                 if drives:

@@ -65,6 +65,7 @@ from tandem.engine.backlog import Backlogs
 from tandem.engine.driver import Driver
 from tandem.engine.dry_run import DryRun, tell
 from tandem.engine.handoffs import Handoffs
+from tandem.engine.inbox import Inbox
 from tandem.engine.learning import LearningPasses
 from tandem.engine.leases import RENEWALS, OwnLease
 from tandem.engine.recovery import Recovery, RecoveryLimits
@@ -238,6 +239,13 @@ class Engine(Reviews):
             complain=self._complain,
         )
         self.backlogs = Backlogs(store=store, artifacts=artifacts, clock=clock, new_token=ids.new)
+        self.inbox = Inbox(
+            store=store,
+            clock=clock,
+            new_change_id=self.new_change_id,
+            prepare=self.prepare,
+            written=self._written_for,
+        )
         self._learned: list[LearnedListener] = []
         self._is_stopping = False
         self._stack = AsyncExitStack()
@@ -472,10 +480,7 @@ class Engine(Reviews):
         if owned and not is_dry:
             self._refuse_unlabelled(new.needs.labels)
         run = await self.store.create_run(new, now_ms=self._clock.now_ms())
-        self._work.set()
-        self._tell_watchers()
-        if not owned:
-            self._host.wake_others()
+        self._created(wakes_others=not owned)
         return run
 
     def prepare(
@@ -483,11 +488,13 @@ class Engine(Reviews):
         automation: Automation,
         inputs: JsonObject | None = None,
         *,
+        run_id: RunId | None = None,
         workspace: str = "",
         tenant: TenantId = LOCAL_TENANT,
         trigger_type: str = TriggerType.MANUAL,
         trigger_reason: str = "",
         consumed_handoff_id: str = "",
+        trigger_context: JsonObject | None = None,
         profile: ExecutionProfile | None = None,
         runtime_context: JsonObject | None = None,
         stored_version: int | None = None,
@@ -497,7 +504,14 @@ class Engine(Reviews):
         started_by: str = "",
         key: RequestKey | None = None,
     ) -> NewRun:
-        """Put a run together that is about to be created; see `start`. Nothing is written.
+        """Put a run together that is about to be created, for whoever writes more with it.
+
+        Nothing is written.
+
+        Args:
+            run_id: its id, where that is known before.
+            trigger_context: what the run keeps of what started it.
+            others: as `start` has them.
 
         Raises:
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
@@ -507,7 +521,7 @@ class Engine(Reviews):
         given = fill_inputs(automation.inputs, inputs or {})
         workspace = workspace or declared_workspace(automation)
         return NewRun(
-            run_id=RunId(f"automation-v2-run-{self._ids.new()}"),
+            run_id=run_id or RunId(f"automation-v2-run-{self._ids.new()}"),
             tenant=tenant,
             change_id=self.new_change_id(),
             plan=plan,
@@ -517,6 +531,7 @@ class Engine(Reviews):
             trigger_type=trigger_type,
             trigger_reason=trigger_reason,
             consumed_handoff_id=consumed_handoff_id,
+            trigger_context=trigger_context,
             requested_profile=profile,
             effective_profile=effective_profile(automation, profile, self._default_profile),
             runtime_context=runtime_context,
@@ -534,10 +549,12 @@ class Engine(Reviews):
             ),
         )
 
-    def _created(self) -> None:
-        """Runs were created that any engine may have."""
+    def _created(self, *, wakes_others: bool = True) -> None:
+        """Runs were created, which any engine may have but for owned ones."""
         self._work.set()
-        self._host.wake_others()
+        self._tell_watchers()
+        if wakes_others:
+            self._host.wake_others()
 
     async def tell_dry_run(self, run: Run) -> DryRun:
         """Say what the real run would do that this dry one stands for.
@@ -901,6 +918,7 @@ class Engine(Reviews):
                 busy = await self._claim_some() + await self._wake_some()
                 if not self.limits.own_only:
                     busy += await self.schedules.fire_due()
+                busy += await self._take_deliveries()
             except EngineError:
                 # The store is away, or holds a definition that cannot be read: neither may end
                 # the engine and the runs that it drives.
@@ -918,6 +936,7 @@ class Engine(Reviews):
         # The net under the sockets: also when this engine is so busy that it never rests.
         if await self.store.changed_elsewhere():
             self._elsewhere += 1
+            self.inbox.is_due = True
             self._poke_changed()
 
     async def _claim_some(self) -> int:
@@ -1013,6 +1032,24 @@ class Engine(Reviews):
                 continue
         return woken
 
+    async def _take_deliveries(self) -> int:
+        """Let deliveries at webhooks become what they lead to.
+
+        An engine that is there for runs of its own leaves them to others.
+        """
+        return 0 if self.limits.own_only else await self.inbox.take()
+
+    def look_into_inbox(self) -> None:
+        """Have this engine and all others look: a delivery has just been stored."""
+        self.inbox.is_due = True
+        self._wake(())
+
+    async def _tend_inbox(self) -> None:
+        """Look into the inbox whoever said something, and forget what is old."""
+        self.inbox.is_due = True
+        self._work.set()
+        await self.inbox.forget()
+
     def _announce(self, view: RunView, change: Change) -> None:
         run = view.run
         if change.moved and (run.lock_path or run.concurrency_key) and not holds_keys(run):
@@ -1042,6 +1079,7 @@ class Engine(Reviews):
 
     def _woken(self) -> None:
         """Another process has written something that may concern this engine."""
+        self.inbox.is_due = True
         self._elsewhere += 1
         self._work.set()
         self._poke_changed()
@@ -1109,6 +1147,7 @@ class Engine(Reviews):
                 self._recovery.auto_resume,
                 self._tend_signals,
                 self._forget_access,
+                self._tend_inbox,
                 self._wake_freed,
                 self._learning.learn,
                 self._archive,

@@ -29,6 +29,8 @@ from tandem.adapters.http.routes import (
     scheduler,
     tasks,
     waits,
+    webhook_ingress,
+    webhook_triggers,
 )
 from tandem.adapters.http.site import Site
 from tandem.domain.errors import EngineError
@@ -44,6 +46,8 @@ MODULES: Final = (
     bulk,
     artifacts,
     events,
+    webhook_triggers,
+    webhook_ingress,
     scheduler,
 )
 HEADERS: Final = (
@@ -65,6 +69,9 @@ CONTEXT: Final = {
     "run_id": "runID",
     "node_id": "nodeID",
     "task_id": "taskID",
+    "trigger_id": "triggerID",
+    "delivery_id": "deliveryID",
+    "event_id": "eventID",
 }
 """Parts of the path that an error tells, and their names there."""
 

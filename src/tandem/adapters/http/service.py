@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from tandem.adapters.http.rates import IngressRates
 from tandem.adapters.http.sse import Streams
 from tandem.domain.automation import Automation
 from tandem.domain.caller import Caller
@@ -13,6 +14,7 @@ from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine
 from tandem.engine.queries import Queries
 from tandem.engine.waiting import Waiters
+from tandem.engine.webhooks import Webhooks
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
 from tandem.ports.ids import Ids
@@ -66,6 +68,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     streams: Streams
     clock: Clock
     ids: Ids
+    webhooks: Webhooks
+    ingress_rates: IngressRates
     read_definition: Callable[[object], Automation]
     """Makes an automation of JSON data.
 

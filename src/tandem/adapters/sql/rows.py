@@ -23,6 +23,7 @@ _encode = msgspec.json.encode
 _JSON_COLUMNS = (
     "inputs",
     "runtime_context",
+    "trigger_context",
     "labels",
     "last_failure",
     "output_ref",
@@ -95,6 +96,7 @@ def run_row(run: Run) -> Row:
         _encode(run.labels).decode(),
         _hash(run.event_hash),
         run.consumed_handoff_id,
+        None if run.trigger_context is None else _encode(run.trigger_context).decode(),
     )
 
 

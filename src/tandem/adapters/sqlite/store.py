@@ -32,6 +32,7 @@ from tandem.adapters.sqlite.connection import (
     open_connection,
     refuse_network_file_system,
 )
+from tandem.adapters.sqlite.hooks import Hooks
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals
 from tandem.adapters.sqlite.standing import read_queue, read_standing
 from tandem.adapters.sqlite.tables import Found, Tables, bare_view, fetch
@@ -119,7 +120,7 @@ _IN_STATUS = {
 }
 
 
-class SqliteStore(Beside, AccessRows, Triggers, Backlogs):
+class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
     """Rows of runs in one file. Writes go through the committer, reads have their own connection.
 
     `synchronous` is FULL: what was acknowledged is on disk. NORMAL survives a killed process but
