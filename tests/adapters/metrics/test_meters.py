@@ -58,7 +58,7 @@ def test_each_admission_attempt_and_end_is_counted_once(tell: Tell) -> None:
         engine = world.engine()
         meters = metered(engine)
         async with engine:
-            good = await world.start(engine, CHAIN)
+            good = await world.start(engine, CHAIN, a=LONG, b=LONG)
             bad = await world.start(engine, ONE, a=Script(duration_ms=1, ending="fail"))
             await world.until_status(good, S.COMPLETED)
             await world.until_status(bad, S.FAILED)
@@ -76,6 +76,7 @@ def test_each_admission_attempt_and_end_is_counted_once(tell: Tell) -> None:
         failed = found["tandem_attempts_ended_total python failed"]
         assert failed == len(world.store.list_attempts(bad, tenant=world.row(bad).tenant))
         assert found["tandem_attempt_seconds_count python"] == 2 + failed
+        assert 2 <= found["tandem_attempt_seconds_sum python"] < 3
 
     tell(story)
 

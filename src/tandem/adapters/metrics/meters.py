@@ -15,6 +15,7 @@ from tandem.domain.change import Change
 from tandem.domain.errors import EngineError
 from tandem.domain.lifecycle import TERMINAL, RunEvent
 from tandem.domain.view import RunView
+from tandem.engine.attempt_times import AttemptTimes
 from tandem.engine.engine import Engine
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -31,6 +32,7 @@ class Meters:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._engine: Engine | None = None
+        self._times = AttemptTimes()
         build = self._gauge(series.BUILD)
         build.labels(version("tandem-engine"), platform.python_version()).set(1)
         self._problems = self._counter(series.PROBLEMS)
@@ -52,7 +54,7 @@ class Meters:
     def watch(self, engine: Engine) -> None:
         """Show this engine and the queue of its store."""
         self._engine = engine
-        engine.listen(self.changed)
+        engine.listen(self.changed, left=self._times.left)
 
     def text(self) -> bytes:
         """Return everything in the text format of Prometheus (`CONTENT_TYPE`)."""
@@ -67,13 +69,13 @@ class Meters:
                 self._claimed.inc()
             if change.run.status in TERMINAL and change.status_before not in TERMINAL:
                 self._ended.labels(change.run.status.value).inc()
+        took_ms = self._times.follow(change)
         for attempt in change.attempts_ended:
             kind = _kind_of(view, attempt.node_no)
             outcome = attempt.outcome.value if attempt.outcome is not None else "unknown"
             self._attempts.labels(kind, outcome).inc()
-            if attempt.ended_at_ms is not None:
-                took_ms = max(attempt.ended_at_ms - attempt.started_at_ms, 0)
-                self._attempt_seconds.labels(kind).observe(took_ms / 1_000)
+            if attempt.attempt_id in took_ms:
+                self._attempt_seconds.labels(kind).observe(took_ms[attempt.attempt_id] / 1_000)
 
     def problem(self) -> None:
         """Count a problem beside the runs."""

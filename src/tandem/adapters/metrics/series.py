@@ -162,7 +162,7 @@ ATTEMPT_SECONDS: Final = Series(
     kind=H,
     labels=("kind",),
     bounds=SPANS,
-    sentence="How long these attempts took.",
+    sentence="How long those of them took that this engine had started.",
 )
 REQUESTS: Final = Series(
     name="tandem_http_requests",
