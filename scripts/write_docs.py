@@ -147,7 +147,8 @@ def rules() -> str:
 # The rules of the lifecycle, and where each is kept
 
 Each row: a rule of the reference (T: transitions, W: known weaknesses of the original, A: its
-checklist, numbers: sections, U: what users of such engines ask for), the code that keeps it, the
+checklist, D: traps of the wire contract, numbers: sections, U: what users of such engines ask
+for), the code that keeps it, the
 test that proves it, and whether it is kept as it stands. The rows live in `docs/reference/rules`;
 a test checks that what they name exists and lists the rules that have no row.
 

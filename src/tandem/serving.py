@@ -14,6 +14,7 @@ from typing import Final
 import uvicorn
 import uvloop
 
+from tandem.adapters.files.document import parse_automation
 from tandem.adapters.http.app import make_app
 from tandem.adapters.http.guard import host_of, is_loopback
 from tandem.adapters.http.local_access import LocalAccess
@@ -24,6 +25,7 @@ from tandem.adapters.local.files import LocalFiles
 from tandem.adapters.local.ids import RandomIds
 from tandem.domain.errors import InvalidRequest
 from tandem.engine.engine import Engine
+from tandem.engine.queries import Queries
 from tandem.ports.executor import Executor
 from tandem.settings import Settings
 from tandem.wiring import Parts, open_engine
@@ -159,8 +161,10 @@ def service_of(parts: Parts) -> Service:
         artifacts=parts.artifacts,
         files=LocalFiles(),
         waiters=parts.waiters,
+        queries=Queries(parts.store),
         clock=SystemClock(),
         ids=RandomIds(),
+        read_definition=parse_automation,
         workspace_root=str(Path.cwd()),
     )
 

@@ -182,6 +182,7 @@ class Engine(Reviews):
         self._drivers: dict[RunId, Driver] = {}
         self._drives: set[asyncio.Task[None]] = set()
         self._work = asyncio.Event()
+        self._elsewhere = 0
         self._changes = 0
         self._claiming = ""
         """The id of the changes of a claim that is not announced yet."""
@@ -290,6 +291,14 @@ class Engine(Reviews):
     def lease_left_ms(self) -> int:
         """How long attempts may still run without a renewal; 0 when the lease is over."""
         return self._lease.left_ms
+
+    @property
+    def changes_elsewhere(self) -> int | None:
+        """How often this engine noticed that others wrote; None while it does not look.
+
+        It looks every 100 ms while it is entered, and is told at once by others of this host.
+        """
+        return None if self._row is None or self._is_stopping else self._elsewhere
 
     @property
     def is_stopping(self) -> bool:
@@ -409,6 +418,7 @@ class Engine(Reviews):
         stored_version: int | None = None,
         owned: bool = False,
         is_dry: bool = False,
+        runs_draft: bool = False,
         started_by: str = "",
     ) -> Run:
         """Create a run of this version; it is on disk when this returns, and due at once.
@@ -425,6 +435,7 @@ class Engine(Reviews):
             stored_version: the version of the stored automation that this definition is.
             owned: other engines leave the run alone as long as this one lives.
             is_dry: record the run as completed without executing anything.
+            runs_draft: run a stored automation although it is a draft.
             started_by: the person who asks for the run, where one is known.
 
         Raises:
@@ -464,6 +475,7 @@ class Engine(Reviews):
                 automation_version=stored_version,
                 owner=self.engine_id if owned else None,
                 is_dry=is_dry,
+                runs_draft=runs_draft,
                 started_by=started_by,
                 needs=needs,
             ),
@@ -839,6 +851,7 @@ class Engine(Reviews):
         self._work.clear()
         # The net under the sockets: also when this engine is so busy that it never rests.
         if await self.store.changed_elsewhere():
+            self._elsewhere += 1
             self._poke_changed()
 
     async def _claim_some(self) -> int:
@@ -964,6 +977,7 @@ class Engine(Reviews):
 
     def _woken(self) -> None:
         """Another process has written something that may concern this engine."""
+        self._elsewhere += 1
         self._work.set()
         self._poke_changed()
 

@@ -17,11 +17,33 @@ from tandem.adapters.http.errors import HttpError, respond
 from tandem.adapters.http.guard import Guard
 from tandem.adapters.http.openapi import openapi
 from tandem.adapters.http.policy import POLICY, Open
-from tandem.adapters.http.routes import health, scheduler
+from tandem.adapters.http.routes import (
+    approvals,
+    artifacts,
+    automations,
+    bulk,
+    gates,
+    health,
+    runs,
+    scheduler,
+    tasks,
+    waits,
+)
 from tandem.adapters.http.site import Site
 from tandem.domain.errors import EngineError
 
-MODULES: Final = (health, scheduler)
+MODULES: Final = (
+    health,
+    automations,
+    runs,
+    tasks,
+    gates,
+    approvals,
+    waits,
+    bulk,
+    artifacts,
+    scheduler,
+)
 HEADERS: Final = (
     "authorization",
     "content-type",
@@ -33,6 +55,14 @@ HEADERS: Final = (
     "x-tandem-token",
 )
 """What pages of other origins may send."""
+
+CONTEXT: Final = {
+    "automation_id": "automationID",
+    "run_id": "runID",
+    "node_id": "nodeID",
+    "task_id": "taskID",
+}
+"""Parts of the path that an error tells, and their names there."""
 
 
 def endpoints() -> tuple[Endpoint, ...]:
@@ -96,13 +126,15 @@ class _Resource:
 
     async def _run(self, endpoint: Endpoint, request: Request) -> Response:
         context = {
-            told: str(request.path_params[name]).strip() for name, told in endpoint.context.items()
+            told: str(request.path_params[name]).strip()
+            for name, told in CONTEXT.items()
+            if name in request.path_params
         }
         try:
             call = self._admit(endpoint, request)
             return await endpoint.handler(call)
         except EngineError as error:
-            return respond(error, context)
+            return respond(error, context=context, codes=endpoint.codes)
         except Exception as error:  # noqa: BLE001 # the boundary that turns mistakes into a number
             return self._incident(endpoint, error)
 

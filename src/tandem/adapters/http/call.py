@@ -102,10 +102,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     body: type[Body] | None = None
     query: tuple[Parameter, ...] = ()
     errors: tuple[str, ...] = ()
-    """Codes that are its own, beside those that every route may answer."""
+    """Codes that are its own, beside those of `codes` and those that every route may answer."""
     media_type: str = "application/json"
-    context: Mapping[str, str] = msgspec.field(default_factory=dict)
-    """Parts of the path that an error tells, by their names there."""
+    codes: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """What general codes of the domain are called at this route."""
 
     @property
     def name(self) -> str:

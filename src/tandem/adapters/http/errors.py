@@ -32,6 +32,8 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     says: str
     do: str
     is_retryable: bool = False
+    also: tuple[int, ...] = ()
+    """Other statuses that come with it."""
 
 
 KINDS: Final[Mapping[str, Kind]] = {
@@ -112,11 +114,235 @@ KINDS: Final[Mapping[str, Kind]] = {
         says="The definition or the inputs are wrong; `problems` lists each place.",
         do="Mend every place that is listed.",
     ),
+    "INVALID_CURSOR": Kind(
+        status=BAD,
+        says="The cursor is none that a list of this server gave.",
+        do="Begin with the first page.",
+    ),
+    "REASON_REQUIRED": Kind(
+        status=BAD, says="A person answers for this and gives no reason.", do="Send `reason`."
+    ),
+    "OUTPUT_TOO_LARGE": Kind(
+        status=BAD,
+        says="The output is over its bound.",
+        do="Write a file and name it in the output.",
+    ),
+    # Automations
+    "AUTOMATION_V2_NOT_FOUND": Kind(
+        status=MISSING,
+        says="There is no such automation for this tenant, or it was deleted.",
+        do="List the automations with `GET /automations/v2`.",
+    ),
+    "AUTOMATION_V2_CREATE_FAILED": Kind(
+        status=BAD,
+        says="The definition is wrong, `problems` lists every mistake; with 409 there is another "
+        "automation with this id.",
+        do="Mend every place that is listed; change what is there with PATCH.",
+        also=(CONFLICT,),
+    ),
+    "AUTOMATION_V2_UPDATE_FAILED": Kind(
+        status=BAD,
+        says="The definition would be wrong after this change; `problems` lists every mistake.",
+        do="Mend every place that is listed and send it again.",
+    ),
+    "AUTOMATION_VERSION_CONFLICT": Kind(
+        status=CONFLICT,
+        says="Somebody else saved another version first.",
+        do="Load the automation and decide anew.",
+        is_retryable=True,
+    ),
+    "AUTOMATION_V2_INVALID_METADATA": Kind(
+        status=BAD,
+        says="Capabilities belong into the metadata, and those are no object.",
+        do="Send `metadata` as an object.",
+    ),
+    "AUTOMATION_V2_INVALID_VISIBILITY": Kind(
+        status=BAD, says="There is no such visibility.", do="Send private, group or org."
+    ),
+    "AUTOMATION_V2_SHARE_FAILED": Kind(
+        status=BAD,
+        says="Who may see the automation cannot be kept in its metadata.",
+        do="Make the metadata an object first.",
+    ),
+    "AUTOMATION_V2_RUN_CREATE_FAILED": Kind(
+        status=BAD,
+        says="The inputs do not fit, or a node needs what is not installed; see `problems`.",
+        do="Mend every place that is listed.",
+    ),
+    # Runs
+    "AUTOMATION_V2_RUN_NOT_FOUND": Kind(
+        status=MISSING,
+        says="There is no such run for this tenant.",
+        do="List the runs with `GET /automations/v2/runs`.",
+    ),
+    "AUTOMATION_V2_RUN_NOT_PAUSABLE": Kind(
+        status=CONFLICT,
+        says="Only a queued, running or waiting run can be paused.",
+        do="Look at the status of the run.",
+    ),
+    "AUTOMATION_V2_RUN_NOT_PAUSED": Kind(
+        status=CONFLICT,
+        says="Only a run that a person paused can be resumed.",
+        do="A failed or blocked run is recovered.",
+    ),
+    "AUTOMATION_V2_RUN_NOT_RECOVERABLE": Kind(
+        status=CONFLICT,
+        says="Only a failed, blocked or paused run can be recovered.",
+        do="Retry a node, or fork the run.",
+    ),
+    "AUTOMATION_V2_RUN_FAILURE_CONTEXT_MISSING": Kind(
+        status=CONFLICT,
+        says="Nothing says which node made the run fail.",
+        do="Retry a node, or fork the run from one.",
+    ),
+    "AUTOMATION_V2_RUN_BLOCKED_CONTEXT_MISSING": Kind(
+        status=CONFLICT,
+        says="Nothing says which node blocked the run.",
+        do="Retry a node, or fork the run from one.",
+    ),
+    "AUTOMATION_V2_RUN_NOT_REPAIRABLE": Kind(
+        status=CONFLICT, says="The run goes on.", do="Pause it first."
+    ),
+    "AUTOMATION_V2_REPAIR_NODE_REQUIRED": Kind(
+        status=BAD, says="The repair names no node.", do="Send `node_id`."
+    ),
+    "AUTOMATION_V2_REPAIR_NODE_NOT_FOUND": Kind(
+        status=MISSING, says="The run has no such node.", do="Send a node of the run."
+    ),
+    "AUTOMATION_V2_REPAIR_AGENT_NOT_FOUND": Kind(
+        status=MISSING,
+        says="The automation has no such agent as the node names.",
+        do="Add the agent to the automation.",
+    ),
+    "AUTOMATION_V2_REPAIR_METADATA_INVALID": Kind(
+        status=BAD,
+        says="The prompt belongs into the metadata of the node, and those are no object.",
+        do="Mend the automation.",
+    ),
+    "AUTOMATION_V2_REPAIR_PERSIST_FAILED": Kind(
+        status=BAD,
+        says="The edit cannot be saved: the automation is not stored, or has another version now.",
+        do="Repair the run without `save`, or change the automation.",
+    ),
+    "REPAIR_WITHOUT_EFFECT": Kind(
+        status=BAD,
+        says="The node has no use for this edit.",
+        do="Send an edit that fits the kind of the node.",
+    ),
+    "REPAIR_INVALID": Kind(
+        status=BAD, says="The edit is none that a node can have.", do="Mend the edit."
+    ),
+    "RUN_CLEANUP_PENDING": Kind(
+        status=CONFLICT,
+        says="Processes of the run may still live.",
+        do="Try again in a moment.",
+        is_retryable=True,
+    ),
+    "RUN_NOT_ENDED": Kind(
+        status=CONFLICT, says="Only a run that has ended can be deleted.", do="Cancel it first."
+    ),
+    "DEAD_LETTER_NOT_FOUND": Kind(
+        status=CONFLICT,
+        says="No node with outside effects failed in the run.",
+        do="Recover the run, or retry a node.",
+    ),
+    "DEAD_LETTER_NOT_RETRYABLE": Kind(
+        status=CONFLICT,
+        says="Only a failed or blocked run has dead letters.",
+        do="Look at the status of the run.",
+    ),
+    "RETRY_EXHAUSTED": Kind(
+        status=CONFLICT, says="The node was sent out too often.", do="Retry it by hand."
+    ),
+    # Nodes
+    "AUTOMATION_V2_TASK_NODE_REQUIRED": Kind(
+        status=BAD, says="The path names no node.", do="Name a node of the run."
+    ),
+    "AUTOMATION_V2_TASK_NODE_NOT_FOUND": Kind(
+        status=MISSING, says="The run has no such node.", do="Name a node of the run."
+    ),
+    "AUTOMATION_V2_TASK_NODE_OUTPUT_NOT_FOUND": Kind(
+        status=MISSING, says="The node has no output.", do="Wait until it is completed."
+    ),
+    "AUTOMATION_V2_RUN_TASK_NOT_MUTABLE": Kind(
+        status=CONFLICT, says="The run goes on, or the node is what it is.", do="Pause it first."
+    ),
+    "AUTOMATION_V2_RUN_TASK_NOT_CONTINUEABLE": Kind(
+        status=CONFLICT, says="The run goes on.", do="Pause it first."
+    ),
+    "AUTOMATION_V2_TASK_NOT_BLOCKED": Kind(
+        status=CONFLICT, says="The node did not block itself.", do="Retry it instead."
+    ),
+    "AUTOMATION_V2_TASK_DISPOSITION_INVALID": Kind(
+        status=BAD,
+        says="There is no such disposition.",
+        do="Send unmarked, accepted, rejected or re_ran_strict.",
+    ),
+    # Gates and waits
+    "AUTOMATION_V2_GATE_REQUIRES_HUMAN": Kind(
+        status=FORBIDDEN, says="Gates are decided by people.", do="Ask a person to decide."
+    ),
+    "AUTOMATION_V2_RUN_NOT_AWAITING_APPROVAL": Kind(
+        status=CONFLICT,
+        says="No such gate is open; `winningDecision` is the one that counted.",
+        do="Look at the run.",
+    ),
+    "AUTOMATION_V2_GATE_INVALID_DECISION": Kind(
+        status=BAD, says="The gate does not offer this decision.", do="Send one of `decisions`."
+    ),
+    "AUTOMATION_V2_GATE_NODE_NOT_FOUND": Kind(
+        status=MISSING, says="The run has no such node.", do="Look at the open gates of the run."
+    ),
+    "AUTOMATION_V2_GATE_EXPIRED": Kind(
+        status=CONFLICT, says="The gate expired before it was decided.", do="Look at the run."
+    ),
+    "AUTOMATION_V2_GATE_SELF_APPROVAL_FORBIDDEN": Kind(
+        status=FORBIDDEN,
+        says="Whoever started the run may not approve what has consequences.",
+        do="Ask somebody else to approve.",
+    ),
+    "AUTOMATION_V2_GATE_REVIEWER_AUTHORITY_REQUIRED": Kind(
+        status=FORBIDDEN,
+        says="The gate has to be approved by a person with a name.",
+        do="Use a token that belongs to a person.",
+    ),
+    "AUTOMATION_V2_GATE_TRANSITION_GUARD_DENIED": Kind(
+        status=CONFLICT,
+        says="The decision is meant for another asking of the gate.",
+        do="Look at the gate again and decide this asking.",
+    ),
+    "WAIT_NOT_OPEN": Kind(
+        status=CONFLICT, says="The run has not reached the wait.", do="Try again when it has."
+    ),
+    "WAIT_OVER": Kind(
+        status=CONFLICT, says="Something else has ended the wait.", do="Look at the run."
+    ),
+    "WAIT_PAYLOAD_INVALID": Kind(
+        status=CONFLICT,
+        says="The payload misses the schema of the wait; it waits on.",
+        do="Send a payload that fits.",
+    ),
+    "SIGNAL_INVALID": Kind(
+        status=BAD,
+        says="The key or the payload of what came for a wait is out of bounds.",
+        do="Send a key of 1 to 512 bytes and a payload of at most 16,384.",
+    ),
+    "ARTIFACT_NOT_FOUND": Kind(
+        status=MISSING,
+        says="The run has no such artifact, or its bytes are gone or were changed.",
+        do="List the artifacts of the run; a node that is retried makes them anew.",
+    ),
     # The state
     "REFUSED": Kind(
         status=CONFLICT,
         says="The state does not allow it.",
         do="Look at the state and decide anew.",
+    ),
+    "CHANGE_REFUSED": Kind(
+        status=CONFLICT,
+        says="Another change came first; nothing was written.",
+        do="Try again.",
+        is_retryable=True,
     ),
     # Ours
     "STORE_UNAVAILABLE": Kind(
@@ -149,17 +375,30 @@ class HttpError(EngineError):
         code: str,
         message: str,
         *,
+        status: int | None = None,
         details: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message, code=code)
+        self.status = status
         self.details: Mapping[str, Any] = details or {}
         self.headers: Mapping[str, str] = headers or {}
 
 
-def respond(error: EngineError, context: Mapping[str, Any] | None = None) -> Response:
-    """Return the response that tells of an error; `context` are the ids that the path names."""
-    kind, code = kind_of(error)
+def respond(
+    error: EngineError,
+    *,
+    context: Mapping[str, Any] | None = None,
+    codes: Mapping[str, str] | None = None,
+) -> Response:
+    """Return the response that tells of an error.
+
+    Args:
+        error: what happened.
+        context: the ids that the path names.
+        codes: what general codes of the domain are called at this route.
+    """
+    kind, code = kind_of(error, codes or {})
     document: dict[str, Any] = {
         "error": _text(error),
         "code": code,
@@ -174,12 +413,13 @@ def respond(error: EngineError, context: Mapping[str, Any] | None = None) -> Res
             for p in error.problems
         ]
     headers = dict(getattr(error, "headers", {}))
-    return Response(encode(document), kind.status, headers, media_type="application/json")
+    status = getattr(error, "status", None) or kind.status
+    return Response(encode(document), status, headers, media_type="application/json")
 
 
-def kind_of(error: EngineError) -> tuple[Kind, str]:
+def kind_of(error: EngineError, codes: Mapping[str, str]) -> tuple[Kind, str]:
     """Return what an error means on the wire, and its code there."""
-    code = error.code if error.code.isupper() else error.code.upper()
+    code = codes.get(error.code, error.code).upper()
     if code in KINDS:
         return KINDS[code], code
     match error:

@@ -44,7 +44,8 @@ def codes_of(endpoint: Endpoint) -> tuple[str, ...]:
     """Return every code that a route may answer."""
     is_open = isinstance(POLICY.get(endpoint.name), Open)
     of_body = OF_BODIES if endpoint.body is not None else ()
-    return (*(() if is_open else COMMON), *of_body, *endpoint.errors)
+    own = (*endpoint.codes.values(), *endpoint.errors)
+    return tuple(dict.fromkeys((*(() if is_open else COMMON), *of_body, *own)))
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """What the routes are given: everything concrete, chosen by whoever composes the server."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
 
+from tandem.domain.automation import Automation
 from tandem.domain.caller import Caller
 from tandem.domain.ids import TenantId
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine
+from tandem.engine.queries import Queries
 from tandem.engine.waiting import Waiters
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
@@ -51,8 +53,15 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: Artifacts
     files: WorkspaceFiles
     waiters: Waiters
+    queries: Queries
     clock: Clock
     ids: Ids
+    read_definition: Callable[[object], Automation]
+    """Makes an automation of JSON data.
+
+    Raises:
+        InvalidAutomation: with every mistake that was found.
+    """
     workspace_root: str
     """The folder that the server was started in."""
 

@@ -23,7 +23,7 @@ from tandem.domain.errors import (
 )
 from tandem.domain.graph import Plan
 from tandem.domain.ids import AutomationId, ChangeId, DefinitionDigest, Digest, RunId, TenantId
-from tandem.domain.lifecycle import TERMINAL
+from tandem.domain.lifecycle import TERMINAL, RunState
 from tandem.domain.run import OPEN_WAITS, Gate, LifecycleEvent, NodeRun, Run, Wait, WaitStatus
 from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
@@ -302,6 +302,8 @@ class Tables:
 
     def parts(self, connection: apsw.Connection, run: Run) -> ViewParts:
         """Load everything of a run but its definition."""
+        if is_untouched(run):
+            return ViewParts([], [], [])
         packed = self.packed(connection, run)
         gates = fetch(connection, self.sql["list_gates_of_run"], (run.run_no,))
         return ViewParts(
@@ -392,6 +394,15 @@ class Tables:
         self._plans[tenant, plan.digest] = plan
         if len(self._plans) > _PLANS_MAX:
             self._plans.popitem(last=False)
+
+
+def is_untouched(run: Run) -> bool:
+    """Say whether nothing happened to a run but its creation and its first claim.
+
+    Everything else that writes rows beside the run records an event with them.
+    """
+    claimed = run.epoch == 1 and run.status is RunState.RUNNING
+    return run.event_seq == 1 + claimed and run.epoch <= 1
 
 
 def bare_view(run: Run) -> RunView:
