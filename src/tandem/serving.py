@@ -1,15 +1,13 @@
 """The server process: the engine, the application and the listener, from start to SIGTERM."""
 
 import asyncio
-import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import uvicorn
 import uvloop
@@ -26,6 +24,7 @@ from tandem.adapters.local.ids import RandomIds
 from tandem.domain.errors import InvalidRequest
 from tandem.engine.engine import Engine
 from tandem.engine.queries import Queries
+from tandem.observing import Observing
 from tandem.ports.executor import Executor
 from tandem.settings import Settings
 from tandem.wiring import Parts, open_engine
@@ -35,6 +34,12 @@ BACKLOG: Final = 2_048
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM)
 
 Say = Callable[[str], None]
+
+
+class Tell(Protocol):
+    """Says something to a person, and to the log by the name of what happened."""
+
+    def __call__(self, event: str, words: str, **facts: str) -> None: ...
 
 
 def serve(
@@ -60,9 +65,6 @@ def serve(
         StoreTooNew: a newer version made it.
     """
     check_exposure(settings, host)
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
-    )
     with (
         _listen(host, port) as listener,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop,
@@ -114,15 +116,18 @@ async def _serve(
     say: Say,
     agents: Executor | None,
 ) -> int:
-    log = logging.getLogger("tandem")
+    observing = Observing(settings)
     site = Site(
         access=LocalAccess(settings.api_token_text()),
         limits=HttpLimits(
             body_bytes_max=settings.http_body_bytes_max,
             hosts=_hosts(settings, host),
             origins=settings.cors_origins,
+            metrics_are_public=settings.metrics_public,
         ),
-        complain=log.error,
+        complain=observing.incident,
+        observers=observing.observers,
+        metrics=observing.metrics,
     )
     server = _Server(
         uvicorn.Config(
@@ -136,20 +141,29 @@ async def _serve(
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
     )
-    stop = _Stop(server, site, say)
-    async with asyncio.TaskGroup() as group:
+
+    def tell(event: str, words: str, **facts: str) -> None:
+        observing.say(event, **facts)
+        say(words)
+
+    stop = _Stop(server, site, tell)
+    async with observing, asyncio.TaskGroup() as group:
         listening = group.create_task(server.serve([listener]), name="listen")
         try:
             async with open_engine(
-                settings, lingers=True, agents=agents, on_problem=log.warning
+                settings,
+                lingers=True,
+                agents=agents,
+                on_problem=observing.problem,
+                prepare=observing.prepare,
             ) as parts:
                 site.open(service_of(parts))
                 stop.engine = parts.engine
-                _greet(settings, listener, say)
+                _greet(settings, listener, tell)
                 await listening
         finally:
             server.should_exit = True
-    say("stopped")
+        tell("stopped", "stopped")
     return 0
 
 
@@ -177,24 +191,26 @@ def _hosts(settings: Settings, host: str) -> frozenset[str] | None:
     return frozenset({*names, *settings.allowed_hosts})
 
 
-def _greet(settings: Settings, listener: socket.socket, say: Say) -> None:
+def _greet(settings: Settings, listener: socket.socket, tell: Tell) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    say(f"serving on http://{shown}:{port}")
+    url = f"http://{shown}:{port}"
+    tell("serving", f"serving on {url}", url=url)
     if not settings.has_token:
-        say(
+        tell(
+            "no_token",
             "no token is set: whoever reaches this address on this machine may do everything; "
-            "TANDEM_API_TOKEN sets one"
+            "TANDEM_API_TOKEN sets one",
         )
 
 
 class _Stop:
     """Obeys SIGTERM and SIGINT: the first one ends in order, the next one at once."""
 
-    def __init__(self, server: "_Server", site: Site, say: Say) -> None:
+    def __init__(self, server: "_Server", site: Site, tell: Tell) -> None:
         self._server = server
         self._site = site
-        self._say = say
+        self._tell = tell
         self._asked = False
         self.engine: Engine | None = None
         loop = asyncio.get_running_loop()
@@ -206,7 +222,7 @@ class _Stop:
             # The kernel frees the engine's lock and the supervisors end every body.
             os._exit(128 + number)
         self._asked = True
-        self._say("stopping: what runs may come to its end; once more leaves at once")
+        self._tell("stopping", "stopping: what runs may come to its end; once more leaves at once")
         if self.engine is not None:
             self.engine.stop()
         self._site.leave()

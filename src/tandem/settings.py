@@ -555,6 +555,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             return self.api_token
         return _secret_of(self.api_token_file, "TANDEM_API_TOKEN_FILE")
 
+    def log_is_json(self, *, on_screen: bool) -> bool:
+        """Say whether the log is for machines; `on_screen` where a person looks at it."""
+        return self.log_format == "json" or (self.log_format == "auto" and not on_screen)
+
     def secret_values(self) -> tuple[str, ...]:
         """Return every value that may be shown nowhere; a file that cannot be read has none."""
         found = [str(getattr(self, setting.field)) for setting in SETTINGS if setting.is_secret]

@@ -20,6 +20,9 @@ S = Scope
 
 POLICY: Final[Mapping[str, Scope | Open]] = {
     "GET /global/health": Open.HEALTH,
+    "GET /healthz": Open.HEALTH,
+    "GET /readyz": Open.HEALTH,
+    "GET /metrics": S.VIEWER,
     "GET /global/workspace": S.VIEWER,
     "GET /openapi.json": S.VIEWER,
     "GET /scheduler/metrics": S.VIEWER,

@@ -1,10 +1,10 @@
 """The server from its start to its end: who may ask, and the engine once it is open."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tandem.adapters.http.errors import HttpError
-from tandem.adapters.http.service import Access, HttpLimits, Service
+from tandem.adapters.http.service import Access, HttpLimits, Observer, Service
 
 
 class Site:
@@ -14,14 +14,24 @@ class Site:
         access: says who asks.
         limits: the bounds of the server.
         complain: hears of mistakes of ours that were answered with a number only.
+        observers: hear how each request ended.
+        metrics: returns what `GET /metrics` shows; None turns it off.
     """
 
     def __init__(
-        self, *, access: Access, limits: HttpLimits, complain: Callable[[str], None]
+        self,
+        *,
+        access: Access,
+        limits: HttpLimits,
+        complain: Callable[[str], None],
+        observers: Sequence[Observer] = (),
+        metrics: Callable[[], bytes] | None = None,
     ) -> None:
         self.access = access
         self.limits = limits
         self.complain = complain
+        self.observers = observers
+        self.metrics = metrics
         self._service: Service | None = None
         self.leaving = asyncio.Event()
         """Set when the server is about to end: whoever streams says goodbye."""

@@ -81,10 +81,6 @@ class RunLog:
             if level >= self._least:
                 self._log.log(level, event.event.value, **_facts(change, event, took_ms))
 
-    def problem(self, words: str) -> None:
-        """Write what went wrong beside the runs."""
-        self._log.warning("engine_problem", message=words)
-
 
 def _facts(
     change: Change, event: LifecycleEvent, took_ms: Mapping[AttemptId, int]
