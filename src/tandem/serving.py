@@ -31,6 +31,8 @@ from tandem.wiring import Parts, open_engine
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 BACKLOG: Final = 2_048
+LEAVE_MAX_S: Final = 5
+"""So long answers may still take when the server ends; streams say goodbye at once."""
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM)
 
 Say = Callable[[str], None]
@@ -138,7 +140,7 @@ async def _serve(
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=settings.shutdown_timeout_s,
+            timeout_graceful_shutdown=min(settings.shutdown_timeout_s, LEAVE_MAX_S),
         )
     )
 

@@ -221,6 +221,7 @@ class Engine(Reviews):
         self._failing: set[str] = set()
         self._is_entered = False
         self._is_stopping = False
+        self._stopped_at_ms = 0
         self._stack = AsyncExitStack()
 
     # Life
@@ -306,20 +307,30 @@ class Engine(Reviews):
         return self._is_stopping
 
     def stop(self) -> None:
-        """Claim and sweep no more; what runs goes on until the engine is left."""
+        """Claim and sweep no more. With a grace time it begins now, and nothing new is started.
+
+        Without one, what runs goes on until the engine is left.
+        """
+        if not self._is_stopping:
+            self._stopped_at_ms = self._clock.ticks_ms()
         self._is_stopping = True
+        if self.limits.shutdown_grace_ms > 0:
+            for driver in self._drivers.values():
+                driver.drain(self.limits.shutdown_policy)
         self._work.set()
 
     async def _drain(self) -> None:
-        """Let the attempts that run come to their end, for as long as the grace time allows."""
+        """Let the attempts that run come to their end, for what is left of the grace time."""
         if self.limits.shutdown_grace_ms <= 0:
             return
         for driver in self._drivers.values():
             driver.drain(self.limits.shutdown_policy)
-        if self._drives:
+        passed_ms = self._clock.ticks_ms() - self._stopped_at_ms
+        left_ms = self.limits.shutdown_grace_ms - passed_ms
+        if self._drives and left_ms > 0:
             # What does not end in time is handed back by force.
             with suppress(TimeoutError):
-                async with self._clock.deadline(self.limits.shutdown_grace_ms):
+                async with self._clock.deadline(left_ms):
                     await asyncio.wait(list(self._drives))
 
     async def fail_running_runs_for_shutdown(self) -> int:
