@@ -20,6 +20,7 @@ from tandem.adapters.http.call import Call, Endpoint
 from tandem.adapters.http.local_access import LocalAccess
 from tandem.adapters.http.service import HttpLimits
 from tandem.adapters.http.site import Site
+from tandem.adapters.logs.words import KEYS
 from tandem.domain.caller import Scope
 from tandem.observing import Observing
 from tandem.serving import service_of
@@ -51,6 +52,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     def lines(self, event: str) -> list[dict[str, Any]]:
         """Return the lines of the log that tell of this event."""
         found = [json.loads(line) for line in self.log.getvalue().splitlines()]
+        assert {key for line in found for key in line} <= set(KEYS), "the reference lacks one"
         return [line for line in found if line["event"] == event]
 
 
