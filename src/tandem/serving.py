@@ -13,6 +13,8 @@ import uvicorn
 import uvloop
 
 from tandem.adapters.files.document import parse_automation
+from tandem.adapters.http.access import AuthMode, StoredAccess
+from tandem.adapters.http.allowances import Allowances
 from tandem.adapters.http.app import make_app
 from tandem.adapters.http.guard import host_of, is_loopback
 from tandem.adapters.http.local_access import LocalAccess
@@ -21,13 +23,16 @@ from tandem.adapters.http.site import Site
 from tandem.adapters.local.clock import SystemClock
 from tandem.adapters.local.files import LocalFiles
 from tandem.adapters.local.ids import RandomIds
+from tandem.adapters.local.signatures import Ed25519Signatures
+from tandem.domain.assertion import AssertionPolicy, ReplayMode
 from tandem.domain.errors import InvalidRequest
+from tandem.domain.rate import Rate
 from tandem.engine.engine import Engine
 from tandem.engine.queries import Queries
 from tandem.observing import Observing
 from tandem.ports.executor import Executor
 from tandem.settings import Settings
-from tandem.wiring import Parts, open_engine
+from tandem.wiring import Parts, open_engine, open_store
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 BACKLOG: Final = 2_048
@@ -66,26 +71,56 @@ def serve(
         StoreUnavailable: the store cannot be opened.
         StoreTooNew: a newer version made it.
     """
-    check_exposure(settings, host)
+    needs_token = check_exposure(settings, host)
     with (
         _listen(host, port) as listener,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop,
     ):
-        return loop.run(_serve(settings, host=host, listener=listener, say=say, agents=agents))
+        return loop.run(
+            _serve(
+                settings,
+                host=host,
+                needs_token=needs_token,
+                listener=listener,
+                say=say,
+                agents=agents,
+            )
+        )
 
 
-def check_exposure(settings: Settings, host: str) -> None:
-    """Refuse to open the engine to others while everybody who asks is let in.
+def check_exposure(settings: Settings, host: str) -> bool:
+    """Say whether a token is needed; refuse to open the engine to others while none is.
 
     Raises:
-        InvalidRequest: the address is not this machine's own, and no token is set.
+        InvalidRequest: the address is not this machine's own, and no token is there; or tenant
+            contexts are needed, and there are no keys to verify them with.
+        StoreUnavailable: the store cannot be opened.
     """
-    if not settings.has_token and not is_loopback(host):
+    is_hosted = settings.auth_mode != AuthMode.LOCAL
+    if is_hosted and settings.assertion_keys_file is None:
+        raise InvalidRequest(
+            f"TANDEM_RUNTIME_AUTH_MODE={settings.auth_mode} needs signed tenant contexts; name the "
+            "file with the keys that verify them in TANDEM_CONTEXT_ASSERTION_KEYS_FILE",
+            code="assertion_keys_required",
+        )
+    if is_hosted or settings.has_token or _has_tokens(settings):
+        return True
+    if not is_loopback(host):
         raise InvalidRequest(
             f"cannot listen on {host} without a token: everybody who reaches this address could "
-            "run commands on this machine; set TANDEM_API_TOKEN, or listen on 127.0.0.1",
+            "run commands on this machine; make one with `tandem tokens create`, set "
+            "TANDEM_API_TOKEN, or listen on 127.0.0.1",
             code="token_required",
         )
+    return False
+
+
+def _has_tokens(settings: Settings) -> bool:
+    store = open_store(settings)
+    try:
+        return bool(store.list_tokens(tenant=None, after_id="", limit=1))
+    finally:
+        store.close()
 
 
 @contextmanager
@@ -114,6 +149,7 @@ async def _serve(
     settings: Settings,
     *,
     host: str,
+    needs_token: bool,
     listener: socket.socket,
     say: Say,
     agents: Executor | None,
@@ -123,13 +159,17 @@ async def _serve(
         access=LocalAccess(settings.api_token_text()),
         limits=HttpLimits(
             body_bytes_max=settings.http_body_bytes_max,
-            hosts=_hosts(settings, host),
+            hosts=_hosts(settings, host, needs_token=needs_token),
             origins=settings.cors_origins,
             metrics_are_public=settings.metrics_public,
         ),
         complain=observing.incident,
         observers=observing.observers,
         metrics=observing.metrics,
+        allowances=Allowances(
+            run_creations_per_min=settings.run_creations_per_min,
+            streams_per_client=settings.streams_per_client,
+        ),
     )
     server = _Server(
         uvicorn.Config(
@@ -159,14 +199,39 @@ async def _serve(
                 on_problem=observing.problem,
                 prepare=observing.prepare,
             ) as parts:
-                site.open(service_of(parts))
+                site.open(service_of(parts), access=access_of(parts, complain=observing.problem))
                 stop.engine = parts.engine
-                _greet(settings, listener, tell)
+                _greet(listener, tell, needs_token=needs_token)
                 await listening
         finally:
             server.should_exit = True
         tell("stopped", "stopped")
     return 0
+
+
+def access_of(parts: Parts, *, complain: Say | None = None) -> StoredAccess:
+    """Return who says who asks, as the settings want it.
+
+    Raises:
+        InvalidSetting: the file of the token cannot be used.
+        InvalidRequest: the file of the keys cannot be used.
+    """
+    settings = parts.settings
+    keys = settings.assertion_keys_file
+    return StoredAccess(
+        store=parts.store,
+        clock=SystemClock(),
+        root_token=settings.api_token_text(),
+        mode=AuthMode(settings.auth_mode),
+        signatures=Ed25519Signatures.read(keys) if keys is not None else None,
+        assertions=AssertionPolicy(
+            issuer=settings.assertion_issuer,
+            audience=settings.assertion_audience,
+            replay=ReplayMode(settings.assertion_replay),
+        ),
+        requests=Rate("requests are answered", per_min=settings.tenant_requests_per_min),
+        complain=complain,
+    )
 
 
 def service_of(parts: Parts) -> Service:
@@ -185,24 +250,24 @@ def service_of(parts: Parts) -> Service:
     )
 
 
-def _hosts(settings: Settings, host: str) -> frozenset[str] | None:
+def _hosts(settings: Settings, host: str, *, needs_token: bool) -> frozenset[str] | None:
     """Return the names to answer to. With a token a page of somebody else has nothing to send."""
-    if settings.has_token and not settings.allowed_hosts:
+    if needs_token and not settings.allowed_hosts:
         return None
     names = (*LOOPBACK_NAMES, host_of(f"[{host}]" if ":" in host else host))
     return frozenset({*names, *settings.allowed_hosts})
 
 
-def _greet(settings: Settings, listener: socket.socket, tell: Tell) -> None:
+def _greet(listener: socket.socket, tell: Tell, *, needs_token: bool) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}"
     tell("serving", f"serving on {url}", url=url)
-    if not settings.has_token:
+    if not needs_token:
         tell(
             "no_token",
-            "no token is set: whoever reaches this address on this machine may do everything; "
-            "TANDEM_API_TOKEN sets one",
+            "no token is there: whoever reaches this address on this machine may do everything; "
+            "`tandem tokens create` makes one, TANDEM_API_TOKEN sets one",
         )
 
 

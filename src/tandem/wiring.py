@@ -14,6 +14,7 @@ from tandem.adapters.local.executor import LocalExecutor
 from tandem.adapters.local.files import LocalFiles
 from tandem.adapters.local.host import LocalHost
 from tandem.adapters.local.ids import RandomIds
+from tandem.adapters.local.secrets import RandomSecrets
 from tandem.adapters.local.status import StatusFiles
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.adapters.traces.executor import TracedExecutor
@@ -26,6 +27,7 @@ from tandem.domain.redaction import Redactor
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine, Limits
 from tandem.engine.recovery import RecoveryLimits
+from tandem.engine.tokens import Tokens
 from tandem.engine.waiting import Waiters
 from tandem.ports.executor import Executor
 from tandem.settings import Settings
@@ -46,6 +48,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     waiters: Waiters
     status: StatusFiles
     automations: Automations
+    tokens: Tokens
 
 
 def open_store(settings: Settings) -> SqliteStore:
@@ -129,8 +132,10 @@ async def open_engine(
                         expires_after_ms=settings.gate_expires_after_ms,
                         on_expiry=settings.gate_on_expiry,
                         stale_after_ms=settings.gate_stale_after_ms,
+                        four_eyes=settings.gate_four_eyes,
                     ),
                     signal_retention_ms=settings.signal_retention_ms,
+                    schedule_grace_ms=settings.schedule_grace_ms,
                     relaxation_denylist=settings.relaxation_denylist,
                     own_only=own_only,
                     shutdown_policy=LossPolicy(settings.shutdown_policy),
@@ -167,6 +172,7 @@ async def open_engine(
                 waiters=Waiters(engine, clock),
                 status=status,
                 automations=Automations(engine),
+                tokens=Tokens(store=store, clock=clock, secrets=RandomSecrets()),
             )
             if prepare is not None:
                 prepare(parts)

@@ -53,9 +53,10 @@ async def test_sigterm_ends_the_server_while_requests_are_open(start_server: Sta
 
 def test_the_synchronous_client_works_again_and_again(start_server: Start) -> None:
     server = start_server()
-    with SyncTandemClient(server.url + COMPAT, TOKEN) as client:
-        for _ in range(3):
-            assert client.automations_v2.list().count == 0
+    client = SyncTandemClient(server.url + COMPAT, TOKEN)
+    for _ in range(3):
+        assert client.automations_v2.list().count == 0
+    client.close()
 
 
 def serve(*arguments: str, **env: str) -> "subprocess.Popen[str]":

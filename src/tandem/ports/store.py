@@ -25,13 +25,17 @@ from tandem.domain.ids import (
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunState
 from tandem.domain.reading import Reading
+from tandem.domain.request_key import RequestKey
 from tandem.domain.run import Attempt, Gate, GateStatus, Handling, LifecycleEvent, Run, Wait
 from tandem.domain.run_picture import RunPicture
 from tandem.domain.signal import Signal
 from tandem.domain.standing import Holder
 from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
+from tandem.ports.access import AccessStore
+from tandem.ports.backlog import BacklogStore
 from tandem.ports.learning import LearningStore
+from tandem.ports.triggers import TriggerStore
 
 
 class Claimed(NamedTuple):
@@ -228,15 +232,19 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     waits_ms: Sequence[int]
 
 
-class Store(LearningStore, Protocol):
+class Store(LearningStore, AccessStore, TriggerStore, BacklogStore, Protocol):
     """Rows of runs. Every write is one transaction, on disk before the awaitable is done."""
 
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:
         """Create a run and its first lifecycle events; unless it is dry it is due at once.
 
+        With a key the run and the key are one write: the same request again, also at the same
+        moment, also after a crash, creates nothing and returns the run that the first one created.
+
         Raises:
             NotFound: it is of a stored automation, which is not there any more.
-            Refused: it is of a stored automation that is a draft, and not dry.
+            Refused: it is of a stored automation that is a draft, and not dry; or its key belongs
+                to another request.
             StoreUnavailable: nothing was written.
         """
         ...
@@ -311,15 +319,24 @@ class Store(LearningStore, Protocol):
         ...
 
     async def execute(
-        self, run_id: RunId, command: Command, *, tenant: TenantId, change_id: ChangeId, now_ms: int
+        self,
+        run_id: RunId,
+        command: Command,
+        *,
+        tenant: TenantId,
+        change_id: ChangeId,
+        now_ms: int,
+        key: RequestKey | None = None,
     ) -> Change:
         """Lock the run, load it, decide, write: one transaction.
 
-        A repair with `save` writes the stored automation with it (`domain/saved_repair.py`).
+        A repair with `save` writes the stored automation with it (`domain/saved_repair.py`). So is
+        a key, unless the command is refused.
 
         Raises:
             NotFound: no such run for this tenant.
-            Refused: the state of the run does not allow it.
+            NothingToDo: the key says that the same request was done before.
+            Refused: the state of the run does not allow it, or the key belongs to another request.
             StoreUnavailable: nothing was written.
         """
         ...
@@ -334,13 +351,15 @@ class Store(LearningStore, Protocol):
         inputs: JsonObject,
         asks_again: bool,
         owner: EngineId | None,
+        started_by: str = "",
         reason: str,
         change_id: ChangeId,
         now_ms: int,
     ) -> Run:
         """Create the run `fork` with the outputs of a run, to go its own way from a node on.
 
-        `inputs` replaces some of the source's. Both runs know of each other; one transaction.
+        `inputs` replaces some of the source's; without `started_by` it is that of the source. Both
+        runs know of each other; one transaction.
 
         Raises:
             NotFound: no such run or node for this tenant.

@@ -197,7 +197,7 @@ class RecordSuite:
         scene = Scene(open_store())
         await scene.create("first", automation="report")
         await scene.create("second", automation="report")
-        await scene.create("third", automation="Other")
+        await scene.create("third", automation="Other Ö")
         await scene.execute("second", Cancel(reason="Because of Rain"))
         store = scene.store
 
@@ -209,6 +209,8 @@ class RecordSuite:
         assert ids(store, text=" RAIN ") == ["second"]
         assert ids(store, text="other") == ["third"]
         assert ids(store, text="%") == []
+        assert ids(store, text="Ö") == ["third"]
+        assert ids(store, limit=0) == []
         assert ids(store, trigger_type="manual") == ["third", "second", "first"]
         assert ids(store, trigger_type="webhook") == []
         assert ids(store, automation_id=AutomationId("report"), text="fir") == ["first"]
@@ -289,6 +291,7 @@ class RecordSuite:
                 for one in found
             ]
 
+        before = picture(scene.store)
         assert judged() == [(RUN, 2, ["accepted"]), ("waits", 0, [])]
         assert judged(automation_id=AutomationId("other")) == [("waits", 0, [])]
         assert judged(limit=1) == [(RUN, 2, ["accepted"])]
@@ -298,4 +301,7 @@ class RecordSuite:
             pass
         assert scene.get(RUN).status is RunState.COMPLETED
         assert scene.get(RUN).archived_at_ms is not None
+        packed = picture(scene.store)
+        assert packed.view.nodes == before.view.nodes
+        assert (packed.events, packed.attempts) == (before.events, before.attempts)
         assert judged() == [(RUN, 2, ["accepted"]), ("waits", 0, [])]

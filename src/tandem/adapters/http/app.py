@@ -53,7 +53,9 @@ HEADERS: Final = (
     "idempotency-key",
     "last-event-id",
     "x-agent-token",
+    "x-tandem-agent-ancestor-ids",
     "x-tandem-agent-id",
+    "x-tandem-context-assertion",
     "x-tandem-request-source",
     "x-tandem-token",
 )

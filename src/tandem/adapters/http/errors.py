@@ -17,6 +17,7 @@ from tandem.domain.errors import (
     InvalidAutomation,
     InvalidRequest,
     NotFound,
+    RateLimited,
     Refused,
     StoreError,
 )
@@ -53,6 +54,26 @@ KINDS: Final[Mapping[str, Kind]] = {
         says="The token does not reach as far as this route.",
         do="Use a token with the scope that is named.",
     ),
+    "RATE_LIMITED": Kind(
+        status=429,
+        says="The tenant or the client has had as much as it may for now.",
+        do="Wait for as many seconds as `Retry-After` says.",
+        is_retryable=True,
+    ),
+    "VALIDATION_FAILED": Kind(
+        status=BAD, says="A header has a value that it cannot have.", do="Mend the header."
+    ),
+    "AUDIT_PERSISTENCE_FAILED": Kind(
+        status=OURS,
+        says="The request was refused, and the refusal could not be recorded.",
+        do="Look at the log of the server: its store does not take writes.",
+        is_retryable=True,
+    ),
+    "IDEMPOTENCY_KEY_REUSED": Kind(
+        status=WRONG,
+        says="The Idempotency-Key was used for a request that said something else.",
+        do="Send a new request with a new key; `runID` is what the other one was about.",
+    ),
     "HOST_DENIED": Kind(
         status=FORBIDDEN,
         says="The request names a host that this server does not answer to.",
@@ -81,9 +102,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "NOT_FOUND": Kind(
         status=MISSING, says="There is no such thing for this tenant.", do="Check the id."
-    ),
-    "ROUTE_NOT_FOUND": Kind(
-        status=MISSING, says="There is no such path.", do="See `GET /openapi.json`."
     ),
     "METHOD_NOT_ALLOWED": Kind(
         status=405, says="The path does not know this method.", do="See the `Allow` header."
@@ -319,18 +337,25 @@ KINDS: Final[Mapping[str, Kind]] = {
     "WAIT_NOT_OPEN": Kind(
         status=CONFLICT, says="The run has not reached the wait.", do="Try again when it has."
     ),
-    "WAIT_OVER": Kind(
-        status=CONFLICT, says="Something else has ended the wait.", do="Look at the run."
-    ),
     "WAIT_PAYLOAD_INVALID": Kind(
         status=CONFLICT,
         says="The payload misses the schema of the wait; it waits on.",
         do="Send a payload that fits.",
     ),
+    "IDEMPOTENCY_KEY_INVALID": Kind(
+        status=BAD,
+        says="The key of what came for a wait is empty or too long.",
+        do="Send a key of 1 to 512 bytes.",
+    ),
+    "PAYLOAD_TOO_LARGE": Kind(
+        status=BAD,
+        says="The payload of what came for a wait is too large.",
+        do="Send at most 16,384 bytes.",
+    ),
     "SIGNAL_INVALID": Kind(
         status=BAD,
-        says="The key or the payload of what came for a wait is out of bounds.",
-        do="Send a key of 1 to 512 bytes and a payload of at most 16,384.",
+        says="What came names no condition.",
+        do="Send `condition_key`.",
     ),
     "ARTIFACT_NOT_FOUND": Kind(
         status=MISSING,
@@ -418,6 +443,8 @@ def respond(
             for p in error.problems
         ]
     headers = dict(getattr(error, "headers", {}))
+    if isinstance(error, RateLimited):
+        headers["retry-after"] = str(error.retry_after_s)
     status = getattr(error, "status", None) or kind.status
     return Response(encode(document), status, headers, media_type="application/json")
 

@@ -11,6 +11,7 @@ from tandem.adapters.http.errors import HttpError, respond
 from tandem.adapters.http.site import Site
 from tandem.domain.caller import ActorKind, Caller
 from tandem.domain.caller import Scope as CallerScope
+from tandem.domain.errors import EngineError
 from tandem.domain.ids import LOCAL_TENANT
 
 COMPAT: Final = "/compat/0.7"
@@ -71,7 +72,7 @@ class Guard:
             await self._check(scope, Headers(scope=scope))
             limit = self._site.limits.body_bytes_max
             await self._app(scope, _bounded(receive, scope, limit), send)
-        except HttpError as error:
+        except EngineError as error:
             await respond(error)(scope, receive, send)
 
     async def _check(self, scope: Scope, headers: Headers) -> None:

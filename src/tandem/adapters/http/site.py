@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
+from tandem.adapters.http.allowances import Allowances
 from tandem.adapters.http.errors import HttpError
 from tandem.adapters.http.service import Access, HttpLimits, Observer, Service
 
@@ -13,6 +14,7 @@ class Site:
     Args:
         access: says who asks.
         limits: the bounds of the server.
+        allowances: what its callers may have; without, as much as they like.
         complain: hears of mistakes of ours that were answered with a number only.
         observers: hear how each request ended.
         metrics: returns what `GET /metrics` shows; None turns it off.
@@ -26,12 +28,14 @@ class Site:
         complain: Callable[[str], None],
         observers: Sequence[Observer] = (),
         metrics: Callable[[], bytes] | None = None,
+        allowances: Allowances | None = None,
     ) -> None:
         self.access = access
         self.limits = limits
         self.complain = complain
         self.observers = observers
         self.metrics = metrics
+        self.allowances = allowances or Allowances()
         self._service: Service | None = None
         self.leaving = asyncio.Event()
         """Set when the server is about to end: whoever streams says goodbye."""

@@ -3,6 +3,7 @@
 The caller has begun a transaction.
 """
 
+import string
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
+from tandem.adapters.sqlite.archive import Packed
 from tandem.adapters.sqlite.sessions import SESSIONS_MAX, session_of
 from tandem.adapters.sqlite.tables import Tables, bare_view, fetch
 from tandem.domain.errors import DEFINITION_UNREADABLE, EngineError
@@ -22,6 +24,8 @@ from tandem.domain.view import RunView
 from tandem.ports.store import Judged, RunPage, RunPlace, RunSearch
 
 _NUMBER_MAX: Final = 2**62
+_LOWER: Final = {ord(upper): upper.lower() for upper in string.ascii_uppercase}
+"""What `lower` of the statements does; other letters count as they are."""
 
 
 def read_picture(
@@ -33,13 +37,15 @@ def read_picture(
         NotFound: no such run for this tenant.
     """
     run = tables.run(connection, run_id, tenant)
-    events = tables.newest_events(connection, run, limit=HISTORY_MAX)[::-1]
-    view = _view(tables, connection, run)
+    packed = tables.packed(connection, run)
+    newest = tables.newest_events(connection, run, limit=HISTORY_MAX, packed=packed)
+    events = newest[::-1]
+    view = _view(tables, connection, run, packed)
     claim, lease_until_ms = _claim(tables, connection, run, events)
     return RunPicture(
         view=view if view is not None else bare_view(run),
         is_readable=view is not None,
-        attempts=[] if view is None else _attempts(tables, connection, view),
+        attempts=[] if view is None else _attempts(tables, connection, view, packed),
         gates=_gates(tables, connection, run),
         events=events,
         sessions=read_sessions(tables, connection, run),
@@ -69,7 +75,7 @@ def read_mark(
     return tuple(found[0]) if found else None
 
 
-def _view(tables: Tables, connection: apsw.Connection, run: Run) -> RunView | None:
+def _view(tables: Tables, connection: apsw.Connection, run: Run, packed: Packed) -> RunView | None:
     """Return a run with its nodes, None when its definition cannot be read."""
     try:
         plan = tables.plan(connection, run.tenant, run.definition_digest)
@@ -77,16 +83,19 @@ def _view(tables: Tables, connection: apsw.Connection, run: Run) -> RunView | No
         if error.code != DEFINITION_UNREADABLE:
             raise
         return None
-    return tables.parts(connection, run).view(run, plan)
+    return tables.parts(connection, run, packed).view(run, plan)
 
 
-def _attempts(tables: Tables, connection: apsw.Connection, view: RunView) -> list[Attempt]:
+def _attempts(
+    tables: Tables, connection: apsw.Connection, view: RunView, packed: Packed
+) -> list[Attempt]:
     run = view.run
     first, past = rows.attempt_no(run.run_no, 0, 0), rows.attempt_no(run.run_no + 1, 0, 0)
     found = fetch(connection, tables.sql["list_attempts"], (first, past - 1))
-    packed = tables.packed(connection, run).get("attempt", ())
     node_ids = [node.node_id for node in view.plan.nodes]
-    return [rows.attempt_of(row, run.run_id, node_ids) for row in (*packed, *found)]
+    return [
+        rows.attempt_of(row, run.run_id, node_ids) for row in (*packed.get("attempt", ()), *found)
+    ]
 
 
 def _gates(tables: Tables, connection: apsw.Connection, run: Run) -> list[Gate]:
@@ -119,7 +128,7 @@ def search_runs(tables: Tables, connection: apsw.Connection, search: RunSearch) 
     name, values = _way(search)
     found = fetch(connection, tables.sql[name], values)
     runs = [rows.run_of(row) for row in found]
-    if len(runs) == search.limit:
+    if found and len(found) == search.limit:
         return RunPage(runs=runs, next=_place(found[-1]))
     edge = fetch(connection, tables.sql[f"{name}_edge"], values)
     return RunPage(runs=runs, next=_place(edge[0]) if edge else None)
@@ -134,7 +143,7 @@ def _way(search: RunSearch) -> tuple[str, dict[str, Any]]:
         "automation_id": search.automation_id or "",
         "statuses": msgspec.json.encode(search.statuses).decode(),
         "trigger_type": search.trigger_type,
-        "words": search.text.strip().lower(),
+        "words": search.text.strip().translate(_LOWER),
         "looks": search.looks_max,
         "limit": search.limit,
         "before_no": before_no,

@@ -15,6 +15,7 @@ from tandem.adapters.sql import rows
 from tandem.adapters.sql.portable import PortableDefinition, PortableRun
 from tandem.adapters.sql.statements import load_statements
 from tandem.adapters.sqlite import records
+from tandem.adapters.sqlite.access_rows import AccessRows
 from tandem.adapters.sqlite.admitting import (
     ClaimedRun,
     KnownDefinition,
@@ -22,6 +23,7 @@ from tandem.adapters.sqlite.admitting import (
     read_definition,
     read_known,
 )
+from tandem.adapters.sqlite.backlogs import Backlogs
 from tandem.adapters.sqlite.backup import back_up
 from tandem.adapters.sqlite.beside import Beside
 from tandem.adapters.sqlite.committer import Committer
@@ -40,6 +42,7 @@ from tandem.adapters.sqlite.transfer import (
     NewHistory,
     export_runs,
 )
+from tandem.adapters.sqlite.triggers import Triggers
 from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.adapters.sqlite.writer import CommitTimes, WriteListener, Writer
 from tandem.adapters.sqlite.writer_process import WRITER_PROGRAM, WriterProcess
@@ -81,6 +84,7 @@ from tandem.domain.ids import (
 )
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunState
+from tandem.domain.request_key import RequestKey
 from tandem.domain.run import OPEN_WAITS, Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
 from tandem.domain.run_picture import RunPicture
 from tandem.domain.signal import Signal
@@ -111,7 +115,7 @@ _IN_STATUS = {
 }
 
 
-class SqliteStore(Beside):
+class SqliteStore(Beside, AccessRows, Triggers, Backlogs):
     """Rows of runs in one file. Writes go through the committer, reads have their own connection.
 
     `synchronous` is FULL: what was acknowledged is on disk. NORMAL survives a killed process but
@@ -200,22 +204,31 @@ class SqliteStore(Beside):
         """See `Store.create_run`."""
         run, events = create(new, now_ms=now_ms)
         self._tables.remember(new.tenant, new.plan)
-        run.run_no = await self._writer.submit(Create(run, events, new.document, new.runs_draft))
-        return run
+        write = Create(run, events, new.document, new.runs_draft, new.key)
+        created = await self._writer.submit(write)
+        run.run_no = created.run_no
+        return created.before or run
 
     def apply(self, change: Change) -> Awaitable[None]:
         """See `Store.apply`."""
         return self._writer.submit(Apply(change))
 
     async def execute(
-        self, run_id: RunId, command: Command, *, tenant: TenantId, change_id: ChangeId, now_ms: int
+        self,
+        run_id: RunId,
+        command: Command,
+        *,
+        tenant: TenantId,
+        change_id: ChangeId,
+        now_ms: int,
+        key: RequestKey | None = None,
     ) -> Change:
         """See `Store.execute`."""
         # What is wrong with the run or its definition, the write itself says.
         with suppress(EngineError, apsw.Error):
             for row in fetch(self._reader, self._tables.sql["find_run"], (run_id, tenant)):
                 self._tables.plan(self._reader, tenant, row["definition_digest"])
-        return await self._writer.submit(Execute(run_id, tenant, command, change_id, now_ms))
+        return await self._writer.submit(Execute(run_id, tenant, command, change_id, now_ms, key))
 
     async def fork(
         self,
@@ -227,6 +240,7 @@ class SqliteStore(Beside):
         inputs: JsonObject,
         asks_again: bool,
         owner: EngineId | None,
+        started_by: str = "",
         reason: str,
         change_id: ChangeId,
         now_ms: int,
@@ -241,6 +255,7 @@ class SqliteStore(Beside):
                 dict(inputs),
                 asks_again,
                 owner,
+                started_by,
                 reason,
                 change_id,
                 now_ms,

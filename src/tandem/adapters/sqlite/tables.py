@@ -39,6 +39,9 @@ _DELETIONS = (
     "delete_artifacts",
     "delete_imports",
     "remove_archive_parts",
+    "delete_backlog_tasks",
+    "delete_backlog_sources",
+    "delete_backlog_events",
 )
 
 Found = list[dict[str, Any]]
@@ -98,6 +101,15 @@ class Tables:
         if change.moved:
             keys.follow(connection, self.sql, change)
             reviewing.follow(connection, self.sql, change)
+            self._release_firing(connection, change)
+
+    def _release_firing(self, connection: apsw.Connection, change: Change) -> None:
+        """Let a firing that was put off be looked at again when a run of its automation ends."""
+        run = change.run
+        if run.automation_version is None or run.status not in TERMINAL:
+            return
+        if change.status_before not in TERMINAL:
+            run_statement(connection, self.sql["release_firing"], (run.tenant, run.automation_id))
 
     def write_history(self, connection: apsw.Connection, change: Change) -> None:
         """Write one change of a run that happened elsewhere: nothing is taken or freed here."""
@@ -261,12 +273,13 @@ class Tables:
         return rows.wait_of(newest) if newest is not None else None
 
     def newest_events(
-        self, connection: apsw.Connection, run: Run, *, limit: int
+        self, connection: apsw.Connection, run: Run, *, limit: int, packed: Packed | None = None
     ) -> list[LifecycleEvent]:
-        """Return the newest events of a run, newest first."""
+        """Return the newest events of a run, newest first; `packed` is what is packed, if read."""
         found = fetch(connection, self.sql["list_newest_events"], (run.run_no, limit))
         if len(found) < limit:
-            found += reversed(self.packed(connection, run).get("lifecycle_event", ()))
+            packed = self.packed(connection, run) if packed is None else packed
+            found += reversed(packed.get("lifecycle_event", ()))
         profile = run.effective_execution_profile
         return [rows.event_of(row, profile) for row in found[:limit]]
 
@@ -300,11 +313,13 @@ class Tables:
         plan = self.plan(connection, run.tenant, run.definition_digest)
         return self.parts(connection, run).view(run, plan)
 
-    def parts(self, connection: apsw.Connection, run: Run) -> ViewParts:
-        """Load everything of a run but its definition."""
+    def parts(
+        self, connection: apsw.Connection, run: Run, packed: Packed | None = None
+    ) -> ViewParts:
+        """Load everything of a run but its definition; `packed` is what is packed, if read."""
         if is_untouched(run):
             return ViewParts([], [], [])
-        packed = self.packed(connection, run)
+        packed = self.packed(connection, run) if packed is None else packed
         gates = fetch(connection, self.sql["list_gates_of_run"], (run.run_no,))
         return ViewParts(
             self._node_runs(connection, run, packed),

@@ -84,7 +84,12 @@ ROUTES = (
         answers=f"ok, wait, {_RUN}",
         body=ResolveWaitBody,
         codes={"not_found": "AUTOMATION_V2_RUN_NOT_FOUND"},
-        errors=("WAIT_NOT_OPEN", "WAIT_PAYLOAD_INVALID", "SIGNAL_INVALID"),
+        errors=(
+            "WAIT_NOT_OPEN",
+            "WAIT_PAYLOAD_INVALID",
+            "IDEMPOTENCY_KEY_INVALID",
+            "PAYLOAD_TOO_LARGE",
+        ),
     ),
     Endpoint(
         method="POST",
@@ -93,6 +98,6 @@ ROUTES = (
         says="Say that a condition outside is met; the same key again changes nothing.",
         answers="ok, is_new, woken[], refused[]",
         body=SignalBody,
-        errors=("SIGNAL_INVALID",),
+        errors=("SIGNAL_INVALID", "IDEMPOTENCY_KEY_INVALID", "PAYLOAD_TOO_LARGE"),
     ),
 )
