@@ -7,6 +7,7 @@ shape, where it looks like a token of ours, a credential of a request, or a pass
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
@@ -16,13 +17,16 @@ REDACTED: Final = "[redacted]"
 SECRET_CHARS_MIN: Final = 6
 """A shorter value is found too often by chance; it would blank out what is no secret."""
 DEPTH_MAX: Final = 8
+KEYS_MAX: Final = 512
+"""So many keys of mappings are remembered; they are the same again and again."""
 
 _SHAPES: Final = (
     # Tokens of this engine, and the secrets of webhooks.
-    (re.compile(r"\btdm_[A-Za-z0-9_\-]{8,}"), REDACTED),
-    (re.compile(r"\bwhsec_[A-Za-z0-9+/=_\-]{8,}"), REDACTED),
+    (("tdm_",), re.compile(r"\btdm_[A-Za-z0-9_\-]{8,}"), REDACTED),
+    (("whsec_",), re.compile(r"\bwhsec_[A-Za-z0-9+/=_\-]{8,}"), REDACTED),
     # What requests carry; a Bearer token may also stand alone.
     (
+        ("authorization", "x-agent-", "x-tandem-", "x-api-key", "cookie"),
         re.compile(
             r"(?i)\b((?:proxy-)?authorization|x-agent-token|x-tandem-token|x-api-key|set-cookie"
             r"|cookie|x-tandem-context-(?:assertion|jws)|x-tandem-tenant-context-jws)"
@@ -31,15 +35,21 @@ _SHAPES: Final = (
         rf"\1\2{REDACTED}",
     ),
     (
+        ("bearer", "basic"),
         re.compile(r"\b((?i:bearer|basic)\s+)(?=\S*[A-Z0-9._=])[A-Za-z0-9._~+/=\-]{6,}"),
         rf"\1{REDACTED}",
     ),
     # Signed assertions and keys of providers.
-    (re.compile(r"\beyJ[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]*"), REDACTED),
-    (re.compile(r"\b(?:sk|rk|pk)-[A-Za-z0-9_\-]{16,}"), REDACTED),
-    (re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})"), REDACTED),
-    (re.compile(r"\bAKIA[0-9A-Z]{16}\b"), REDACTED),
+    (("eyj",), re.compile(r"\beyJ[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]*"), REDACTED),
+    (("sk-", "rk-", "pk-"), re.compile(r"\b(?:sk|rk|pk)-[A-Za-z0-9_\-]{16,}"), REDACTED),
     (
+        ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+        re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})"),
+        REDACTED,
+    ),
+    (("akia",), re.compile(r"\bAKIA[0-9A-Z]{16}\b"), REDACTED),
+    (
+        ("private key",),
         re.compile(
             r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
             re.DOTALL,
@@ -47,15 +57,20 @@ _SHAPES: Final = (
         REDACTED,
     ),
     # Passwords in URLs, and what names itself.
-    (re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)"), rf"\1{REDACTED}"),
+    (("://",), re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)"), rf"\1{REDACTED}"),
     (
+        ("password", "passwd", "secret", "apikey", "api_key", "token"),
         re.compile(
-            r"(?i)\b([a-z0-9_\-]*(?:password|passwd|secret|api_?key|access_?token|auth_?token))"
+            r"(?i)((?:password|passwd|secret|api_?key|access_?token|auth_?token))"
             r"""(["']?\s*[=:]\s*["']?)[^\s"'&,;}\])]+"""
         ),
         rf"\1\2{REDACTED}",
     ),
 )
+"""Words that have to be there, in lower case; what is taken out; what stands there instead.
+
+Most texts hold none of the words, and to look for a word is cheap.
+"""
 _SECRET_KEYS: Final = re.compile(
     r"(?i)(?:^|[_\-])(?:password|passwd|secret|token|api_?key|authorization|cookie)$"
 )
@@ -79,13 +94,18 @@ class Redactor:
         # The longest first: a secret that holds another one goes as a whole.
         ordered = sorted(forms, key=lambda form: (-len(form), form))
         self._values = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+        self._key = lru_cache(KEYS_MAX)(self._look_at_key)
 
     def text(self, text: str) -> str:
         """Return the text without secrets."""
         if self._values is not None:
             text = self._values.sub(REDACTED, text)
-        for shape, instead in _SHAPES:
-            text = shape.sub(instead, text)
+        lowered = text.lower()
+        for words, shape, instead in _SHAPES:
+            for word in words:
+                if word in lowered:
+                    text = shape.sub(instead, text)
+                    break
         return text
 
     def value(self, value: Any, *, depth: int = 0) -> Any:
@@ -101,16 +121,20 @@ class Redactor:
             if depth >= DEPTH_MAX:
                 return self.text(str(value))
             if isinstance(value, Mapping):
-                return {
-                    self.text(str(key)): REDACTED
-                    if isinstance(held, str) and held and _SECRET_KEYS.search(str(key))
-                    else self.value(held, depth=depth + 1)
-                    for key, held in value.items()
-                }
+                return dict(self._item(*item, depth=depth + 1) for item in value.items())
             return [self.value(held, depth=depth + 1) for held in value]
         if value is None or isinstance(value, bool | int | float):
             return value
         return self.text(str(value))
+
+    def _item(self, key: Any, held: Any, *, depth: int) -> tuple[str, Any]:
+        shown, is_secret = self._key(str(key))
+        if is_secret and isinstance(held, str) and held:
+            return shown, REDACTED
+        return shown, self.value(held, depth=depth)
+
+    def _look_at_key(self, key: str) -> tuple[str, bool]:
+        return self.text(key), _SECRET_KEYS.search(key) is not None
 
 
 def _forms_of(secret: str) -> Iterable[str]:
