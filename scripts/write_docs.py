@@ -130,8 +130,15 @@ run, and is published to those who listen after the commit. A published event ha
 same for the same record, always), `type`, `occurred_at_ms`, `cursor` and `properties`; these
 always hold `run_id`/`runID`, `automation_id`/`automationID`, `status` (of the run after the
 change), `tenantContext`, `lifecycle_event` and `seq`, and where they apply `node_id`/`nodeID`,
-`attempt`, `reason`, `stop_kind`, `detail` and the metadata. Names after the first are those that
-the original engine publishes for the same thing.
+`attempt`, `reason`, `stop_kind`, `detail` (where nothing has changed since) and the metadata. The
+creation of a run also tells `run`, `triggerType`, `triggerReason` and `dryRun`. Names after the
+first are those that the original engine publishes for the same thing.
+
+To listen: `tandem runs watch`, or `GET /automations/v2/events` and `GET /event`, which go on behind
+`Last-Event-ID`; see `docs/guides/events.md`. On a stream an event is `type`, `properties`, `runID`
+and an `envelope` with `event_id`, `seq` (within the run, without gaps), `schema_version`,
+`occurred_at_ms`, `run_id`, `node_id` and `tenant_context`. Two types are of the stream itself:
+`stream.reset` (the cursor cannot be gone on from) and `stream.closed` (why it ends).
 
 {table}
 """

@@ -20,6 +20,7 @@ from tandem.adapters.http.guard import host_of, is_loopback
 from tandem.adapters.http.local_access import LocalAccess
 from tandem.adapters.http.service import HttpLimits, Service
 from tandem.adapters.http.site import Site
+from tandem.adapters.http.sse import StreamLimits, Streams
 from tandem.adapters.local.clock import SystemClock
 from tandem.adapters.local.files import LocalFiles
 from tandem.adapters.local.ids import RandomIds
@@ -236,6 +237,11 @@ def access_of(parts: Parts, *, complain: Say | None = None) -> StoredAccess:
 
 def service_of(parts: Parts) -> Service:
     """Return what the routes need of an open engine."""
+    settings = parts.settings
+    clock = SystemClock()
+    streams = StreamLimits(
+        keep_alive_ms=settings.event_keep_alive_ms, streams_max=settings.event_streams_max
+    )
     return Service(
         engine=parts.engine,
         store=parts.store,
@@ -243,7 +249,8 @@ def service_of(parts: Parts) -> Service:
         files=LocalFiles(),
         waiters=parts.waiters,
         queries=Queries(parts.store),
-        clock=SystemClock(),
+        streams=Streams(parts.feed, clock, streams),
+        clock=clock,
         ids=RandomIds(),
         read_definition=parse_automation,
         workspace_root=str(Path.cwd()),

@@ -349,6 +349,35 @@ SETTINGS: Final = (
         parse=_is_present,
     ),
     Setting(
+        field="event_keep_alive_ms",
+        name="TANDEM_EVENT_KEEP_ALIVE_MS",
+        unit="ms",
+        sentence="After so long without an event a stream says that it lives.",
+        parse=_whole(100, 240_000),
+    ),
+    Setting(
+        field="event_streams_max",
+        name="TANDEM_EVENT_STREAMS_MAX",
+        unit="streams",
+        sentence="How many event streams one caller may have open at once.",
+        parse=_whole(1, 100_000),
+    ),
+    Setting(
+        field="event_buffer_events_max",
+        name="TANDEM_EVENT_BUFFER_MAX_EVENTS",
+        unit="events",
+        sentence="A reader of a stream for whom more events wait is dropped; it can come again "
+        "with its last id.",
+        parse=_whole(1, 1_000_000),
+    ),
+    Setting(
+        field="event_buffer_bytes_max",
+        name="TANDEM_EVENT_BUFFER_MAX_BYTES",
+        unit="bytes",
+        sentence="The same for their size.",
+        parse=_whole(65_536, 1_073_741_824),
+    ),
+    Setting(
         field="review_runs_max",
         name="TANDEM_AGENT_AUTOMATION_RUN_REVIEW_THRESHOLD",
         unit="runs",
@@ -598,6 +627,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auto_resume_window_ms: int = 1_200_000
     auto_resumes_max: int = 2
     auto_resume_disabled: bool = False
+    event_keep_alive_ms: int = 10_000
+    event_streams_max: int = 512
+    event_buffer_events_max: int = 4_096
+    event_buffer_bytes_max: int = 8_388_608
     review_runs_max: int = 20
     learning_auto_apply: bool = False
     learning_min_confidence: float = 0.8

@@ -26,6 +26,7 @@ from tandem.domain.learning import LearningPolicy
 from tandem.domain.redaction import Redactor
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine, Limits
+from tandem.engine.event_feed import EventFeed, FeedLimits
 from tandem.engine.recovery import RecoveryLimits
 from tandem.engine.tokens import Tokens
 from tandem.engine.waiting import Waiters
@@ -48,6 +49,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     waiters: Waiters
     status: StatusFiles
     automations: Automations
+    feed: EventFeed
+    """The live events of the store."""
     tokens: Tokens
 
 
@@ -164,6 +167,15 @@ async def open_engine(
             engine.listen(status.changed, caught_up=status.caught_up, learned=status.learned)
             if traces is not None:
                 traces.listen_to(engine)
+            feed = EventFeed(
+                store,
+                clock,
+                FeedLimits(
+                    events_max=settings.event_buffer_events_max,
+                    bytes_max=settings.event_buffer_bytes_max,
+                ),
+            )
+            engine.watch(feed.wake)
             parts = Parts(
                 settings=settings,
                 engine=engine,
@@ -172,15 +184,17 @@ async def open_engine(
                 waiters=Waiters(engine, clock),
                 status=status,
                 automations=Automations(engine),
+                feed=feed,
                 tokens=Tokens(store=store, clock=clock, secrets=RandomSecrets()),
             )
             if prepare is not None:
                 prepare(parts)
-            if drives:
-                async with engine:
+            async with feed:
+                if drives:
+                    async with engine:
+                        yield parts
+                else:
                     yield parts
-            else:
-                yield parts
     finally:
         store.close()
         stack.close()

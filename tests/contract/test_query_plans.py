@@ -108,6 +108,9 @@ WAYS = {
     "list_runs_of_status": ["run_of_status (tenant=? AND status=? AND run_no<?)"],
     "list_runs_of_automation": ["run_of_automation (tenant=? AND automation_id=? AND run_no<?)"],
     "list_runs_of_automation_in_status": ["run_of_automation (tenant=? AND automation_id=?"],
+    "list_events_after": ["lifecycle_event USING INTEGER PRIMARY KEY (rowid>?)"],
+    "list_events_of_run_after": ["lifecycle_event_1 (run_no=?)"],
+    "find_run_told": ["run USING INTEGER PRIMARY KEY"],
     "search_runs": ["run_of_tenant (tenant=? AND run_no<?)", "run USING INTEGER PRIMARY KEY"],
     "search_runs_edge": ["run_of_tenant (tenant=? AND run_no<?)"],
     "search_runs_of_automation": [
@@ -225,6 +228,8 @@ PAGED = (
     "list_runs_of_status",
     "list_runs_of_automation",
     "list_events",
+    "list_events_after",
+    "list_events_of_run_after",
     "list_due",
     "list_automations",
     "list_automation_events",

@@ -10,6 +10,7 @@ from tandem.adapters.sqlite.store import SqliteStore
 from tandem.testing.access_suite import AccessSuite
 from tandem.testing.admission_suite import AdmissionSuite
 from tandem.testing.automation_suite import AutomationSuite
+from tandem.testing.event_suite import EventSuite
 from tandem.testing.record_suite import RecordSuite
 from tandem.testing.store_suite import CommitFault, OpenStore, StoreSuite
 from tandem.testing.trigger_suite import TriggerSuite
@@ -26,7 +27,7 @@ def failing_commit(fault: CommitFault, connection: apsw.Connection) -> None:
 
 
 class TestSqliteStore(
-    StoreSuite, AdmissionSuite, AutomationSuite, AccessSuite, RecordSuite, TriggerSuite
+    StoreSuite, AdmissionSuite, AutomationSuite, AccessSuite, RecordSuite, TriggerSuite, EventSuite
 ):
     """All promises, on one file in WAL mode."""
 

@@ -185,6 +185,7 @@ class Engine(Reviews):
         self._listeners: list[Listener] = []
         self._caught_up: list[CaughtUp] = []
         self._outputs: list[Output] = []
+        self._watchers: list[Callable[[], None]] = []
         self._drivers: dict[RunId, Driver] = {}
         self._drives: set[asyncio.Task[None]] = set()
         self._work = asyncio.Event()
@@ -435,6 +436,17 @@ class Engine(Reviews):
         for caught_up in self._caught_up:
             await caught_up(run_id)
 
+    def watch(self, look: Callable[[], None]) -> None:
+        """Call `look` whenever this engine has written or hears that another process has.
+
+        Such a message may get lost; whoever must miss nothing looks by itself now and then, too.
+        """
+        self._watchers.append(look)
+
+    def _tell_watchers(self) -> None:
+        for look in self._watchers:
+            look()
+
     def listen_to_output(self, output: Output) -> None:
         """Call `output(run_id, node_id, kind, text)` for what the bodies of this engine say."""
         self._outputs.append(output)
@@ -504,6 +516,7 @@ class Engine(Reviews):
             self._refuse_unlabelled(new.needs.labels)
         run = await self.store.create_run(new, now_ms=self._clock.now_ms())
         self._work.set()
+        self._tell_watchers()
         if not owned:
             self._host.wake_others()
         return run
@@ -618,6 +631,7 @@ class Engine(Reviews):
             if driver is not None:
                 driver.poke()
         self._work.set()
+        self._tell_watchers()
         self._host.wake_others()
 
     async def _written_for(self, changes: Sequence[Change]) -> None:
@@ -1051,6 +1065,7 @@ class Engine(Reviews):
             self._host.wake_others()
         for listener in self._listeners:
             listener(view, change)
+        self._tell_watchers()
 
     def _tell_learned(self, view: RunView, change: Change | None) -> None:
         """Tell what the end of a run led to, which may have been driven by another engine."""
@@ -1077,6 +1092,7 @@ class Engine(Reviews):
         self._poke_changed()
 
     def _poke_changed(self) -> None:
+        self._tell_watchers()
         for driver in self._drivers.values():
             driver.poke()
 

@@ -12,6 +12,7 @@ from tandem.domain.automation_review import Review
 from tandem.domain.change import Change
 from tandem.domain.command import Command
 from tandem.domain.creation import NewRun
+from tandem.domain.event_cursor import EventTail
 from tandem.domain.ids import (
     AutomationId,
     ChangeId,
@@ -210,6 +211,38 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     holders: Sequence[Holder]
     claims: int
     review: Review | None = None
+
+
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events are wanted; None leaves a part open."""
+
+    tenant: TenantId | None = None
+    automation_id: AutomationId | None = None
+    run_id: RunId | None = None
+
+
+class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A lifecycle event with its run: a part of the row as it is now, without what may be large.
+
+    `status` is that of the run after the change that recorded the event.
+    """
+
+    run: Run
+    event: LifecycleEvent
+    status: RunState
+
+
+class EventPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Some events in order. `position` is up to where everything was looked at.
+
+    `is_last` says that this was the newest position when it was read, `is_expired` that events
+    after the position that was asked for may be packed, and so missing here.
+    """
+
+    records: Sequence[EventRecord]
+    position: int
+    is_last: bool
+    is_expired: bool = False
 
 
 class LaneCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -504,6 +537,31 @@ class Store(LearningStore, AccessStore, TriggerStore, BacklogStore, Protocol):
         The metadata of each name the `effective_execution_profile` of the run, but `as_stored`
         for whoever checks their hashes.
         """
+        ...
+
+    def list_event_records(
+        self, run_id: RunId, *, tenant: TenantId, after_seq: int, limit: int
+    ) -> Sequence[EventRecord]:
+        """Return the same as `list_events`, each with the state that its change led to.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        ...
+
+    def list_events_after(self, position: int, chosen: EventFilter, *, limit: int) -> EventPage:
+        """Return events of all runs after a position, in the order of their commits.
+
+        No event is ever committed at or before a position that a page has named: a store whose
+        transactions may commit out of order shows only what is older than the oldest that is open.
+        At most `limit` records are looked at, so a page may hold few or none and not be the last.
+        Events of packed runs are found only when one run is chosen (`EventTail.packed_to`), those
+        of deleted runs never.
+        """
+        ...
+
+    def find_event_tail(self) -> EventTail:
+        """Return which store this is and how far its events reach now."""
         ...
 
     def list_attempts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Attempt]:

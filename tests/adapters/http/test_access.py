@@ -525,3 +525,21 @@ async def test_a_tenant_may_ask_so_often(door: Door) -> None:
 
 def test_the_record_of_a_caller_has_no_secret() -> None:
     assert "digest" not in {field.name for field in msgspec.structs.fields(Caller)}
+
+
+async def test_who_listens_is_let_go_when_the_token_is_revoked_or_a_first_one_is_made(
+    door: Door,
+) -> None:
+    access = door.access()
+    nobody = await ask(access)
+    assert access.still_holds(nobody)
+    token, text = await door.token(Scope.VIEWER)
+    caller = await ask(access, x_tandem_token=text)
+    assert access.still_holds(caller)
+    door.clock.advance(1_000)
+    assert not access.still_holds(nobody), "whoever asks needs a token now"
+    await door.tokens.revoke(token.token_id)
+    door.clock.advance(1_000)
+    assert not access.still_holds(caller)
+    rooted = door.access(root_token="secret")
+    assert rooted.still_holds(await ask(rooted, x_tandem_token="secret"))

@@ -11,6 +11,7 @@ from tandem.domain.ids import RunId, TenantId
 from tandem.domain.view import RunView
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine
+from tandem.engine.event_feed import EventFeed
 from tandem.engine.tokens import Tokens
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.host import Host
@@ -78,6 +79,11 @@ class OpenEngine(Protocol):
     @property
     def automations(self) -> Automations:
         """The automations that its store keeps."""
+        ...
+
+    @property
+    def feed(self) -> EventFeed:
+        """The live events of its store."""
         ...
 
     @property

@@ -125,6 +125,19 @@ class StoredAccess:
         self._requests.spend(caller.tenant, now_ms=self._clock.now_ms())
         return caller
 
+    def still_holds(self, caller: Caller) -> bool:
+        """See `Access.still_holds`: revoked and expired tokens do not, nor fewer scopes."""
+        if not caller.token_id:
+            return not self.is_closed
+        if caller.token_id == ROOT_TOKEN_ID:
+            return True
+        token = self._find(TokenId(caller.token_id))
+        return (
+            token is not None
+            and token.state(self._clock.now_ms()) is TokenState.ACTIVE
+            and all(map(token.caller.may, caller.scopes))
+        )
+
     @property
     def is_closed(self) -> bool:
         """Whether a token is needed. Once one was made that stays so, whatever becomes of it."""

@@ -23,6 +23,7 @@ from tandem.adapters.http.routes import (
     artifacts,
     automations,
     bulk,
+    events,
     gates,
     health,
     operations,
@@ -45,6 +46,7 @@ MODULES: Final = (
     waits,
     bulk,
     artifacts,
+    events,
     scheduler,
 )
 HEADERS: Final = (

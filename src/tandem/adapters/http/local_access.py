@@ -16,6 +16,10 @@ class LocalAccess:
     def __init__(self, token: str = "") -> None:
         self._token = token.encode()
 
+    def still_holds(self, caller: Caller) -> bool:
+        """See `Access.still_holds`; the one token stays as long as the process."""
+        return bool(caller)
+
     async def caller_of(self, headers: Mapping[str, str], peer: str) -> Caller:
         """See `Access.caller_of`."""
         caller = LOCAL_CALLER

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from tandem.adapters.http.sse import Streams
 from tandem.domain.automation import Automation
 from tandem.domain.caller import Caller
 from tandem.domain.ids import TenantId
@@ -31,6 +32,14 @@ class Access(Protocol):
 
         Raises:
             HttpError: 401 `AUTH_REQUIRED`, 403 `TENANT_CONTEXT_DENIED`, or another refusal.
+        """
+        ...
+
+    def still_holds(self, caller: Caller) -> bool:
+        """Say whether what the caller was let in with would still let it in; a stream asks.
+
+        Raises:
+            StoreUnavailable: the store cannot say it now.
         """
         ...
 
@@ -71,6 +80,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     files: WorkspaceFiles
     waiters: Waiters
     queries: Queries
+    streams: Streams
     clock: Clock
     ids: Ids
     read_definition: Callable[[object], Automation]

@@ -64,3 +64,5 @@ class Site:
     def leave(self) -> None:
         """End the streams; requests are still answered."""
         self.leaving.set()
+        if self._service is not None:
+            self._service.streams.feed.close()

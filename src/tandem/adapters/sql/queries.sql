@@ -100,9 +100,9 @@ VALUES (:run_no, :node_no, :attempt, :ref, :digest, :contract, :inputs_digest, :
 -- name: add_event
 -- The record of one transition.
 INSERT INTO lifecycle_event (run_no, seq, event, recorded_at_ms, change_id, node_id, attempt,
-       reason, stop_kind, metadata, record_hash)
+       reason, stop_kind, metadata, record_hash, run_status)
 VALUES (:run_no, :seq, :event, :recorded_at_ms, :change_id, :node_id, :attempt, :reason, :stop_kind,
-       :metadata, :record_hash);
+       :metadata, :record_hash, :run_status);
 
 -- name: find_run
 -- One run of a tenant by its id.
@@ -561,6 +561,36 @@ SELECT reading, handling FROM node_run
 -- The events of a run after a number.
 SELECT e.* FROM lifecycle_event AS e
  WHERE e.run_no = :run_no AND e.seq > :after_seq ORDER BY e.seq LIMIT :limit;
+
+-- name: list_events_after
+-- The events of all runs after a position, in the order of their commits.
+SELECT * FROM lifecycle_event WHERE cursor > :position ORDER BY cursor LIMIT :limit;
+
+-- name: list_events_of_run_after
+-- The events of a run after a position.
+SELECT * FROM lifecycle_event WHERE run_no = :run_no AND cursor > :position
+ ORDER BY seq LIMIT :limit;
+
+-- name: find_run_told
+-- What events tell of a run: its row without what may be large.
+SELECT run_no, run_id, tenant, automation_id, name, definition_digest, automation_version,
+       trigger_type, trigger_reason, effective_execution_profile, status, last_change_id,
+       created_at_ms, updated_at_ms, finished_at_ms, detail, last_failure, started_by
+  FROM run WHERE run_no = :run_no;
+
+-- name: find_event_tail
+-- Which store this is, how far its events reach, and up to where some of them are packed.
+SELECT store_id, packed_to,
+       coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'lifecycle_event'), 0) AS position
+  FROM store_identity;
+
+-- name: note_packed
+-- Events up to this position are packed; the table holds one row.
+UPDATE store_identity SET packed_to = max(packed_to, :position);
+
+-- name: renew_store_id
+-- A copy of a store is another one; the table holds one row.
+UPDATE store_identity SET store_id = lower(hex(randomblob(8)));
 
 -- name: list_newest_events
 -- The newest events of a run, newest first.

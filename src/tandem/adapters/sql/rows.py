@@ -283,8 +283,8 @@ def _policy_state(state: PolicyState) -> str | None:
     return None if state == _UNTOUCHED else _json(state)
 
 
-def event_row(run_no: int, event: LifecycleEvent) -> Row:
-    """Return the values of `add_event`."""
+def event_row(run: Run, run_no: int, event: LifecycleEvent) -> Row:
+    """Return the values of `add_event`; `run` is as the change of the event left it."""
     return (
         run_no,
         event.seq,
@@ -297,6 +297,7 @@ def event_row(run_no: int, event: LifecycleEvent) -> Row:
         event.stop_kind,
         _json(event.metadata),
         _hash(event.record_hash),
+        run.status.value,
     )
 
 

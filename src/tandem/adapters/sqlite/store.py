@@ -72,6 +72,7 @@ from tandem.domain.errors import (
     NotFound,
     StoreUnavailable,
 )
+from tandem.domain.event_cursor import EventTail
 from tandem.domain.ids import (
     LOCAL_TENANT,
     AutomationId,
@@ -94,6 +95,9 @@ from tandem.ports.store import (
     Claimed,
     Delivered,
     EngineRow,
+    EventFilter,
+    EventPage,
+    EventRecord,
     Held,
     Judged,
     OpenGate,
@@ -585,15 +589,70 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs):
         as_stored: bool = False,
     ) -> Sequence[LifecycleEvent]:
         """See `Store.list_events`."""
+        run, found = self._events_of(run_id, tenant, after_seq, limit)
+        profile = None if as_stored else run.effective_execution_profile
+        return [rows.event_of(row, profile) for row in found]
+
+    def _events_of(
+        self, run_id: RunId, tenant: TenantId, after_seq: int, limit: int
+    ) -> tuple[Run, Found]:
         with self._one_picture():
             run = self.find_run(run_id, tenant=tenant)
             if run is None:
                 raise NotFound(f"there is no run {run_id}")
             found = self._find("list_events", run.run_no, after_seq, limit)
             packed = self._tables.packed(self._reader, run).get("lifecycle_event", ())
-            found = [*(row for row in packed if row["seq"] > after_seq), *found][:limit]
-        profile = None if as_stored else run.effective_execution_profile
-        return [rows.event_of(row, profile) for row in found]
+        return run, [*(row for row in packed if row["seq"] > after_seq), *found][:limit]
+
+    def list_event_records(
+        self, run_id: RunId, *, tenant: TenantId, after_seq: int, limit: int
+    ) -> Sequence[EventRecord]:
+        """See `Store.list_event_records`."""
+        run, found = self._events_of(run_id, tenant, after_seq, limit)
+        return [_event_record(run, row) for row in found]
+
+    def list_events_after(self, position: int, chosen: EventFilter, *, limit: int) -> EventPage:
+        """See `Store.list_events_after`."""
+        with self._one_picture():
+            tail = self.find_event_tail()
+            if chosen.run_id is None:
+                found = self._find("list_events_after", position, limit)
+            else:
+                found = self._events_of_run_after(position, chosen.run_id, limit)
+            runs = {row["run_no"]: None for row in found}
+            told = {
+                run_no: rows.run_of(row)
+                for run_no in runs
+                for row in self._find("find_run_told", run_no)
+            }
+        records = [
+            _event_record(run, row)
+            for row in found
+            if (run := told[row["run_no"]]).tenant == (chosen.tenant or run.tenant)
+            and run.automation_id == (chosen.automation_id or run.automation_id)
+        ]
+        is_last = len(found) < limit
+        # Nobody wrote in between: all of it was read as one picture.
+        return EventPage(
+            records=records,
+            position=max(tail.position, position) if is_last else int(found[-1]["cursor"]),
+            is_last=is_last,
+            is_expired=chosen.run_id is None and position < tail.packed_to,
+        )
+
+    def _events_of_run_after(self, position: int, run_id: RunId, limit: int) -> Found:
+        found: Found = []
+        for row in self._find("find_run_by_id", run_id):
+            run = rows.run_of(row)
+            packed = self._tables.packed(self._reader, run).get("lifecycle_event", ())
+            found += [row for row in packed if row["cursor"] > position]
+            found += self._find("list_events_of_run_after", run.run_no, position, limit)
+        return found[:limit]
+
+    def find_event_tail(self) -> EventTail:
+        """See `Store.find_event_tail`."""
+        (row,) = self._find("find_event_tail")
+        return msgspec.convert(row, EventTail)
 
     def list_attempts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Attempt]:
         """See `Store.list_attempts`."""
@@ -792,6 +851,15 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs):
         """Return what SQLite's own integrity check finds wrong; empty when all is well."""
         found = fetch(self._reader, "PRAGMA integrity_check", ())
         return [text for row in found for text in row.values() if text != "ok"]
+
+
+def _event_record(run: Run, row: Mapping[str, Any]) -> EventRecord:
+    """Return an event with its state; before that was kept, the present one has to do."""
+    return EventRecord(
+        run=run,
+        event=rows.event_of(row, run.effective_execution_profile),
+        status=RunState(row["run_status"]) if row.get("run_status") else run.status,
+    )
 
 
 _OF_THE_RUN = ("of_run", "automation_id", "name", "run_status", "started_by")

@@ -89,7 +89,7 @@ class Tables:
         ).fetchall()
         run_no = int(inserted[0][0])
         for event in events:
-            connection.execute(self.sql["add_event"], rows.event_row(run_no, event))
+            connection.execute(self.sql["add_event"], rows.event_row(run, run_no, event))
         return run_no
 
     def write(self, connection: apsw.Connection, change: Change) -> None:
@@ -144,7 +144,7 @@ class Tables:
         for left in change.artifacts:
             execute(sql["add_artifact"], rows.artifact_row(run_no, left))
         for event in change.events:
-            execute(sql["add_event"], rows.event_row(run_no, event))
+            execute(sql["add_event"], rows.event_row(change.run, run_no, event))
         for throttle in change.throttles:
             keys.record_throttle(connection, sql, change.run, throttle)
 
