@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from tandem.domain.artifact import ArtifactRef
+from tandem.domain.change import Change
 from tandem.domain.command import Claim, DecideGate, Pause, Recover, Resume, Wake
+from tandem.domain.decision import decide
 from tandem.domain.driving import advance
 from tandem.domain.errors import Refused
 from tandem.domain.gate_policy import GatePolicy
@@ -234,9 +236,13 @@ def test_policy_may_want_four_eyes_for_every_gate() -> None:
     assert change.gates[0].four_eyes
     tale.view.apply(change)
 
+    def decide_as(person: str) -> Change:
+        command = DecideGate(decision="approve", decided_by=person)
+        return decide(tale.view, command, change_id=ChangeId("d"), now_ms=tale.now_ms)
+
     with pytest.raises(Refused, match="ann started this run and may not approve"):
-        tale.command(DecideGate(decision="approve", decided_by="ann"))
-    tale.command(DecideGate(decision="approve", decided_by="bob"))
+        decide_as("ann")
+    assert decide_as("bob").gates[0].decided_by == "bob"
 
 
 def test_requester_may_approve_what_has_none() -> None:

@@ -265,7 +265,7 @@ class TriggerSuite:
         timer = Timer(open_store)
         await timer.save()
         (run_id,) = (await timer.fire(1)).run_ids
-        (claimed,) = await timer.scene.attempt_claim(ENGINE_A)
+        (claimed,) = await timer.scene.attempt_claim(ENGINE_A, now_ms=NOW_MS + MINUTE)
         await timer.scene.execute(run_id, Pause(reason="wait"))
         assert claimed.is_taken
         put_off = await timer.fire(2)

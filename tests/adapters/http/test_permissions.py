@@ -101,6 +101,7 @@ async def test_an_unknown_token_is_401(guarded: Guarded) -> None:
     guarded.names["eve"] = "tdm_0"
     answer = await guarded.run_now("eve", "plain")
     assert (answer.status_code, answer.json()["code"]) == (401, "AUTH_REQUIRED")
+    assert answer.headers["www-authenticate"] == "Bearer"
 
 
 async def test_a_plain_token_may_change_an_automation(guarded: Guarded) -> None:

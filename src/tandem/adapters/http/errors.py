@@ -443,6 +443,8 @@ def respond(
             for p in error.problems
         ]
     headers = dict(getattr(error, "headers", {}))
+    if code == "AUTH_REQUIRED":
+        headers["www-authenticate"] = "Bearer"
     if isinstance(error, RateLimited):
         headers["retry-after"] = str(error.retry_after_s)
     status = getattr(error, "status", None) or kind.status

@@ -834,7 +834,7 @@ SELECT * FROM consumed_handoff
 SELECT * FROM consumed_handoff WHERE archived_at_ms IS NULL AND consumed_no > :after_no
  ORDER BY consumed_no LIMIT :limit;
 
--- name: mark_archived
+-- name: mark_handoff_archived
 -- The file of a handoff is archived, or gone.
 UPDATE consumed_handoff SET archived_at_ms = :now_ms
  WHERE consumed_no = :consumed_no AND archived_at_ms IS NULL;

@@ -207,7 +207,7 @@ class MarkArchived(msgspec.Struct, frozen=True, tag=True):
     def perform(self, tables: Tables, connection: apsw.Connection) -> None:
         """See `Write`."""
         values = (self.now_ms, self.consumed_no)
-        run_statement(connection, tables.sql["mark_archived"], values)
+        run_statement(connection, tables.sql["mark_handoff_archived"], values)
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: None) -> bool:
         """See `Write`. Nobody relies on it: the next look archives what is archived once more."""
