@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -509,6 +510,44 @@ SETTINGS: Final = (
         parse=_whole(1_024, 1_073_741_824),
     ),
     Setting(
+        field="log_format",
+        name="TANDEM_LOG_FORMAT",
+        unit="",
+        sentence="How `tandem serve` writes its log: `json`, a line for each thing; `console`, in "
+        "columns; `auto`, columns on a terminal and JSON elsewhere.",
+        parse=_one_of("auto", "json", "console"),
+    ),
+    Setting(
+        field="log_level",
+        name="TANDEM_LOG_LEVEL",
+        unit="",
+        sentence="The least important lines of that log: `debug` also tells of nodes and requests, "
+        "`info` of runs, `warning` and `error` of what went wrong.",
+        parse=_one_of("debug", "info", "warning", "error"),
+    ),
+    Setting(
+        field="metrics_enabled",
+        name="TANDEM_OBSERVABILITY_PROMETHEUS_ENABLED",
+        unit="yes or no",
+        sentence="Whether `GET /metrics` answers, in the text format of Prometheus.",
+        parse=_yes_or_no,
+    ),
+    Setting(
+        field="metrics_public",
+        name="TANDEM_OBSERVABILITY_PROMETHEUS_PUBLIC",
+        unit="yes or no",
+        sentence="Whether other machines need no token for it; this machine never does.",
+        parse=_yes_or_no,
+    ),
+    Setting(
+        field="traces",
+        name="TANDEM_TRACES",
+        unit="",
+        sentence="`auto` sends spans of runs and attempts where the standard variables of "
+        "OpenTelemetry say, such as OTEL_EXPORTER_OTLP_ENDPOINT; `off` sends none.",
+        parse=_one_of("auto", "off"),
+    ),
+    Setting(
         field="auth_mode",
         name="TANDEM_RUNTIME_AUTH_MODE",
         unit="",
@@ -640,6 +679,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...] = CORS_ORIGINS
     allowed_hosts: tuple[str, ...] = ()
     http_body_bytes_max: int = 10_485_760
+    log_format: str = "auto"
+    log_level: str = "info"
+    metrics_enabled: bool = False
+    metrics_public: bool = False
+    traces: str = "auto"
     auth_mode: str = "local_single_tenant"
     assertion_keys_file: Path | None = None
     assertion_issuer: str = "tandem-web"
@@ -670,6 +714,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.api_token or self.api_token_file is None:
             return self.api_token
         return _secret_of(self.api_token_file, "TANDEM_API_TOKEN_FILE")
+
+    def log_is_json(self, *, on_screen: bool) -> bool:
+        """Say whether the log is for machines; `on_screen` where a person looks at it."""
+        return self.log_format == "json" or (self.log_format == "auto" and not on_screen)
+
+    def secret_values(self) -> tuple[str, ...]:
+        """Return every value that may be shown nowhere; a file that cannot be read has none."""
+        found = [str(getattr(self, setting.field)) for setting in SETTINGS if setting.is_secret]
+        with suppress(InvalidSetting):
+            found.append(self.api_token_text())
+        return tuple(value for value in found if value)
 
     @property
     def runs_at_once(self) -> int:

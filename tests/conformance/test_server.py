@@ -66,7 +66,7 @@ def serve(*arguments: str, **env: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**own, **env},
+        env={**own, "TANDEM_LOG_FORMAT": "console", **env},
     )
 
 

@@ -98,6 +98,7 @@ ARTIFACT_REST_MS = 3_600_000
 Listener = Callable[[RunView, Change], None]
 CaughtUp = Callable[[RunId], Awaitable[None]]
 LearnedListener = Callable[[RunView], None]
+LeftListener = Callable[[RunId, int], None]
 Output = Callable[[RunId, str, str, str], None]
 
 
@@ -247,7 +248,13 @@ class Engine(Reviews):
             written=self._written_for,
         )
         self._learned: list[LearnedListener] = []
+        self._left: list[LeftListener] = []
+        self.sweep_failures: dict[str, int] = {}
+        """How often each part of the sweep could not be done, by its name."""
+        self._failing: set[str] = set()
+        self._is_entered = False
         self._is_stopping = False
+        self._stopped_at_ms = 0
         self._stack = AsyncExitStack()
 
     # Life
@@ -273,6 +280,7 @@ class Engine(Reviews):
             self._group.create_task(self._renew(), name="renew"),
             self._group.create_task(self._sweep(), name="sweep"),
         ]
+        self._is_entered = True
         return self
 
     async def __aexit__(
@@ -299,6 +307,26 @@ class Engine(Reviews):
             self._host.leave()
 
     @property
+    def is_driving(self) -> bool:
+        """Whether this engine was entered and claims runs, as far as it has places."""
+        return self._is_entered and not self._is_stopping
+
+    @property
+    def driven(self) -> int:
+        """How many runs this engine drives now."""
+        return len(self._drivers)
+
+    @property
+    def lease_age_ms(self) -> int:
+        """How long ago the lease was renewed last."""
+        return self._lease.age_ms
+
+    @property
+    def lease_left_ms(self) -> int:
+        """How long attempts may still run without a renewal; 0 when the lease is over."""
+        return self._lease.left_ms
+
+    @property
     def changes_elsewhere(self) -> int | None:
         """How often this engine noticed that others wrote; None while it does not look.
 
@@ -312,20 +340,30 @@ class Engine(Reviews):
         return self._is_stopping
 
     def stop(self) -> None:
-        """Claim and sweep no more; what runs goes on until the engine is left."""
+        """Claim and sweep no more. With a grace time it begins now, and nothing new is started.
+
+        Without one, what runs goes on until the engine is left.
+        """
+        if not self._is_stopping:
+            self._stopped_at_ms = self._clock.ticks_ms()
         self._is_stopping = True
+        if self.limits.shutdown_grace_ms > 0:
+            for driver in self._drivers.values():
+                driver.drain(self.limits.shutdown_policy)
         self._work.set()
 
     async def _drain(self) -> None:
-        """Let the attempts that run come to their end, for as long as the grace time allows."""
+        """Let the attempts that run come to their end, for what is left of the grace time."""
         if self.limits.shutdown_grace_ms <= 0:
             return
         for driver in self._drivers.values():
             driver.drain(self.limits.shutdown_policy)
-        if self._drives:
+        passed_ms = self._clock.ticks_ms() - self._stopped_at_ms
+        left_ms = self.limits.shutdown_grace_ms - passed_ms
+        if self._drives and left_ms > 0:
             # What does not end in time is handed back by force.
             with suppress(TimeoutError):
-                async with self._clock.deadline(self.limits.shutdown_grace_ms):
+                async with self._clock.deadline(left_ms):
                     await asyncio.wait(list(self._drives))
 
     async def fail_running_runs_for_shutdown(self) -> int:
@@ -370,6 +408,7 @@ class Engine(Reviews):
         *,
         caught_up: CaughtUp | None = None,
         learned: LearnedListener | None = None,
+        left: LeftListener | None = None,
     ) -> None:
         """Call `listener` after every change that this engine made, on the loop, in order.
 
@@ -379,8 +418,12 @@ class Engine(Reviews):
                 id of a run before anyone who waits for that run is told, and returns in bounded
                 time, whatever happened.
             learned: called with a run when something was learned from its end, which is later.
+            left: called with the run and the epoch when this engine drives a run no more,
+                whatever the reason, also when another engine has taken it.
         """
         self._listeners.append(listener)
+        if left is not None:
+            self._left.append(left)
         if learned is not None:
             self._learned.append(learned)
         if caught_up is not None:
@@ -1003,6 +1046,8 @@ class Engine(Reviews):
             # The run may be driven here again already, before its former driver has noticed.
             if self._drivers.get(run_id) is driver:
                 del self._drivers[run_id]
+            for left in self._left:
+                left(run_id, driver.epoch)
             self._work.set()
 
     async def _panic(self, driver: Driver, error: Exception) -> None:
@@ -1155,9 +1200,21 @@ class Engine(Reviews):
             ):
                 # What cannot be done now (the store is away, a process does not die) is tried
                 # again with the next turn.
-                with suppress(EngineError):
+                name = part.__name__.lstrip("_")
+                try:
                     await part()
+                except EngineError as error:
+                    self._sweep_failed(name, error)
+                else:
+                    self._failing.discard(name)
             await self._clock.sleep(SWEEP_MS)
+
+    def _sweep_failed(self, name: str, error: EngineError) -> None:
+        """Count it, and say it once for each time that it begins to fail."""
+        self.sweep_failures[name] = self.sweep_failures.get(name, 0) + 1
+        if name not in self._failing:
+            self._failing.add(name)
+            self._complain(f"the sweep could not {name.replace('_', ' ')}: {error}; trying again")
 
     async def _archive(self) -> None:
         """Pack some of what is old; while there is more, again with the next sweep."""

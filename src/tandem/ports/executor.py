@@ -38,6 +38,8 @@ class AttemptSpec(msgspec.Struct, frozen=True, kw_only=True):
     scratch: str = ""
     output_bytes_max: int = 16 * 1024 * 1024
     runtime_context: JsonObject | None = None
+    traceparent: str = ""
+    """The span of the attempt (W3C Trace Context), empty when it has none."""
 
 
 class Progress(Protocol):

@@ -296,6 +296,7 @@ MEETINGS: dict[str, Meet] = {
 ELSEWHERE = {
     "AUTH_REQUIRED": "test_guard",
     "LOOPBACK_ONLY": "test_guard",
+    "METRICS_DISABLED": "test_operations",
     "AUTOMATION_V2_GATE_SELF_APPROVAL_FORBIDDEN": "test_guard",
     "ENGINE_STARTING": "test_guard",
     "HOST_DENIED": "test_guard",

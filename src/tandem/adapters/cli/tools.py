@@ -196,6 +196,10 @@ class Tools(Protocol):
         """Return the type of the file system that holds `path`; empty where it cannot be told."""
         ...
 
+    def traces_of(self, settings: Settings) -> str:
+        """Say in one line whether spans are sent, and what is missing if not."""
+        ...
+
     async def isolation_of(self, settings: Settings) -> str:
         """Return how bodies are kept from outliving the engine here, tried out."""
         ...

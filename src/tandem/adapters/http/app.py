@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tandem.adapters.http.call import Call, Endpoint, answer
 from tandem.adapters.http.errors import HttpError, respond
 from tandem.adapters.http.guard import Guard
+from tandem.adapters.http.measured import Measured
 from tandem.adapters.http.openapi import openapi
 from tandem.adapters.http.policy import POLICY, Open
 from tandem.adapters.http.routes import (
@@ -25,6 +26,7 @@ from tandem.adapters.http.routes import (
     events,
     gates,
     health,
+    operations,
     runs,
     scheduler,
     tasks,
@@ -37,6 +39,7 @@ from tandem.domain.errors import EngineError
 
 MODULES: Final = (
     health,
+    operations,
     automations,
     runs,
     tasks,
@@ -116,7 +119,7 @@ def make_app(site: Site, routes: Iterable[Endpoint] | None = None) -> ASGIApp:
             allow_methods=("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"),
             allow_headers=HEADERS,
         )
-    return Guard(inner, site)
+    return Measured(Guard(inner, site), site)
 
 
 class _Resource:
@@ -129,6 +132,7 @@ class _Resource:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         endpoint = self._methods.get(method)
+        scope["reached"].path = next(iter(self._methods.values())).path
         if endpoint is None:
             response = _not_allowed(sorted(self._methods))
         else:

@@ -89,6 +89,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         says="The route answers only to this machine.",
         do="Ask from the machine that the server runs on.",
     ),
+    "METRICS_DISABLED": Kind(
+        status=MISSING,
+        says="The metrics are off.",
+        do="Set TANDEM_OBSERVABILITY_PROMETHEUS_ENABLED=1 and start the server again.",
+    ),
     "ENGINE_STARTING": Kind(
         status=503,
         says="The engine opens its store.",

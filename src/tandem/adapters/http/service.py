@@ -46,6 +46,21 @@ class Access(Protocol):
         ...
 
 
+class Observer(Protocol):
+    """Hears of requests; it must not block."""
+
+    def answered(self, method: str, route: str, status: int, seconds: float | None) -> None:
+        """A request has ended. `route` is its template, empty when none knows the path.
+
+        `seconds` is None for a stream, which ends when somebody has enough of it.
+        """
+        ...
+
+    def streaming(self, more: int) -> None:
+        """So many more streams are open now, or fewer."""
+        ...
+
+
 class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of the server."""
 
@@ -54,6 +69,8 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Names under which it may be asked, without ports; None for any."""
     origins: tuple[str, ...] = ()
     """Web pages of these origins may ask."""
+    metrics_are_public: bool = False
+    """Other machines need no token for the metrics."""
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):

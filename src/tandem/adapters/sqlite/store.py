@@ -45,7 +45,7 @@ from tandem.adapters.sqlite.transfer import (
 )
 from tandem.adapters.sqlite.triggers import Triggers
 from tandem.adapters.sqlite.turnstile import Turnstile
-from tandem.adapters.sqlite.writer import CommitTimes, Writer
+from tandem.adapters.sqlite.writer import CommitTimes, WriteListener, Writer
 from tandem.adapters.sqlite.writer_process import WRITER_PROGRAM, WriterProcess
 from tandem.adapters.sqlite.writes import (
     Apply,
@@ -182,6 +182,10 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
     def committer(self) -> Committer:
         """The write path of this process, for its counters."""
         return self._committer
+
+    def listen(self, on_write: WriteListener) -> None:
+        """Call `on_write(place, writes, seconds)` after writes that went to disk together."""
+        self._writer.listen(on_write)
 
     @property
     def writer(self) -> str:
