@@ -68,7 +68,7 @@ def serve(*arguments: str, **env: str) -> Iterator["subprocess.Popen[str]"]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**own, **env},
+        env={**own, "TANDEM_LOG_FORMAT": "console", **env},
     )
     with process:
         try:

@@ -38,6 +38,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     requested_profile: ExecutionProfile | None = None
     effective_profile: ExecutionProfile = ExecutionProfile.STRICT
     runtime_context: JsonObject | None = None
+    trigger_context: JsonObject | None = None
     automation_version: int | None = None
     """The stored version that it executes; the store refuses it if that may not run."""
     is_dry: bool = False
@@ -88,6 +89,7 @@ def create(new: NewRun, *, now_ms: int) -> tuple[Run, tuple[LifecycleEvent, ...]
         concurrency_limit=new.needs.concurrency_limit,
         labels=new.needs.labels,
         runtime_context=None if new.runtime_context is None else dict(new.runtime_context),
+        trigger_context=None if new.trigger_context is None else dict(new.trigger_context),
         nodes_total=len(new.plan),
         runtime_clock=new.runtime_clock,
     )

@@ -116,6 +116,8 @@ class Run(msgspec.Struct, kw_only=True):
     effective_execution_profile: ExecutionProfile = ExecutionProfile.STRICT
     runtime_context: dict[str, Any] | None = None
     """The context that was given with the run; that of its definition is not copied here."""
+    trigger_context: dict[str, Any] | None = None
+    """What is kept of the trigger that started it: `automation_webhook` for a delivery."""
     started_by: str = ""
     """Who asked for the run; empty when nobody is known."""
     status: RunState = RunState.QUEUED

@@ -76,7 +76,8 @@ class Driver:
         self._complain = complain
         self._lease = lease
         self._is_store_away = False
-        self._epoch = view.run.epoch
+        self.epoch = view.run.epoch
+        """The number of the claim under which it drives."""
         self._settled: list[Settled] = []
         self._ledger = Ledger(
             clock=clock,
@@ -407,9 +408,7 @@ class Driver:
             await asyncio.wait(tasks)
 
     def _is_mine(self, run: Run) -> bool:
-        return (
-            run.status in DRIVEN and run.engine_id == self._engine_id and run.epoch == self._epoch
-        )
+        return run.status in DRIVEN and run.engine_id == self._engine_id and run.epoch == self.epoch
 
     async def _give_back(self) -> None:
         await self._stop_attempts()
@@ -437,7 +436,7 @@ class Driver:
         if run.status not in DRIVEN and run.cleanup is None:
             return  # this driver itself brought the run to rest
         fresh = await self._stored(run)
-        if fresh is None or fresh.epoch != self._epoch:
+        if fresh is None or fresh.epoch != self.epoch:
             return  # a later driver answers for what lives now
         if fresh.status not in DRIVEN and fresh.cleanup == self._engine_id:
             await self._execute(ProcessesEnded(engine_id=self._engine_id))

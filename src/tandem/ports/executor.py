@@ -41,6 +41,8 @@ class AttemptSpec(msgspec.Struct, frozen=True, kw_only=True):
     runtime_context: JsonObject | None = None
     meter: Meter | None = None
     """Where the body says what it spends; None where nobody counts, as in a probe."""
+    traceparent: str = ""
+    """The span of the attempt (W3C Trace Context), empty when it has none."""
 
 
 class Progress(Protocol):

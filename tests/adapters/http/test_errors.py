@@ -322,6 +322,7 @@ ELSEWHERE = {
     "VALIDATION_FAILED": "test_permissions",
     "AUTH_REQUIRED": "test_guard",
     "LOOPBACK_ONLY": "test_guard",
+    "METRICS_DISABLED": "test_operations",
     "AUTOMATION_V2_GATE_SELF_APPROVAL_FORBIDDEN": "test_guard",
     "ENGINE_STARTING": "test_guard",
     "HOST_DENIED": "test_guard",
@@ -329,6 +330,20 @@ ELSEWHERE = {
     "SCOPE_DENIED": "test_routes",
     "AUTOMATION_V2_UPDATE_FAILED": "test_automations",
     "AUTOMATION_V2_RUN_CREATE_FAILED": "test_automations",
+    "AUTOMATION_WEBHOOK_CREATE_FAILED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_UPDATE_FAILED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_ROTATE_FAILED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_ROTATE_UNSUPPORTED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_REVEAL_FAILED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_RESET_VERIFICATION_FAILED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_SECRET_IMPORT_FAILED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_EVENT_STATUS_INVALID": "test_webhooks",
+    "AUTOMATION_WEBHOOK_TRIGGER_NOT_FOUND": "test_webhooks",
+    "AUTOMATION_WEBHOOK_DELIVERY_NOT_FOUND": "test_webhooks",
+    "AUTOMATION_WEBHOOK_EVENT_NOT_FOUND": "test_webhooks",
+    "AUTOMATION_WEBHOOK_TOKEN_UNAVAILABLE": "test_webhooks",
+    "AUTOMATION_WEBHOOK_TRIGGER_DISABLED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_PAYLOAD_UNAVAILABLE": "test_webhooks",
 }
 
 

@@ -30,6 +30,7 @@ def identifiers(attempt: AttemptSpec, scratch: Path) -> dict[str, str]:
     TANDEM_REPAIR is a JSON list of reasons, unset unless the attempt before missed its contract.
     TANDEM_LEARNINGS is a JSON list of lines, unset unless something was learned and approved; the
     engine bounds how many there are and how long.
+    TRACEPARENT is the span of the attempt, where spans are made.
     """
     found = {
         "TANDEM_RUN_ID": attempt.run_id,
@@ -51,6 +52,8 @@ def identifiers(attempt: AttemptSpec, scratch: Path) -> dict[str, str]:
         found["TANDEM_REPAIR"] = encode(reasons).decode()
     if attempt.learnings:
         found["TANDEM_LEARNINGS"] = encode(list(attempt.learnings)).decode()
+    if attempt.traceparent:
+        found["TRACEPARENT"] = attempt.traceparent
     return found
 
 

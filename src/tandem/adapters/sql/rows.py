@@ -24,6 +24,7 @@ _encode = msgspec.json.encode
 _JSON_COLUMNS = (
     "inputs",
     "runtime_context",
+    "trigger_context",
     "labels",
     "last_failure",
     "output_ref",
@@ -99,6 +100,7 @@ def run_row(run: Run) -> Row:
         _hash(run.event_hash),
         run.consumed_handoff_id,
         run.runtime_clock.value,
+        None if run.trigger_context is None else _encode(run.trigger_context).decode(),
     )
 
 
