@@ -280,6 +280,21 @@ SETTINGS: Final = (
         parse=_names,
     ),
     Setting(
+        field="runtime_budget_clock",
+        name="TANDEM_RUNTIME_BUDGET_CLOCK",
+        unit="",
+        sentence="What counts against `max_total_runtime_ms` of runs that are created: the time in "
+        "which an engine drives them, or all time since they were first claimed.",
+        parse=_one_of("active", "wall"),
+    ),
+    Setting(
+        field="token_cost_per_1k_usd",
+        name="TANDEM_TOKEN_COST_PER_1K_USD",
+        unit="USD",
+        sentence="The price of 1,000 tokens for calls that do not say what they cost.",
+        parse=_number(0, 1_000),
+    ),
+    Setting(
         field="isolation",
         name="TANDEM_PROCESS_ISOLATION",
         unit="",
@@ -648,6 +663,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     schedule_grace_ms: int = 60_000
     signal_retention_ms: int = 604_800_000
     relaxation_denylist: tuple[str, ...] = ()
+    runtime_budget_clock: str = "active"
+    token_cost_per_1k_usd: float = 0.0
     isolation: str = "auto"
     stop_grace_ms: int = 2_000
     restart_policy: str = "resume"

@@ -25,6 +25,7 @@ from tandem.domain.execution import ExecutionProfile
 from tandem.domain.gate_policy import GatePolicy
 from tandem.domain.learning import LearningPolicy
 from tandem.domain.redaction import Redactor
+from tandem.domain.run import RuntimeClock
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine, Limits
 from tandem.engine.event_feed import EventFeed, FeedLimits
@@ -143,6 +144,8 @@ async def open_engine(
                     signal_retention_ms=settings.signal_retention_ms,
                     schedule_grace_ms=settings.schedule_grace_ms,
                     relaxation_denylist=settings.relaxation_denylist,
+                    runtime_clock=RuntimeClock(settings.runtime_budget_clock),
+                    usd_per_1k_tokens=settings.token_cost_per_1k_usd,
                     own_only=own_only,
                     shutdown_policy=LossPolicy(settings.shutdown_policy),
                     shutdown_grace_ms=_grace_ms(settings, lingers=lingers),

@@ -13,6 +13,7 @@ from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.automation_keeping import AutomationCommand
 from tandem.domain.change import Change
 from tandem.domain.command import (
+    Allow,
     Command,
     HandBack,
     LossPolicy,
@@ -52,7 +53,7 @@ from tandem.domain.learning import LearningPolicy
 from tandem.domain.lifecycle import TERMINAL, StopKind
 from tandem.domain.preview import ResetPreview, preview
 from tandem.domain.request_key import RequestKey
-from tandem.domain.run import Run, Wait
+from tandem.domain.run import Run, RuntimeClock, Wait
 from tandem.domain.signal import Signal, check_signal
 from tandem.domain.standing import Reason
 from tandem.domain.stored_automation import AutomationChange
@@ -120,6 +121,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     signal_retention_ms: int = 604_800_000
     """How long an accepted signal can still be found by a wait that is registered."""
     relaxation_denylist: tuple[str, ...] = ()
+    runtime_clock: RuntimeClock = RuntimeClock.ACTIVE
+    """What counts as the runtime of runs that this engine creates."""
+    usd_per_1k_tokens: float = 0.0
+    """The price of tokens for calls that do not know theirs."""
     own_only: bool = False
     """Claim only runs that this engine created or was asked to resume; start none by itself."""
     schedule_grace_ms: int = 60_000
@@ -590,6 +595,7 @@ class Engine(Reviews):
                 inputs=given,
                 real_path=self._files.real_path(workspace) if workspace else "",
             ),
+            runtime_clock=self.limits.runtime_clock,
         )
 
     def _created(self, *, wakes_others: bool = True) -> None:
@@ -625,7 +631,7 @@ class Engine(Reviews):
                 is recorded, as that of a decision meant for another asking is.
             StoreUnavailable: nothing was written.
         """
-        if isinstance(command, Resume | Recover) and command.owner == self.engine_id:
+        if isinstance(command, Resume | Recover | Allow) and command.owner == self.engine_id:
             self._refuse_unlabelled(self._run(run_id, tenant).labels)
         change = await self.store.execute(
             run_id,
@@ -1020,6 +1026,7 @@ class Engine(Reviews):
             report=self._report,
             complain=self._complain,
             lease=self._lease,
+            usd_per_1k_tokens=self.limits.usd_per_1k_tokens,
         )
         run_id = view.run.run_id
         former, self._drivers[run_id] = self._drivers.get(run_id), driver

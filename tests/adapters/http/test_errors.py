@@ -143,6 +143,11 @@ async def metadata_of_text(server: Server) -> httpx2.Response:
     return await server.ask("POST", f"{BASE}/x/share", json={"visibility": "org"})
 
 
+async def handed_over_without_a_workspace(server: Server) -> httpx2.Response:
+    await server.post(BASE, spec("x"))
+    return await server.ask("GET", f"{BASE}/x/handoffs")
+
+
 async def sharing_with_nobody(server: Server) -> httpx2.Response:
     await server.post(BASE, spec("x"))
     return await server.ask("POST", f"{BASE}/x/share", json={"visibility": "secret"})
@@ -284,6 +289,23 @@ MEETINGS: dict[str, Meet] = {
     ),
     "RUN_CLEANUP_PENDING": refusing("run_cleanup_pending"),
     "RETRY_EXHAUSTED": refusing("retry_exhausted"),
+    "LIMIT_REQUIRED": after("/allow", {"reason": "r"}),
+    "LIMIT_INVALID": after("/allow", {"reason": "r", "max_total_tokens": -1}),
+    "RUN_BUDGET_EXCEEDED": refusing("run_budget_exceeded"),
+    "AUTOMATION_V2_BACKLOG_TASK_REQUIRED": after("/backlog/tasks/%20/claim", {}),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_FOUND": after("/backlog/tasks/zz/claim", {}),
+    "AUTOMATION_V2_BACKLOG_TASK_INVALID_TYPE": after("/backlog/tasks/n1/claim", {}),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_CLAIMABLE": refusing(
+        "AUTOMATION_V2_BACKLOG_TASK_NOT_CLAIMABLE"
+    ),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_REQUEUEABLE": refusing(
+        "AUTOMATION_V2_BACKLOG_TASK_NOT_REQUEUEABLE"
+    ),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_COMPLETABLE": refusing(
+        "AUTOMATION_V2_BACKLOG_TASK_NOT_COMPLETABLE"
+    ),
+    "HANDOFF_WITHOUT_WORKSPACE": handed_over_without_a_workspace,
+    "HANDOFF_FOLDER_INVALID": refusing("handoff_folder_invalid"),
     "TENANT_CONTEXT_DENIED": raising(HttpError("TENANT_CONTEXT_DENIED", "no assertion came")),
     "NOT_FOUND": raising(NotFound("no such thing")),
     "INVALID_REQUEST": raising(InvalidRequest("no")),
@@ -294,6 +316,10 @@ MEETINGS: dict[str, Meet] = {
     "INTERNAL_ERROR": raising(RuntimeError("/secret/path")),
 }
 ELSEWHERE = {
+    "AUDIT_PERSISTENCE_FAILED": "test_access",
+    "RATE_LIMITED": "test_permissions",
+    "IDEMPOTENCY_KEY_REUSED": "test_permissions",
+    "VALIDATION_FAILED": "test_permissions",
     "AUTH_REQUIRED": "test_guard",
     "LOOPBACK_ONLY": "test_guard",
     "METRICS_DISABLED": "test_operations",

@@ -43,7 +43,7 @@ def test_every_route_is_described(endpoint: Endpoint) -> None:
     assert endpoint.answers
     assert set(codes_of(endpoint)) <= set(KINDS)
     names = set(re.findall(r"{(\w+)}", endpoint.path))
-    assert names <= {*CONTEXT, "version", "digest", "token", "nonce"}
+    assert names <= {*CONTEXT, "version", "digest", "handoff_id", "token", "nonce"}
 
 
 async def test_the_openapi_document_has_every_route(server: Server) -> None:

@@ -112,6 +112,7 @@ def show(tools: Tools, run: str, as_json: bool) -> None:
         if told.reason.kind not in (ReasonKind.RUNNING, ReasonKind.ENDED):
             summary.print_reason(told.reason)
         summary.print_times(told)
+        summary.print_usage(told.view, told.now_ms)
         summary.print_decisions(told)
         summary.print_lineage(told.run, forks)
         click.echo()
@@ -134,7 +135,8 @@ def why(tools: Tools, run: str, as_json: bool) -> None:
 
     from tandem.adapters.cli import text
     from tandem.adapters.cli.references import find_run_id, short_id
-    from tandem.adapters.cli.summary import print_reason
+    from tandem.adapters.cli.story import budget_document
+    from tandem.adapters.cli.summary import print_reason, print_usage
     from tandem.domain.ids import LOCAL_TENANT
     from tandem.engine import reasons
 
@@ -145,13 +147,16 @@ def why(tools: Tools, run: str, as_json: bool) -> None:
         now_ms = time.time_ns() // 1_000_000
         host = tools.open_host(settings)
         reason = reasons.why(store, host, run_id, tenant=LOCAL_TENANT, now_ms=now_ms)
+        view = store.read(run_id, tenant=LOCAL_TENANT)
     finally:
         store.close()
     if as_json:
-        text.print_json({"run_id": run_id, **text.plain(reason)})
+        told = {"run_id": run_id, **text.plain(reason), **budget_document(view, now_ms)}
+        text.print_json(told)
         return
     click.echo(f"run {short_id(run_id)}: {text.clean(reason.sentence)}")
     print_reason(reason)
+    print_usage(view, now_ms)
 
 
 @runs.command()

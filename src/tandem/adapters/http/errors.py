@@ -433,6 +433,57 @@ KINDS: Final[Mapping[str, Kind]] = {
         says="The run has no such artifact, or its bytes are gone or were changed.",
         do="List the artifacts of the run; a node that is retried makes them anew.",
     ),
+    # Budgets
+    "LIMIT_REQUIRED": Kind(
+        status=BAD, says="No limit is given.", do="Send one of the `max_total_…` keys."
+    ),
+    "LIMIT_INVALID": Kind(status=BAD, says="A limit is below 0.", do="Send 0 or more."),
+    "RUN_BUDGET_EXCEEDED": Kind(
+        status=CONFLICT,
+        says="The run would be stopped again at once: a budget is used up.",
+        do="Raise that limit with `allow`.",
+    ),
+    # Backlogs and handoffs
+    "AUTOMATION_V2_BACKLOG_TASK_REQUIRED": Kind(
+        status=BAD,
+        says="The path names no task.",
+        do="Name a task of the run.",
+    ),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_FOUND": Kind(
+        status=MISSING,
+        says="The run has no such task.",
+        do="List the tasks of the run.",
+    ),
+    "AUTOMATION_V2_BACKLOG_TASK_INVALID_TYPE": Kind(
+        status=CONFLICT,
+        says="This is a node of the run, and no task of its backlog.",
+        do="Name a task of the backlog.",
+    ),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_CLAIMABLE": Kind(
+        status=CONFLICT,
+        says="Somebody has the task, it is done, or it waits for another one.",
+        do="Look at its `status` and try another.",
+    ),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_REQUEUEABLE": Kind(
+        status=CONFLICT,
+        says="The task is done.",
+        do="Retry its node to plan anew.",
+    ),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_COMPLETABLE": Kind(
+        status=CONFLICT,
+        says="The task is not claimed, or by somebody else.",
+        do="Claim it first.",
+    ),
+    "HANDOFF_WITHOUT_WORKSPACE": Kind(
+        status=BAD,
+        says="The automation has no workspace, so nothing can be handed over to it.",
+        do="Give it a `workspace_root`.",
+    ),
+    "HANDOFF_FOLDER_INVALID": Kind(
+        status=BAD,
+        says="A handoff folder of the automation is no folder of its workspace.",
+        do="Mend its `handoff_config`.",
+    ),
     # The state
     "REFUSED": Kind(
         status=CONFLICT,

@@ -89,6 +89,16 @@ POLICY: Final[Mapping[str, Scope | Open]] = {
     "GET /automations/v2/runs/{run_id}/artifacts/{digest}": S.VIEWER,
     "GET /automations/v2/graduation/summary": S.VIEWER,
     "GET /approvals/pending": S.VIEWER,
+    # Budgets
+    "GET /automations/v2/runs/{run_id}/usage": S.VIEWER,
+    "POST /automations/v2/runs/{run_id}/allow": S.OPERATOR,
+    # Backlogs and handoffs
+    "GET /automations/v2/runs/{run_id}/backlog/tasks": S.VIEWER,
+    "POST /automations/v2/runs/{run_id}/backlog/tasks/{task_id}/claim": S.OPERATOR,
+    "POST /automations/v2/runs/{run_id}/backlog/tasks/{task_id}/requeue": S.OPERATOR,
+    "POST /automations/v2/runs/{run_id}/backlog/tasks/{task_id}/complete": S.OPERATOR,
+    "GET /automations/v2/{automation_id}/handoffs": S.VIEWER,
+    "POST /automations/v2/{automation_id}/handoffs/{handoff_id}/approve": S.OPERATOR,
     # Waits
     "GET /automations/v2/waits": S.VIEWER,
     "POST /automations/v2/runs/{run_id}/waits/{node_id}/resolve": S.OPERATOR,

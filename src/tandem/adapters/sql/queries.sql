@@ -19,7 +19,10 @@ UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq =
        stop_kind = :stop_kind, stop_reason = :stop_reason, pause_reason = :pause_reason,
        resume_reason = :resume_reason, last_failure = :last_failure,
        interruptions = :interruptions, auto_resumes = :auto_resumes, reaped_at_ms = :reaped_at_ms,
-       pause_mode = :pause_mode
+       pause_mode = :pause_mode, prompt_tokens = :prompt_tokens,
+       completion_tokens = :completion_tokens, total_tokens = :total_tokens,
+       cost_nano_usd = :cost_nano_usd, tool_calls = :tool_calls, active_ms = :active_ms,
+       active_since_ms = :active_since_ms, allowance = :allowance
  WHERE run_no = :run_no AND last_change_id = :builds_on AND epoch = :epoch RETURNING run_no;
 
 -- name: insert_run
@@ -30,14 +33,14 @@ INSERT INTO run (run_id, tenant, automation_id, name, definition_digest, definit
        event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms, parked,
        detail, stop_reason, pause_reason, resume_reason, inputs, workspace, nodes_total,
        nodes_completed, started_by, queued_at_ms, lock_path, concurrency_key, concurrency_limit,
-       labels, event_hash, consumed_handoff_id, trigger_context)
+       labels, event_hash, consumed_handoff_id, runtime_clock, trigger_context)
 VALUES (:run_id, :tenant, :automation_id, :name, :definition_digest, :definition_version,
        :automation_version, :trigger_type, :trigger_reason, :requested_execution_profile,
        :effective_execution_profile, :runtime_context, :status, :last_change_id, 0, :owner,
        :event_seq, :created_at_ms, :updated_at_ms, :started_at_ms, :finished_at_ms, :due_at_ms, '',
        :detail, '', '', '', :inputs, :workspace, :nodes_total, 0, :started_by, :queued_at_ms,
        :lock_path, :concurrency_key, :concurrency_limit, :labels, :event_hash,
-       :consumed_handoff_id, :trigger_context)
+       :consumed_handoff_id, :runtime_clock, :trigger_context)
 RETURNING run_no;
 
 -- name: put_definition
@@ -69,6 +72,10 @@ UPDATE attempt SET ended_at_ms = :ended_at_ms, outcome = :outcome, failure_class
        message = :message, detail = :detail, exit_code = :exit_code, unmet = :unmet,
        is_repair_charged = :is_repair_charged
  WHERE attempt_no = :attempt_no;
+
+-- name: meter_attempt
+-- What an attempt has spent by now.
+UPDATE attempt SET usage = :usage WHERE attempt_no = :attempt_no;
 
 -- name: put_gate
 -- One asking of a gate.
