@@ -6,6 +6,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+NODE := tests/conformance/node
 DEMO := examples/release-notes
 
 help:  ## List the targets.
@@ -27,7 +28,13 @@ run: $(READY)  ## Run the main job: release notes of this repository, to the pub
 	@echo
 	@cat $(DEMO)/out/RELEASE_NOTES.md
 
-test: $(READY)  ## Run all tests; the domain must be covered by branch to the last one.
+# The client of the original for Node.js is tested where there is Node.js.
+$(NODE)/node_modules: $(NODE)/package.json
+	@if command -v npm >/dev/null; then \
+		npm install --prefix $(NODE) --no-package-lock --no-audit --no-fund --silent && touch $@; \
+	else echo "no npm: the tests of the TypeScript client are skipped"; fi
+
+test: $(READY) $(NODE)/node_modules  ## Run all tests; the domain must be covered by branch to the last one.
 	@$(BIN)/coverage run -m pytest tests/domain
 	@$(BIN)/coverage report
 	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/domain tests
@@ -55,4 +62,4 @@ lock:  ## Write requirements.lock anew from pyproject.toml (needs uv).
 		--generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
 
 clean:  ## Remove everything that was set up or made.
-	@rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis $(DEMO)/out
+	@rm -rf .venv .demo $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis $(DEMO)/out

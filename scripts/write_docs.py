@@ -8,6 +8,11 @@ from pathlib import Path
 
 import msgspec
 
+from tandem.adapters.http.app import endpoints
+from tandem.adapters.http.bodies import Body
+from tandem.adapters.http.call import Endpoint
+from tandem.adapters.http.errors import KINDS
+from tandem.adapters.http.policy import POLICY, Open
 from tandem.domain.lifecycle import (
     NODE_TRANSITIONS,
     RUN_TRANSITIONS,
@@ -147,7 +152,8 @@ def rules() -> str:
 # The rules of the lifecycle, and where each is kept
 
 Each row: a rule of the reference (T: transitions, W: known weaknesses of the original, A: its
-checklist, numbers: sections, U: what users of such engines ask for), the code that keeps it, the
+checklist, D: traps of the wire contract, numbers: sections, U: what users of such engines ask
+for), the code that keeps it, the
 test that proves it, and whether it is kept as it stands. The rows live in `docs/reference/rules`;
 a test checks that what they name exists and lists the rules that have no row.
 
@@ -159,7 +165,91 @@ def _part_of(name: str) -> int:
     return "TWA".find(name[0]) if name[0] in "TWA" else 3
 
 
+def http() -> str:
+    """Return docs/reference/http.md."""
+    parts: dict[str, list[str]] = {}
+    for endpoint in endpoints():
+        tag = endpoint.handler.__module__.rpartition(".")[2]
+        parts.setdefault(tag, []).append(_route(endpoint))
+    sections = "\n".join(
+        "\n".join(
+            [
+                f"## {tag}",
+                "",
+                "| route | scope | does | query | body | answers |",
+                "|---|---|---|---|---|---|",
+                *lines,
+                "",
+            ]
+        )
+        for tag, lines in sorted(parts.items())
+    )
+    bodies = sorted({e.body for e in endpoints() if e.body is not None}, key=lambda b: b.__name__)
+    shapes = "\n".join(_shape(body) for body in bodies)
+    return f"""{NOTE}
+# HTTP
+
+`tandem serve` answers at `http://127.0.0.1:39731`. Bodies are JSON objects with
+`Content-Type: application/json`, at least `{{}}`; keys may be written in camelCase, too. Times are
+milliseconds since the epoch. Every route also answers below `/compat/0.7`, where runs have only the
+statuses that clients of version 0.7 know and connections are closed after each answer. What goes
+wrong is told as [errors](errors.md) say. `GET /openapi.json` describes the same for programs.
+
+A scope in the table is the least that a token needs; `operator` includes `viewer`, `editor` includes
+`operator`, `approver` includes `viewer`, `admin` includes all.
+
+{sections}
+## Bodies
+
+| body | keys (required ones in bold) |
+|---|---|
+{shapes}
+"""
+
+
+def _route(endpoint: Endpoint) -> str:
+    needed = POLICY[endpoint.name]
+    scope = "none" if isinstance(needed, Open) else needed.value
+    query = ", ".join(f"`{each.name}`: {each.says}" for each in endpoint.query)
+    body = f"`{endpoint.body.__name__}`" if endpoint.body is not None else ""
+    cells = (f"`{endpoint.name}`", scope, endpoint.says, query, body, endpoint.answers)
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _shape(body: type[Body]) -> str:
+    keys = ", ".join(
+        f"**`{name}`**" if field.is_required() else f"`{name}`"
+        for name, field in body.model_fields.items()
+    )
+    return f"| `{body.__name__}` | {keys} |"
+
+
+def errors() -> str:
+    """Return docs/reference/errors.md."""
+    lines = [
+        f"| `{code}` | {', '.join(map(str, (kind.status, *kind.also)))} | "
+        f"{'yes' if kind.is_retryable else ''} | {kind.says} | {kind.do} |"
+        for code, kind in sorted(KINDS.items())
+    ]
+    table = "\n".join(
+        ["| code | status | again | means | what to do |", "|---|---|---|---|---|", *lines]
+    )
+    return f"""{NOTE}
+# Errors over HTTP
+
+Every answer that is no success is one JSON object: `error` (what was asked and what stood in the
+way), `code` (stable, for programs), `retryable` (the same request may succeed later), `hint` (what
+to do) and facts such as `automationID`, `runID`, `nodeID`, `problems`, `winningDecision`. There is
+never a traceback, a statement of the store or a path of the server in it. An unknown path is
+answered with 404 and no body, as the contract has it.
+
+{table}
+"""
+
+
 DOCUMENTS = {
+    "docs/reference/http.md": http,
+    "docs/reference/errors.md": errors,
     "docs/reference/lifecycle-rules.md": rules,
     "docs/reference/events.md": events,
     "docs/lifecycle.md": lifecycle,

@@ -12,6 +12,7 @@ pytest.register_assert_rewrite(
     "tandem.testing.store_suite",
     "tandem.testing.admission_suite",
     "tandem.testing.automation_suite",
+    "tandem.testing.record_suite",
 )
 
 # How fast a shared machine is says nothing about what these tests judge.

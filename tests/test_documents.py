@@ -6,8 +6,13 @@ import sys
 from pathlib import Path
 
 import tandem
+from tandem.domain.ids import EngineId
 from tandem.domain.lifecycle import RunEvent
+from tandem.domain.run_record import compat_view
 from tandem.settings import SETTINGS
+from tandem.testing.builders import gate_node, python_node
+from tandem.testing.tale import Tale
+from tests.domain.pictured import record_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,6 +47,18 @@ def test_every_event_and_setting_is_documented() -> None:
     settings = (ROOT / "docs" / "reference" / "settings.md").read_text()
     assert [event for event in RunEvent if f"`{event}`" not in lifecycle] == []
     assert [setting.name for setting in SETTINGS if setting.name not in settings] == []
+
+
+def test_every_field_of_the_record_of_a_run_is_documented() -> None:
+    page = (ROOT / "docs" / "reference" / "run-record.md").read_text()
+    tale = Tale(python_node("a"), gate_node("g"), python_node("b", "a")).claim()
+    run = tale.view.run
+    run.automation_version, run.workspace, run.parked = 1, "/w", "timer"
+    run.forked_from, run.cleanup, run.due_at_ms = run.run_id, EngineId("e"), 1
+    tale.repair("a")
+    record = record_of(tale)
+    names = [*record, *record["checkpoint"], *compat_view({"status": "blocked"})]
+    assert [name for name in names if f"`{name}`" not in page and name != "view"] == []
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -43,6 +43,14 @@ class LocalTools:
 
         return open_engine(settings, drives=drives, own_only=own_only, on_problem=on_problem)
 
+    def serve(
+        self, settings: "Settings", *, host: str, port: int, say: Callable[[str], None]
+    ) -> int:
+        """See `Tools.serve`."""
+        from tandem.serving import serve
+
+        return serve(settings, host=host, port=port, say=say)
+
     def open_store(self, settings: "Settings") -> "SqliteStore":
         """See `Tools.open_store`."""
         from tandem.wiring import open_store

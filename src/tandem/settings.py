@@ -36,6 +36,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
     parse: Callable[[str], Any]
     older: tuple[str, ...] = ()
+    is_secret: bool = False
+    """Its value is never shown."""
 
 
 def _whole(lowest: int, highest: int) -> Callable[[str], int]:
@@ -115,6 +117,10 @@ def _folder(text: str) -> Path:
     if not text.strip():
         raise ValueError("a folder")
     return Path(text).expanduser().absolute()
+
+
+def _file(text: str) -> Path | None:
+    return Path(text.strip()).expanduser().absolute() if text.strip() else None
 
 
 def _labels(text: str) -> tuple[str, ...]:
@@ -396,6 +402,65 @@ SETTINGS: Final = (
         sentence="What was applied counts as regressed when completion or validation fell by more.",
         parse=_number(0, 1),
     ),
+    Setting(
+        field="host",
+        name="TANDEM_HOST",
+        unit="address",
+        sentence="Where `tandem serve` listens; another machine can only ask with a token.",
+        parse=str.strip,
+    ),
+    Setting(
+        field="port",
+        name="TANDEM_PORT",
+        unit="port",
+        sentence="The port of `tandem serve`; 0 takes a free one.",
+        parse=_whole(0, 65_535),
+    ),
+    Setting(
+        field="api_token",
+        name="TANDEM_API_TOKEN",
+        unit="",
+        sentence="The token that may ask the server everything. Empty means that none is needed, "
+        "on this machine only.",
+        parse=str.strip,
+        is_secret=True,
+    ),
+    Setting(
+        field="api_token_file",
+        name="TANDEM_API_TOKEN_FILE",
+        unit="file",
+        sentence="A file with that token, which only its owner may read.",
+        parse=_file,
+    ),
+    Setting(
+        field="cors_origins",
+        name="TANDEM_CORS_ORIGINS",
+        unit="list",
+        sentence="Web pages of these origins may ask the server, separated by commas.",
+        parse=_labels,
+    ),
+    Setting(
+        field="allowed_hosts",
+        name="TANDEM_ALLOWED_HOSTS",
+        unit="list",
+        sentence="Names under which the server may be asked beside those of this machine, "
+        "separated by commas. Empty means any where a token is set.",
+        parse=_names,
+    ),
+    Setting(
+        field="http_body_bytes_max",
+        name="TANDEM_HTTP_BODY_MAX_BYTES",
+        unit="bytes",
+        sentence="A request with a larger body is refused.",
+        parse=_whole(1_024, 1_073_741_824),
+    ),
+)
+
+CORS_ORIGINS: Final = (
+    "http://127.0.0.1:3000",
+    "http://127.0.0.1:5173",
+    "http://localhost:3000",
+    "http://localhost:5173",
 )
 
 
@@ -439,7 +504,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     learning_max_intervention_rate: float = 0.0
     learning_post_apply_min_sample: int = 3
     learning_regression_margin: float = sys.float_info.epsilon
+    host: str = "127.0.0.1"
+    port: int = 39_731
+    api_token: str = ""
+    api_token_file: Path | None = None
+    cors_origins: tuple[str, ...] = CORS_ORIGINS
+    allowed_hosts: tuple[str, ...] = ()
+    http_body_bytes_max: int = 10_485_760
     sources: Mapping[str, str] = {}
+
+    @property
+    def has_token(self) -> bool:
+        """Whether the server lets in only those who have a token."""
+        return bool(self.api_token) or self.api_token_file is not None
+
+    def api_token_text(self) -> str:
+        """Return the token that may do everything, from the environment or its file.
+
+        Raises:
+            InvalidSetting: the file cannot be read, is empty, or others may read it.
+        """
+        if self.api_token or self.api_token_file is None:
+            return self.api_token
+        return _secret_of(self.api_token_file, "TANDEM_API_TOKEN_FILE")
 
     @property
     def runs_at_once(self) -> int:
@@ -491,6 +578,24 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             raise InvalidSetting(f"{setting.name}={text!r} is not {error}") from None
         sources[setting.field] = "environment"
     return Settings(**values, sources=sources)
+
+
+def _secret_of(path: Path, name: str) -> str:
+    """Return the secret that a file holds; a file that others may read keeps none.
+
+    Raises:
+        InvalidSetting: it cannot be used; the message says why.
+    """
+    try:
+        others = path.stat().st_mode & 0o077
+        secret = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"{name}={path} cannot be read: {error}") from error
+    if others:
+        raise InvalidSetting(f"{name}={path} may be read by others: chmod 600 {path}")
+    if not secret:
+        raise InvalidSetting(f"{name}={path} is empty")
+    return secret
 
 
 def without_credentials(url: str) -> str:

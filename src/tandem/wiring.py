@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from tandem.adapters.local.artifacts import FileArtifacts
+from tandem.adapters.local.by_kind import ByKind
 from tandem.adapters.local.clock import SystemClock
 from tandem.adapters.local.executor import LocalExecutor
 from tandem.adapters.local.files import LocalFiles
@@ -23,6 +24,7 @@ from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine, Limits
 from tandem.engine.recovery import RecoveryLimits
 from tandem.engine.waiting import Waiters
+from tandem.ports.executor import Executor
 from tandem.settings import Settings
 
 DAY_MS = 86_400_000
@@ -61,6 +63,7 @@ async def open_engine(
     lingers: bool = False,
     registered: Mapping[str, Callable[..., object]] | None = None,
     in_process: bool = False,
+    agents: Executor | None = None,
     on_problem: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Parts]:
     """Open an engine with everything it needs; leaving hands its runs back and closes the store.
@@ -73,6 +76,7 @@ async def open_engine(
             Without, that happens only when the environment sets the timeout.
         registered: functions of the host program that nodes may call by name, in this process.
         in_process: call all Python functions in this process.
+        agents: runs the sessions of agent nodes; without, automations with such are not run.
         on_problem: hears what went wrong beside the runs, such as an unwritable status file.
     """
     store = open_store(settings)
@@ -93,7 +97,7 @@ async def open_engine(
         async with status, executor:
             engine = Engine(
                 store=store,
-                executor=executor,
+                executor=executor if agents is None else ByKind(executor, agents),
                 artifacts=artifacts,
                 files=LocalFiles(),
                 host=LocalHost(settings.state_dir),
@@ -138,6 +142,7 @@ async def open_engine(
                     ),
                 ),
                 default_profile=ExecutionProfile(settings.default_profile),
+                has_agents=agents is not None,
                 on_problem=on_problem,
             )
             engine.listen(status.changed, caught_up=status.caught_up, learned=status.learned)

@@ -99,6 +99,28 @@ WAYS = {
     "list_runs_of_status": ["run_of_status (tenant=? AND status=? AND run_no<?)"],
     "list_runs_of_automation": ["run_of_automation (tenant=? AND automation_id=? AND run_no<?)"],
     "list_runs_of_automation_in_status": ["run_of_automation (tenant=? AND automation_id=?"],
+    "search_runs": ["run_of_tenant (tenant=? AND run_no<?)", "run USING INTEGER PRIMARY KEY"],
+    "search_runs_edge": ["run_of_tenant (tenant=? AND run_no<?)"],
+    "search_runs_of_automation": [
+        "run_of_automation (tenant=? AND automation_id=? AND run_no<?)",
+        "run USING INTEGER PRIMARY KEY",
+    ],
+    "search_runs_of_automation_edge": [
+        "run_of_automation (tenant=? AND automation_id=? AND run_no<?)"
+    ],
+    "search_runs_of_span": [
+        "run_of_creation (tenant=? AND created_at_ms>? AND created_at_ms<?)",
+        "run USING INTEGER PRIMARY KEY",
+    ],
+    "search_runs_of_span_edge": [
+        "run_of_creation (tenant=? AND created_at_ms>? AND created_at_ms<?)"
+    ],
+    "find_mark": ["r USING INDEX sqlite_autoindex_run_1", "session_of_run (tenant=? AND run_id=?)"],
+    "find_claim_event": ["lifecycle_event_1 (run_no=?)"],
+    "list_newest_gates_of_run": ["gate_of_run (run_no=?)"],
+    "list_newest_gates": ["gate_of_status (status=?)"],
+    "count_outputs_of_run": ["node_run USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "list_readings_of_run": ["node_run USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "list_events": ["lifecycle_event_1 (run_no=? AND seq>?)"],
     "release_runs": ["run_blocked (resource_key=?)"],
     "list_driven_of_automation": ["run_held (engine_id>?)"],
@@ -143,6 +165,12 @@ WAYS = {
 """The way into the table that each statement has to take."""
 
 PAGED = (
+    "search_runs",
+    "search_runs_edge",
+    "search_runs_of_automation",
+    "search_runs_of_automation_edge",
+    "search_runs_of_span_edge",
+    "find_claim_event",
     "list_due_of_lane",
     "next_blocking_key",
     "list_runs",
@@ -172,6 +200,7 @@ INDEXES = {
     "run_of_tenant": "list_runs",
     "run_of_status": "list_runs_of_status",
     "run_of_automation": "list_runs_of_automation",
+    "run_of_creation": "search_runs_of_span",
     "run_held": "list_held",
     "automation_event_of_version": "find_automation_version",
     "run_owned": "list_held",

@@ -9,6 +9,7 @@ import pytest
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.testing.admission_suite import AdmissionSuite
 from tandem.testing.automation_suite import AutomationSuite
+from tandem.testing.record_suite import RecordSuite
 from tandem.testing.store_suite import CommitFault, OpenStore, StoreSuite
 
 
@@ -22,7 +23,7 @@ def failing_commit(fault: CommitFault, connection: apsw.Connection) -> None:
         raise apsw.IOError("disk I/O error")
 
 
-class TestSqliteStore(StoreSuite, AdmissionSuite, AutomationSuite):
+class TestSqliteStore(StoreSuite, AdmissionSuite, AutomationSuite, RecordSuite):
     """All promises, on one file in WAL mode."""
 
     @pytest.fixture

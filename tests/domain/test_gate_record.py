@@ -11,7 +11,8 @@ from tandem.domain.gate_record import (
     on_expiry_words,
     pending_gate,
 )
-from tandem.domain.ids import GateId
+from tandem.domain.ids import LOCAL_TENANT, GateId
+from tandem.domain.tenant import context_json
 from tandem.testing.builders import gate_node, python_node
 from tandem.testing.tale import Tale
 
@@ -40,7 +41,8 @@ def test_pending_gate_names_everything_that_a_decision_needs() -> None:
     assert record["requested_by"] == "ann"
     assert record["metadata"]["approval_wait"]["wait_id"] == "automation_v2:run:g:wait"
     guard = record["metadata"]["transition_guard"]
-    assert (guard["kind"], guard["tenant"]) == ("automation_v2_approval_transition", "local")
+    assert guard["kind"] == "automation_v2_approval_transition"
+    assert guard["tenant"] == context_json(LOCAL_TENANT)
     assert record["metadata"]["reviewed_artifact"]["source_node_id"] == "a"
     assert record["metadata"].keys() == {"approval_wait", "transition_guard", "reviewed_artifact"}
 

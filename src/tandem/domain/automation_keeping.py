@@ -125,17 +125,22 @@ def present(row: StoredAutomation | None, automation_id: AutomationId) -> Stored
 
 
 def check_may_run(
-    row: StoredAutomation | None, automation_id: AutomationId, *, is_dry: bool
+    row: StoredAutomation | None,
+    automation_id: AutomationId,
+    *,
+    is_dry: bool,
+    runs_draft: bool = False,
 ) -> None:
     """Check that a run of a stored automation may be created now.
 
-    A paused one may: the run is queued and held, with the reason in sight.
+    A paused one may: the run is queued and held, with the reason in sight. A draft may when
+    `runs_draft` says that whoever asks knows what they do.
 
     Raises:
         NotFound: it is not there.
         Refused: it is a draft, and this is no dry run.
     """
-    if present(row, automation_id).status is A.DRAFT and not is_dry:
+    if present(row, automation_id).status is A.DRAFT and not is_dry and not runs_draft:
         raise Refused(
             f"automation {automation_id} is a draft: it can only be run dry (`--dry-run`); save "
             "it with `status: active` to run it",

@@ -39,6 +39,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     automation_version: int | None = None
     """The stored version that it executes; the store refuses it if that may not run."""
     is_dry: bool = False
+    runs_draft: bool = False
+    """It may run although its automation is a draft."""
     started_by: str = ""
     needs: Needs = Needs()
     runtime_clock: RuntimeClock = RuntimeClock.ACTIVE

@@ -200,17 +200,19 @@ class Draft:
 
     def in_state(self, *states: NodeState) -> set[int]:
         """Return the nodes that are in one of these states after this draft; not for pending."""
-        view = self.view
-        found: set[int] = set()
+        view, touched = self.view, self.nodes
+        found = {n for n, node in touched.items() if node.state in states}
         for state in states:
             match state:
                 case NodeState.RUNNING:
-                    found |= view.running
+                    found |= view.running - touched.keys()
                 case NodeState.BACKOFF:
-                    found |= view.backoff
+                    found |= view.backoff - touched.keys()
                 case _:
-                    found |= view.halted
-        return {n for n in found | self.nodes.keys() if self.node(n).state in states}
+                    found |= {
+                        n for n in view.halted - touched.keys() if view.nodes[n].state is state
+                    }
+        return found
 
     def _refresh_detail(self) -> None:
         if self.run.status is RunState.RUNNING:

@@ -11,6 +11,7 @@ import msgspec
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunEvent
 from tandem.domain.run import Failure, LifecycleEvent, Run
+from tandem.domain.tenant import context_json
 from tandem.domain.vocabulary import WORDS
 
 _FAILURES = frozenset(
@@ -73,7 +74,7 @@ def _properties(run: Run, event: LifecycleEvent) -> JsonObject:
         "automation_id": run.automation_id,
         "runID": run.run_id,
         "run_id": run.run_id,
-        "tenantContext": {"tenant": run.tenant},
+        "tenantContext": context_json(run.tenant, actor_id=run.started_by),
         "status": run.status.value,
         "lifecycle_event": event.event.value,
         "seq": event.seq,

@@ -9,6 +9,7 @@ from tandem.domain.graph import Plan
 from tandem.domain.ids import RunId, TenantId
 from tandem.domain.lifecycle import RunEvent
 from tandem.domain.run import Gate, GateStatus, LifecycleEvent
+from tandem.domain.tenant import context_json
 
 
 def pending_gate(gate: Gate, *, run_id: RunId, tenant: TenantId, plan: Plan) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def pending_gate(gate: Gate, *, run_id: RunId, tenant: TenantId, plan: Plan) -> 
             "approval_request_id": gate.gate_id,
             "wait_id": wait_id,
             "transition_id": gate.transition_id,
-            "tenant": tenant,
+            "tenant": context_json(tenant),
         },
     }
     state = gate.policy_state
@@ -62,13 +63,20 @@ def pending_gate(gate: Gate, *, run_id: RunId, tenant: TenantId, plan: Plan) -> 
         "requested_at_ms": gate.requested_at_ms,
         "requested_by": gate.requested_by or None,
         "upstream_node_ids": upstream,
-        "expiry_policy": {
-            "expires_at_ms": gate.expires_at_ms,
-            "on_expiry": gate.on_expiry,
-            "escalate_to": gate.escalate_to or None,
-            "remind_every_ms": gate.remind_every_ms,
-        },
+        "expiry_policy": expiry_policy(gate),
         "metadata": metadata,
+    }
+
+
+def expiry_policy(gate: Gate) -> dict[str, Any]:
+    """Return when a gate expires, after which span and at which moment, and what follows."""
+    at_ms = gate.expires_at_ms
+    return {
+        "expires_after_ms": None if at_ms is None else at_ms - gate.requested_at_ms,
+        "expires_at_ms": at_ms,
+        "on_expiry": gate.on_expiry,
+        "escalate_to": gate.escalate_to or None,
+        "remind_every_ms": gate.remind_every_ms,
     }
 
 

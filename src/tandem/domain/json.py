@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -31,6 +31,11 @@ def decode(text: bytes | str) -> JsonValue:
     """
     value: JsonValue = _decoder.decode(text)
     return value
+
+
+def plain(value: object) -> Any:
+    """Return a record as the JSON value that it is written as."""
+    return _decoder.decode(_encoder.encode(value))
 
 
 def canonical(value: object) -> bytes:

@@ -24,6 +24,12 @@ def outline(plan: Plan) -> list[OutlinedNode]:
 
     A node that depends on itself by a cycle never could start and is left out.
     """
+    stages = stages_of(plan)
+    return [_outlined(plan, number, stages[number]) for number in _in_order(stages)]
+
+
+def stages_of(plan: Plan) -> dict[int, int]:
+    """Return the stage of each node: 1 is the first, and each is after all it depends on."""
     stages: dict[int, int] = {}
     waiting = [len(node.depends_on) for node in plan.nodes]
     ready = [number for number, count in enumerate(waiting) if count == 0]
@@ -38,7 +44,7 @@ def outline(plan: Plan) -> list[OutlinedNode]:
                 if waiting[successor] == 0:
                     after.append(successor)
         ready = after
-    return [_outlined(plan, number, stages[number]) for number in _in_order(stages)]
+    return stages
 
 
 def _in_order(stages: dict[int, int]) -> list[int]:

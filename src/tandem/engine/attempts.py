@@ -10,7 +10,7 @@ import msgspec
 from pydantic import TypeAdapter
 
 from tandem.domain.accounting import Facts
-from tandem.domain.action import Action, CommandAction
+from tandem.domain.action import Action, AgentAction, CommandAction
 from tandem.domain.artifact import (
     ArtifactRef,
     CandidateSource,
@@ -384,9 +384,7 @@ class AttemptRunner:
         )
 
     def _action(self, view: RunView, plan_node: PlanNode, outputs: "_Outputs") -> Action:
-        action = plan_node.node.action
-        if action is None:
-            raise Refused(f"node `{plan_node.node_id}` has no action to run")
+        action: Action = plan_node.node.action or AgentAction()
         key = (view.run.definition_digest, plan_node.node_no)
         if key not in self._templates:
             document = action.model_dump(mode="json")

@@ -130,12 +130,17 @@ class Automations:
 
         Raises:
             NotFound: it is not there.
-            Refused: it is a draft, and the run is not dry.
+            Refused: it is a draft, and the run is not dry, nor `runs_draft` given.
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
             StoreUnavailable: nothing was written.
         """
         row = self.get(automation_id)
-        check_may_run(row, row.automation_id, is_dry=bool(how.get("is_dry")))
+        check_may_run(
+            row,
+            row.automation_id,
+            is_dry=bool(how.get("is_dry")),
+            runs_draft=bool(how.get("runs_draft")),
+        )
         return await self._engine.start(
             self.definition(row),
             inputs,

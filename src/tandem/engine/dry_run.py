@@ -33,7 +33,7 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
         return not self.problems and not self.obstacles
 
 
-def tell(run: Run, plan: Plan, files: WorkspaceFiles) -> DryRun:
+def tell(run: Run, plan: Plan, files: WorkspaceFiles, *, has_agents: bool = False) -> DryRun:
     """Say what a real run like this dry one would do."""
     automation = plan.automation
     found = [check_activation(automation)]
@@ -44,6 +44,6 @@ def tell(run: Run, plan: Plan, files: WorkspaceFiles) -> DryRun:
         run=run,
         nodes=outline(plan),
         inputs=run.inputs,
-        problems=unrunnable(automation),
+        problems=unrunnable(automation, has_agents=has_agents),
         obstacles=[obstacle.detail for obstacle in found if obstacle is not None],
     )

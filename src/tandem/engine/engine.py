@@ -152,6 +152,7 @@ class Engine(Reviews):
         scratch_root: str,
         limits: Limits | None = None,
         default_profile: ExecutionProfile = ExecutionProfile.GUIDED,
+        has_agents: bool = False,
         on_problem: Callable[[str], None] | None = None,
     ) -> None:
         self.engine_id = EngineId(f"engine-{ids.new()}")
@@ -164,6 +165,8 @@ class Engine(Reviews):
         self._clock = clock
         self._ids = ids
         self._default_profile = default_profile
+        self._has_agents = has_agents
+        """Whether the executor runs the sessions of agents."""
         self._runner = AttemptRunner(
             engine_id=self.engine_id,
             executor=executor,
@@ -183,6 +186,7 @@ class Engine(Reviews):
         self._drivers: dict[RunId, Driver] = {}
         self._drives: set[asyncio.Task[None]] = set()
         self._work = asyncio.Event()
+        self._elsewhere = 0
         self._changes = 0
         self._claiming = ""
         """The id of the changes of a claim that is not announced yet."""
@@ -265,6 +269,14 @@ class Engine(Reviews):
             await self.store.remove_engine(self.engine_id)
         finally:
             self._host.leave()
+
+    @property
+    def changes_elsewhere(self) -> int | None:
+        """How often this engine noticed that others wrote; None while it does not look.
+
+        It looks every 100 ms while it is entered, and is told at once by others of this host.
+        """
+        return None if self._row is None or self._is_stopping else self._elsewhere
 
     @property
     def is_stopping(self) -> bool:
@@ -379,6 +391,7 @@ class Engine(Reviews):
         stored_version: int | None = None,
         owned: bool = False,
         is_dry: bool = False,
+        runs_draft: bool = False,
         started_by: str = "",
     ) -> Run:
         """Create a run of this version; it is on disk when this returns, and due at once.
@@ -395,6 +408,7 @@ class Engine(Reviews):
             stored_version: the version of the stored automation that this definition is.
             owned: other engines leave the run alone as long as this one lives.
             is_dry: record the run as completed without executing anything.
+            runs_draft: run a stored automation although it is a draft.
             started_by: the person who asks for the run, where one is known.
 
         Raises:
@@ -434,6 +448,7 @@ class Engine(Reviews):
                 automation_version=stored_version,
                 owner=self.engine_id if owned else None,
                 is_dry=is_dry,
+                runs_draft=runs_draft,
                 started_by=started_by,
                 needs=needs,
                 runtime_clock=self.limits.runtime_clock,
@@ -452,7 +467,7 @@ class Engine(Reviews):
             NotFound: it is not in the store.
         """
         view = await self.store.load(run.run_id, tenant=run.tenant)
-        return tell(run, view.plan, self._files)
+        return tell(run, view.plan, self._files, has_agents=self._has_agents)
 
     async def execute(
         self, run_id: RunId, command: Command, *, tenant: TenantId = LOCAL_TENANT
@@ -777,7 +792,7 @@ class Engine(Reviews):
         known = self._plans.get(id(automation))
         if known is not None and known[0] is automation:
             return known[1], known[2]
-        problems = unrunnable(automation) if must_run else []
+        problems = unrunnable(automation, has_agents=self._has_agents) if must_run else []
         if problems:
             raise InvalidAutomation(problems)
         document = canonical_document(automation)
@@ -810,6 +825,7 @@ class Engine(Reviews):
         self._work.clear()
         # The net under the sockets: also when this engine is so busy that it never rests.
         if await self.store.changed_elsewhere():
+            self._elsewhere += 1
             self._poke_changed()
 
     async def _claim_some(self) -> int:
@@ -934,6 +950,7 @@ class Engine(Reviews):
 
     def _woken(self) -> None:
         """Another process has written something that may concern this engine."""
+        self._elsewhere += 1
         self._work.set()
         self._poke_changed()
 

@@ -7,7 +7,7 @@ from tandem.domain.errors import Problem
 from tandem.domain.node import ExecutorKind, Node, NodeKind
 
 
-def unrunnable(automation: Automation) -> list[Problem]:
+def unrunnable(automation: Automation, *, has_agents: bool = False) -> list[Problem]:
     """Return what of this automation the engine cannot run, each with what to do about it."""
     return [
         Problem(
@@ -18,13 +18,15 @@ def unrunnable(automation: Automation) -> list[Problem]:
             hint=hint,
         )
         for index, node in enumerate(automation.flow.nodes)
-        for code, path, message, hint in _obstacles(automation, node)
+        for code, path, message, hint in _obstacles(automation, node, has_agents=has_agents)
     ]
 
 
-def _obstacles(automation: Automation, node: Node) -> Iterator[tuple[str, str, str, str]]:
+def _obstacles(
+    automation: Automation, node: Node, *, has_agents: bool
+) -> Iterator[tuple[str, str, str, str]]:
     """Yield code, path below the node, message and hint."""
-    if node.kind is NodeKind.AGENT:
+    if node.kind is NodeKind.AGENT and not has_agents:
         yield (
             "agents_not_installed",
             "",

@@ -24,7 +24,9 @@ from tandem.domain.ids import (
 )
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunState
-from tandem.domain.run import Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
+from tandem.domain.reading import Reading
+from tandem.domain.run import Attempt, Gate, GateStatus, Handling, LifecycleEvent, Run, Wait
+from tandem.domain.run_picture import RunPicture
 from tandem.domain.signal import Signal
 from tandem.domain.standing import Holder
 from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
@@ -102,6 +104,52 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     automation_id: AutomationId | None = None
     before_no: int | None = None
     limit: int = 50
+
+
+class RunPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """A place in a list of runs: that of the last run that was looked at."""
+
+    run_no: int
+    created_at_ms: int
+
+
+class RunSearch(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs a page shows; `after` continues an earlier page of the same search.
+
+    A run was created at or after `created_from_ms` and before `created_until_ms`. `text` is part of
+    its id, its automation's id, its name or its detail, in whatever case of ASCII letters.
+    """
+
+    tenant: TenantId
+    statuses: tuple[RunState, ...] = ()
+    automation_id: AutomationId | None = None
+    trigger_type: str = ""
+    text: str = ""
+    created_from_ms: int | None = None
+    created_until_ms: int | None = None
+    after: RunPlace | None = None
+    limit: int = 50
+    looks_max: int = 5_000
+    """So many runs one page looks at."""
+
+
+class RunPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Some runs, newest first. `next` is None when there are no more.
+
+    Of a run that is what lists show: without its inputs, its context and what was learned of it.
+    A page may be short, even empty, and have a next one: it has looked at as many runs as it may.
+    """
+
+    runs: Sequence[Run]
+    next: RunPlace | None
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """The outputs of a run that count: how many, and those of which something was let pass."""
+
+    run_id: RunId
+    outputs: int
+    relaxed: Sequence[tuple[Reading, Handling | None]]
 
 
 class OpenGate(msgspec.Struct, frozen=True, kw_only=True):
@@ -393,6 +441,36 @@ class Store(LearningStore, Protocol):
         """Return rows of runs, newest first; never outputs or histories."""
         ...
 
+    def search_runs(self, search: RunSearch) -> RunPage:
+        """Return a page of rows of runs; never outputs or histories.
+
+        Newest first: by number, and by creation where a span of it is asked for.
+        """
+        ...
+
+    def read_picture(self, run_id: RunId, *, tenant: TenantId) -> RunPicture:
+        """Return everything that the record of a run is made of, as of one moment.
+
+        Of a run whose definition cannot be read the row, its events and its sessions are there.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        ...
+
+    def read_mark(self, run_id: RunId, *, tenant: TenantId) -> tuple[object, ...] | None:
+        """Return a mark that is another one whenever `read_picture` would differ; None for no run.
+
+        It costs one statement.
+        """
+        ...
+
+    def list_judged(
+        self, *, tenant: TenantId, since_ms: int, automation_id: AutomationId | None, limit: int
+    ) -> Sequence[Judged]:
+        """Return the outputs of the newest runs that were created since a moment."""
+        ...
+
     def list_events(
         self,
         run_id: RunId,
@@ -414,9 +492,15 @@ class Store(LearningStore, Protocol):
         ...
 
     def list_gates(
-        self, *, tenant: TenantId, status: GateStatus, run_id: RunId | None, limit: int
+        self,
+        *,
+        tenant: TenantId,
+        status: GateStatus,
+        run_id: RunId | None,
+        limit: int,
+        newest_first: bool = False,
     ) -> Sequence[OpenGate]:
-        """Return gates, oldest first."""
+        """Return gates, oldest first; those of all runs also with the newest first."""
         ...
 
     def list_gates_of_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Gate]:

@@ -48,3 +48,12 @@ class WorkspaceFiles(Protocol):
             NotFound: there is no such file.
         """
         ...
+
+    def read_bytes(self, workspace: str, relative: str, *, bytes_max: int) -> bytes:
+        """Return the first `bytes_max` bytes of a file.
+
+        Raises:
+            Refused: the path leads out of the workspace.
+            NotFound: there is no such file.
+        """
+        ...

@@ -58,3 +58,7 @@ class NoFiles:
     def read_text(self, workspace: str, relative: str, *, bytes_max: int) -> str:
         """See `WorkspaceFiles.read_text`."""
         raise NotFound(f"there is no file {relative}")
+
+    def read_bytes(self, workspace: str, relative: str, *, bytes_max: int) -> bytes:
+        """See `WorkspaceFiles.read_bytes`."""
+        raise NotFound(f"there is no file {relative!r} in {workspace}")

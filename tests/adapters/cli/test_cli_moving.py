@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.adapters.cli.conftest import Call, sh
 
 JOB = f"""

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-from tests.adapters.cli.conftest import Call, sh
-
 from tandem.adapters.cli.runner import PROFILES
 from tandem.domain.execution import ExecutionProfile
+from tests.adapters.cli.conftest import Call, sh
 
 Write = Callable[[str, str], str]
 

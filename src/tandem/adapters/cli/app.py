@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "learning": ("learning", "learning"),
     "governance": ("governance", "governance"),
     "scheduler": ("scheduler", "scheduler"),
+    "serve": ("serve", "serve"),
     "doctor": ("upkeep", "doctor"),
     "db": ("upkeep", "db"),
 }

@@ -107,6 +107,10 @@ class Tools(Protocol):
         """
         ...
 
+    def serve(self, settings: Settings, *, host: str, port: int, say: Callable[[str], None]) -> int:
+        """Drive runs and answer over HTTP until a signal comes; see `tandem.serving.serve`."""
+        ...
+
     def open_store(self, settings: Settings) -> LocalStore:
         """Open the store alone.
 

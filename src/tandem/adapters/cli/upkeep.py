@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tandem.adapters.cli.tools import LocalStore, Tools
     from tandem.domain.run import Run
-    from tandem.settings import Settings
+    from tandem.settings import Setting, Settings
 
 _FSYNCS: Final = 20
 _RUNS_MAX: Final = 1_000
@@ -96,18 +96,27 @@ def _fsync_ms(folder: Path) -> float | None:
 
 
 def _settings(settings: Settings) -> list[dict[str, Any]]:
-    from tandem.settings import SETTINGS, without_credentials
+    from tandem.settings import SETTINGS
 
     return [
         {
             "name": setting.name,
-            "value": without_credentials(str(getattr(settings, setting.field))),
+            "value": _shown(settings, setting),
             "source": settings.sources.get(setting.field, "default"),
             "unit": setting.unit,
             "sentence": setting.sentence,
         }
         for setting in SETTINGS
     ]
+
+
+def _shown(settings: Settings, setting: Setting) -> str:
+    from tandem.settings import without_credentials
+
+    value = getattr(settings, setting.field)
+    if setting.is_secret:
+        return "(set)" if value else ""
+    return without_credentials(str(value))
 
 
 def _print_findings(found: dict[str, Any]) -> None:

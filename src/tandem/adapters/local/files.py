@@ -60,3 +60,8 @@ class LocalFiles:
         """See `WorkspaceFiles.read_text`."""
         with open_inside(workspace, relative) as file:
             return file.read(bytes_max).decode("utf-8", "replace")
+
+    def read_bytes(self, workspace: str, relative: str, *, bytes_max: int) -> bytes:
+        """See `WorkspaceFiles.read_bytes`."""
+        with open_inside(workspace, relative) as file:
+            return file.read(bytes_max)

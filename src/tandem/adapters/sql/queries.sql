@@ -248,6 +248,15 @@ SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status,
    AND (g.status <> 'open' OR r.finished_at_ms IS NULL)
  ORDER BY g.requested_at_ms LIMIT :limit;
 
+-- name: list_newest_gates
+-- The same, newest first.
+SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status,
+       r.started_by, g.*
+  FROM gate AS g JOIN run AS r ON r.run_no = g.run_no
+ WHERE g.status = :status AND r.tenant = :tenant
+   AND (g.status <> 'open' OR r.finished_at_ms IS NULL)
+ ORDER BY g.requested_at_ms DESC LIMIT :limit;
+
 -- name: list_gates_in_run
 -- Gates of one run of a tenant, oldest first; the plus as in `list_gates_of_run`.
 SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status,
@@ -431,6 +440,129 @@ SELECT * FROM run WHERE tenant = :tenant AND automation_id = :automation_id AND 
 -- The newest runs of an automation in one state.
 SELECT * FROM run WHERE tenant = :tenant AND automation_id = :automation_id AND status = :status
    AND run_no < :before_no ORDER BY run_no DESC LIMIT :limit;
+
+-- name: search_runs
+-- The runs that a page shows, of the newest ones of a tenant; only so many are looked at. What may be
+-- large stays where it is: inputs, context, what was learned.
+SELECT run_no, run_id, tenant, automation_id, name, definition_digest, definition_version,
+       automation_version, trigger_type, trigger_reason, requested_execution_profile,
+       effective_execution_profile, started_by, status, last_change_id, epoch, engine_id, owner,
+       cleanup, event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms,
+       queued_at_ms, queue_reason, resource_key, rate_limited_provider, parked, detail, stop_kind,
+       stop_reason, pause_reason, resume_reason, last_failure, workspace, nodes_total,
+       nodes_completed, activity_at_ms, archived_at_ms, forked_from, forked_from_node
+  FROM run WHERE run_no IN (
+    SELECT run_no FROM (
+        SELECT run_no, run_id, automation_id, name, detail, status, trigger_type FROM run
+         WHERE tenant = :tenant AND run_no < :before_no ORDER BY run_no DESC LIMIT :looks) AS seen
+     WHERE (:statuses = '[]' OR status IN (SELECT value FROM json_each(:statuses)))
+       AND (:trigger_type = '' OR trigger_type = :trigger_type)
+       AND (:words = ''
+            OR instr(lower(run_id || ' ' || automation_id || ' ' || name || ' ' || detail), :words))
+     ORDER BY run_no DESC LIMIT :limit)
+ ORDER BY run_no DESC;
+
+-- name: search_runs_edge
+-- The last run that such a page looks at.
+SELECT run_no, created_at_ms FROM run WHERE tenant = :tenant AND run_no < :before_no
+ ORDER BY run_no DESC LIMIT 1 OFFSET :looks - 1;
+
+-- name: search_runs_of_automation
+-- The runs that a page shows, of the newest ones of an automation.
+SELECT run_no, run_id, tenant, automation_id, name, definition_digest, definition_version,
+       automation_version, trigger_type, trigger_reason, requested_execution_profile,
+       effective_execution_profile, started_by, status, last_change_id, epoch, engine_id, owner,
+       cleanup, event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms,
+       queued_at_ms, queue_reason, resource_key, rate_limited_provider, parked, detail, stop_kind,
+       stop_reason, pause_reason, resume_reason, last_failure, workspace, nodes_total,
+       nodes_completed, activity_at_ms, archived_at_ms, forked_from, forked_from_node
+  FROM run WHERE run_no IN (
+    SELECT run_no FROM (
+        SELECT run_no, run_id, automation_id, name, detail, status, trigger_type FROM run
+         WHERE tenant = :tenant AND automation_id = :automation_id AND run_no < :before_no
+         ORDER BY run_no DESC LIMIT :looks) AS seen
+     WHERE (:statuses = '[]' OR status IN (SELECT value FROM json_each(:statuses)))
+       AND (:trigger_type = '' OR trigger_type = :trigger_type)
+       AND (:words = ''
+            OR instr(lower(run_id || ' ' || automation_id || ' ' || name || ' ' || detail), :words))
+     ORDER BY run_no DESC LIMIT :limit)
+ ORDER BY run_no DESC;
+
+-- name: search_runs_of_automation_edge
+-- The last run that such a page looks at.
+SELECT run_no, created_at_ms FROM run
+ WHERE tenant = :tenant AND automation_id = :automation_id AND run_no < :before_no
+ ORDER BY run_no DESC LIMIT 1 OFFSET :looks - 1;
+
+-- name: search_runs_of_span
+-- The runs that a page shows, of those that were created within a span; the newest first.
+SELECT run_no, run_id, tenant, automation_id, name, definition_digest, definition_version,
+       automation_version, trigger_type, trigger_reason, requested_execution_profile,
+       effective_execution_profile, started_by, status, last_change_id, epoch, engine_id, owner,
+       cleanup, event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms,
+       queued_at_ms, queue_reason, resource_key, rate_limited_provider, parked, detail, stop_kind,
+       stop_reason, pause_reason, resume_reason, last_failure, workspace, nodes_total,
+       nodes_completed, activity_at_ms, archived_at_ms, forked_from, forked_from_node
+  FROM run WHERE run_no IN (
+    SELECT run_no FROM (
+        SELECT run_no, run_id, automation_id, name, detail, status, trigger_type, created_at_ms
+          FROM run
+         WHERE tenant = :tenant AND created_at_ms >= :from_ms
+           AND (created_at_ms, run_no) < (:before_ms, :before_no)
+         ORDER BY created_at_ms DESC, run_no DESC LIMIT :looks) AS seen
+     WHERE (:statuses = '[]' OR status IN (SELECT value FROM json_each(:statuses)))
+       AND (:automation_id = '' OR automation_id = :automation_id)
+       AND (:trigger_type = '' OR trigger_type = :trigger_type)
+       AND (:words = ''
+            OR instr(lower(run_id || ' ' || automation_id || ' ' || name || ' ' || detail), :words))
+     ORDER BY created_at_ms DESC, run_no DESC LIMIT :limit)
+ ORDER BY created_at_ms DESC, run_no DESC;
+
+-- name: search_runs_of_span_edge
+-- The last run that such a page looks at.
+SELECT run_no, created_at_ms FROM run
+ WHERE tenant = :tenant AND created_at_ms >= :from_ms
+   AND (created_at_ms, run_no) < (:before_ms, :before_no)
+ ORDER BY created_at_ms DESC, run_no DESC LIMIT 1 OFFSET :looks - 1;
+
+-- name: find_mark
+-- What tells whether the record of a run has changed: the run by its change, and what is written
+-- beside the changes: signs of life, what was learned, the lease of its engine, its sessions.
+SELECT r.run_no, r.last_change_id, r.activity_at_ms, r.learning_summary,
+       (SELECT lease_until_ms FROM engine AS e WHERE e.engine_id = r.engine_id) AS lease_until_ms,
+       (SELECT max(session_no) || ' ' || total(session_no * is_open * (epoch + 1)) FROM (
+            SELECT session_no, is_open, epoch FROM session
+             WHERE tenant = :tenant AND run_id = :run_id
+             ORDER BY session_no DESC LIMIT :limit)) AS sessions,
+       (SELECT group_concat(instance_id || epoch) FROM (
+            SELECT instance_id, epoch FROM instance WHERE tenant = :tenant AND run_id = :run_id
+             LIMIT :limit)) AS instances
+  FROM run AS r WHERE r.run_id = :run_id AND r.tenant = :tenant;
+
+-- name: find_lease
+-- Until when an engine has the right to drive its runs.
+SELECT lease_until_ms FROM engine WHERE engine_id = :engine_id;
+
+-- name: find_claim_event
+-- The newest claim of a run; it is near the end of its events.
+SELECT * FROM lifecycle_event WHERE run_no = :run_no AND event = 'run_execution_claimed'
+ ORDER BY seq DESC LIMIT 1;
+
+-- name: list_newest_gates_of_run
+-- The newest askings of a run, newest first; the plus as in `list_gates_of_run`.
+SELECT * FROM gate WHERE run_no = :run_no
+ ORDER BY +requested_at_ms DESC, gate_id DESC LIMIT :limit;
+
+-- name: count_outputs_of_run
+-- How many nodes of a run have an output that counts.
+SELECT count(*) AS outputs FROM node_run
+ WHERE node_run_id BETWEEN :first AND :last AND state = 'completed'
+   AND (output IS NOT NULL OR output_ref IS NOT NULL);
+
+-- name: list_readings_of_run
+-- The outputs of a run that were not read as plain successes, and what people did with them.
+SELECT reading, handling FROM node_run
+ WHERE node_run_id BETWEEN :first AND :last AND state = 'completed' AND reading IS NOT NULL;
 
 -- name: list_events
 -- The events of a run after a number.

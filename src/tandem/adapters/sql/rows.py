@@ -42,6 +42,7 @@ _JSON_COLUMNS = (
     "allowance",
     "usage",
 )
+_JSON_COLUMNS_OF: dict[type, tuple[str, ...]] = {}
 _HASH_COLUMNS = ("event_hash", "record_hash")
 _UNTOUCHED = PolicyState()
 
@@ -313,8 +314,17 @@ def event_row(run_no: int, event: LifecycleEvent) -> Row:
     )
 
 
+def _json_columns(kind: type) -> tuple[str, ...]:
+    """Return those columns of a record that hold JSON text; asked for every row, so kept."""
+    known = _JSON_COLUMNS_OF.get(kind)
+    if known is None:
+        names = kind.__struct_fields__  # type: ignore[attr-defined] # every record is a struct
+        known = _JSON_COLUMNS_OF[kind] = tuple(n for n in _JSON_COLUMNS if n in names)
+    return known
+
+
 def _record(kind: type[T], values: dict[str, Any]) -> T:
-    for name in _JSON_COLUMNS:
+    for name in _json_columns(kind):
         text = values.get(name)
         if isinstance(text, str):
             values[name] = msgspec.json.decode(text)

@@ -14,6 +14,7 @@ import msgspec
 from tandem.adapters.sql import rows
 from tandem.adapters.sql.portable import PortableDefinition, PortableRun
 from tandem.adapters.sql.statements import load_statements
+from tandem.adapters.sqlite import records
 from tandem.adapters.sqlite.admitting import (
     ClaimedRun,
     KnownDefinition,
@@ -81,6 +82,7 @@ from tandem.domain.ids import (
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import OPEN_WAITS, Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
+from tandem.domain.run_picture import RunPicture
 from tandem.domain.signal import Signal
 from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
@@ -89,11 +91,14 @@ from tandem.ports.store import (
     Delivered,
     EngineRow,
     Held,
+    Judged,
     OpenGate,
     OpenWait,
     Queue,
     Quiet,
     RunFilter,
+    RunPage,
+    RunSearch,
     Standing,
 )
 
@@ -191,7 +196,7 @@ class SqliteStore(Beside):
         """See `Store.create_run`."""
         run, events = create(new, now_ms=now_ms)
         self._tables.remember(new.tenant, new.plan)
-        run.run_no = await self._writer.submit(Create(run, events, new.document))
+        run.run_no = await self._writer.submit(Create(run, events, new.document, new.runs_draft))
         return run
 
     def apply(self, change: Change) -> Awaitable[None]:
@@ -520,6 +525,37 @@ class SqliteStore(Beside):
         merged = sorted((row for part in parts for row in part), key=lambda row: -row["run_no"])
         return [rows.run_of(row) for row in merged[:limit]]
 
+    def search_runs(self, search: RunSearch) -> RunPage:
+        """See `Store.search_runs`."""
+        with self._one_picture():
+            return records.search_runs(self._tables, self._reader, search)
+
+    def read_picture(self, run_id: RunId, *, tenant: TenantId) -> RunPicture:
+        """See `Store.read_picture`."""
+        with self._one_picture():
+            return records.read_picture(self._tables, self._reader, run_id, tenant=tenant)
+
+    def read_mark(self, run_id: RunId, *, tenant: TenantId) -> tuple[object, ...] | None:
+        """See `Store.read_mark`."""
+        try:
+            return records.read_mark(self._tables, self._reader, run_id, tenant=tenant)
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+
+    def list_judged(
+        self, *, tenant: TenantId, since_ms: int, automation_id: AutomationId | None, limit: int
+    ) -> Sequence[Judged]:
+        """See `Store.list_judged`."""
+        with self._one_picture():
+            return records.list_judged(
+                self._tables,
+                self._reader,
+                tenant=tenant,
+                since_ms=since_ms,
+                automation_id=automation_id,
+                limit=limit,
+            )
+
     def list_events(
         self,
         run_id: RunId,
@@ -575,11 +611,18 @@ class SqliteStore(Beside):
         return bool(self._find("is_digest_used", digest, tenant))
 
     def list_gates(
-        self, *, tenant: TenantId, status: GateStatus, run_id: RunId | None, limit: int
+        self,
+        *,
+        tenant: TenantId,
+        status: GateStatus,
+        run_id: RunId | None,
+        limit: int,
+        newest_first: bool = False,
     ) -> Sequence[OpenGate]:
         """See `Store.list_gates`."""
         if run_id is None:
-            found = self._find("list_gates", status.value, tenant, limit)
+            name = "list_newest_gates" if newest_first else "list_gates"
+            found = self._find(name, status.value, tenant, limit)
         else:
             found = self._find("list_gates_in_run", status.value, tenant, run_id, limit)
         return [

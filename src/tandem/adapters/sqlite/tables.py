@@ -23,7 +23,7 @@ from tandem.domain.errors import (
 )
 from tandem.domain.graph import Plan
 from tandem.domain.ids import AutomationId, ChangeId, DefinitionDigest, Digest, RunId, TenantId
-from tandem.domain.lifecycle import TERMINAL
+from tandem.domain.lifecycle import TERMINAL, RunState
 from tandem.domain.run import OPEN_WAITS, Gate, LifecycleEvent, NodeRun, Run, Wait, WaitStatus
 from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
@@ -263,12 +263,13 @@ class Tables:
         return rows.wait_of(newest) if newest is not None else None
 
     def newest_events(
-        self, connection: apsw.Connection, run: Run, *, limit: int
+        self, connection: apsw.Connection, run: Run, *, limit: int, packed: Packed | None = None
     ) -> list[LifecycleEvent]:
-        """Return the newest events of a run, newest first."""
+        """Return the newest events of a run, newest first; `packed` is what is packed, if read."""
         found = fetch(connection, self.sql["list_newest_events"], (run.run_no, limit))
         if len(found) < limit:
-            found += reversed(self.packed(connection, run).get("lifecycle_event", ()))
+            packed = self.packed(connection, run) if packed is None else packed
+            found += reversed(packed.get("lifecycle_event", ()))
         profile = run.effective_execution_profile
         return [rows.event_of(row, profile) for row in found[:limit]]
 
@@ -302,9 +303,13 @@ class Tables:
         plan = self.plan(connection, run.tenant, run.definition_digest)
         return self.parts(connection, run).view(run, plan)
 
-    def parts(self, connection: apsw.Connection, run: Run) -> ViewParts:
-        """Load everything of a run but its definition."""
-        packed = self.packed(connection, run)
+    def parts(
+        self, connection: apsw.Connection, run: Run, packed: Packed | None = None
+    ) -> ViewParts:
+        """Load everything of a run but its definition; `packed` is what is packed, if read."""
+        if is_untouched(run):
+            return ViewParts([], [], [])
+        packed = self.packed(connection, run) if packed is None else packed
         gates = fetch(connection, self.sql["list_gates_of_run"], (run.run_no,))
         return ViewParts(
             self._node_runs(connection, run, packed),
@@ -394,6 +399,15 @@ class Tables:
         self._plans[tenant, plan.digest] = plan
         if len(self._plans) > _PLANS_MAX:
             self._plans.popitem(last=False)
+
+
+def is_untouched(run: Run) -> bool:
+    """Say whether nothing happened to a run but its creation and its first claim.
+
+    Everything else that writes rows beside the run records an event with them.
+    """
+    claimed = run.epoch == 1 and run.status is RunState.RUNNING
+    return run.event_seq == 1 + claimed and run.epoch <= 1
 
 
 def bare_view(run: Run) -> RunView:

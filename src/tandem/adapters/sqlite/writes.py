@@ -77,13 +77,19 @@ class Create(msgspec.Struct, frozen=True, tag=True):
     run: Run
     events: tuple[LifecycleEvent, ...]
     document: bytes
+    runs_draft: bool = False
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> int:
         """See `Write`."""
         run = self.run
         if run.automation_version is not None:
             row = tables.find_automation(connection, run.tenant, run.automation_id)
-            check_may_run(row, run.automation_id, is_dry=is_dry_run(run.trigger_type))
+            check_may_run(
+                row,
+                run.automation_id,
+                is_dry=is_dry_run(run.trigger_type),
+                runs_draft=self.runs_draft,
+            )
         reviewing.refuse_creation(connection, tables.sql, run)
         return tables.insert_run(connection, run, self.events, self.document)
 

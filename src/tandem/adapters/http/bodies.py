@@ -1,0 +1,116 @@
+"""Reading what a request says: its body and the parameters of its query."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+from starlette.requests import Request
+
+from tandem.adapters.http.errors import HttpError
+from tandem.domain.json import encode
+
+M = TypeVar("M", bound="Body")
+
+PROBLEMS_MAX = 100
+
+
+class Body(BaseModel):
+    """A JSON object that a request carries. Keys may be written in camelCase, too.
+
+    Where both spellings of a key are there, the one of ours wins. Unknown keys are ignored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """Return the JSON object of the body.
+
+    Raises:
+        HttpError: 415, 400 or 422, in this order.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json = kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )
+    if not is_json:
+        given = f"`{kind}`" if kind else "missing"
+        raise HttpError("CONTENT_TYPE_UNSUPPORTED", f"the content type of the body is {given}")
+    try:
+        value = msgspec.json.decode(await request.body())
+    except msgspec.DecodeError as error:
+        raise HttpError("BODY_NOT_JSON", f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise HttpError("BODY_NOT_JSON", "the body is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise HttpError("BODY_INVALID", "the body has to be a JSON object")
+    return value
+
+
+def shape(value: Mapping[str, Any], model: type[M]) -> M:
+    """Return a body in its shape.
+
+    Raises:
+        HttpError: 422 with every place that is wrong.
+    """
+    renamed = dict(value)
+    for name in model.model_fields:
+        camel = to_camel(name)
+        if camel != name and camel in renamed:
+            given = renamed.pop(camel)
+            renamed.setdefault(name, given)
+    try:
+        # As JSON: there the strict rules are those of JSON, not of Python objects.
+        return model.model_validate_json(encode(renamed), strict=True)
+    except ValidationError as error:
+        problems = [
+            {
+                "path": ".".join(str(step) for step in problem["loc"]),
+                "code": problem["type"],
+                "message": problem["msg"],
+            }
+            for problem in error.errors(include_url=False, include_input=False)[:PROBLEMS_MAX]
+        ]
+        first = problems[0]
+        raise HttpError(
+            "BODY_INVALID",
+            f"the body has the wrong shape: {first['path']}: {first['message']}",
+            details={"problems": problems},
+        ) from None
+
+
+def whole(query: Mapping[str, str], name: str, *, default: int, lowest: int, highest: int) -> int:
+    """Return a whole number of the query, clamped to its bounds.
+
+    Raises:
+        HttpError: it is no whole number.
+    """
+    text = query.get(name)
+    if text is None:
+        return default
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+        raise HttpError("QUERY_INVALID", f"`{name}` has to be a whole number, not {text[:40]!r}")
+    return min(max(int(text), lowest), highest)
+
+
+def optional(query: Mapping[str, str], name: str, read: Callable[[str], Any]) -> Any:
+    """Return a parameter of the query as `read` reads it, or None without one.
+
+    Raises:
+        HttpError: `read` raised a ValueError.
+    """
+    text = query.get(name, "")
+    if not text:
+        return None
+    try:
+        return read(text)
+    except ValueError:
+        raise HttpError("QUERY_INVALID", f"`{name}` cannot be {text[:40]!r}") from None
+
+
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """Return whether a switch of the query is on."""
+    return query.get(name, "").lower() in ("1", "true", "yes", "on")

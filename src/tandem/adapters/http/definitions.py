@@ -1,0 +1,137 @@
+"""What the contract makes of a definition that a client sends, before it is saved (http-api 3.2).
+
+The defaults of a creation, the keys of the metadata that no body may set, what a change replaces.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tandem.adapters.http.errors import HttpError
+from tandem.adapters.http.schemas import Capabilities
+from tandem.adapters.http.spec import Spec
+from tandem.domain.errors import InvalidAutomation
+from tandem.domain.ids import TenantId
+from tandem.domain.tenant import context_json
+
+BESIDE: Final = frozenset({"capabilities"})
+"""Keys of a body that belong into the metadata."""
+TENANT: Final = "tenant_context"
+SERVER_OWNED: Final = ("resource_access", "capabilities")
+"""Keys of the metadata that have routes or fields of their own."""
+SHAPES: Final = frozenset({"field_missing", "field_type", "field_value", "not_json"})
+"""Problems that say that the body has the wrong shape."""
+TOOLS_DEFAULT: Final = ("read",)
+
+
+def refuse_unknown(spec: Spec, *, is_strict: bool) -> None:
+    """Refuse what would only be warned of, when that is asked for.
+
+    Raises:
+        HttpError: 400 with the warnings.
+    """
+    if is_strict and spec.warnings:
+        names = ", ".join(warned.path for warned in spec.warnings[:10])
+        raise HttpError(
+            "UNKNOWN_KEYS",
+            f"nothing knows these keys: {names}",
+            details={"warnings": spec.warnings},
+        )
+
+
+def new_document(document: Mapping[str, Any], *, tenant: TenantId) -> dict[str, Any]:
+    """Return a definition with the defaults of a creation over HTTP."""
+    found = {key: value for key, value in document.items() if value is not None}
+    found.setdefault("status", "draft")
+    execution = found.setdefault("execution", {})
+    if execution.get("max_parallel_agents") is None:
+        found["execution"] = {**execution, "max_parallel_agents": 1}
+    return _normal(found, before=None, tenant=tenant)
+
+
+def patched_document(
+    before: Mapping[str, Any], patch: Mapping[str, Any], *, tenant: TenantId
+) -> dict[str, Any]:
+    """Return a definition in which every key that is given replaces what was there."""
+    given = {key: value for key, value in patch.items() if value is not None}
+    return _normal({**before, **given}, before=before.get("metadata"), tenant=tenant)
+
+
+def _normal(document: dict[str, Any], *, before: Any, tenant: TenantId) -> dict[str, Any]:
+    capabilities = document.pop("capabilities", None)
+    access = document.pop("resource_access", None)
+    metadata = document.get("metadata")
+    if access is not None:
+        metadata = {} if metadata is None else metadata
+        before = {**(before if isinstance(before, dict) else {}), "resource_access": access}
+    if capabilities is not None:
+        if not isinstance(metadata if metadata is not None else {}, dict):
+            raise HttpError(
+                "AUTOMATION_V2_INVALID_METADATA",
+                "the metadata has to be an object to hold capabilities",
+            )
+        metadata = metadata or {}
+        kept = Capabilities.model_validate(capabilities).model_dump()
+        before = {**(before if isinstance(before, dict) else {}), "capabilities": kept}
+    if isinstance(metadata, dict):
+        document["metadata"] = _metadata(metadata, before, tenant)
+    document["agents"] = [_agent(agent) for agent in document.get("agents") or ()]
+    return document
+
+
+def _metadata(given: Mapping[str, Any], before: Any, tenant: TenantId) -> dict[str, Any]:
+    """Return metadata whose own keys come from the server: a body can choose none of them."""
+    old = before if isinstance(before, dict) else {}
+    found = {key: value for key, value in given.items() if key not in SERVER_OWNED}
+    found |= {key: old[key] for key in SERVER_OWNED if key in old}
+    if TENANT in found or TENANT in old:
+        found[TENANT] = context_json(tenant)
+    return found
+
+
+def _agent(agent: Any) -> Any:
+    """Return an agent with its name, and lists without blanks and repetitions."""
+    if not isinstance(agent, dict):
+        return agent
+    found = dict(agent)
+    if isinstance(found.get("display_name"), str) and not found["display_name"].strip():
+        del found["display_name"]
+    tools = found.get("tool_policy")
+    tools = dict(tools) if isinstance(tools, dict) else {}
+    for name in ("allowlist", "denylist"):
+        tools[name] = _names(tools.get(name, []))
+    # A denylist stays also beside the default (definitions 13.10).
+    found["tool_policy"] = {**tools, "allowlist": tools["allowlist"] or list(TOOLS_DEFAULT)}
+    servers = found.get("mcp_policy")
+    if isinstance(servers, dict):
+        lists = {
+            name: _names(servers[name])
+            for name in ("allowed_servers", "allowed_tools")
+            if servers.get(name) is not None
+        }
+        found["mcp_policy"] = {**servers, **lists}
+    return found
+
+
+def _names(given: Any) -> Any:
+    """Return trimmed names, each once; what is no list of texts is left for the judge of shapes."""
+    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+        return given
+    return list(dict.fromkeys(name.strip() for name in given if name.strip()))
+
+
+def as_http(error: InvalidAutomation) -> Exception:
+    """Return 422 for a definition of the wrong shape; one that only makes no sense stays as it is."""
+    shapes = [problem for problem in error.problems if problem.code in SHAPES]
+    if not shapes:
+        return error
+    first = shapes[0]
+    return HttpError(
+        "BODY_INVALID",
+        f"the body has the wrong shape: {first.path}: {first.message}",
+        details={
+            "problems": [
+                {"path": p.path, "code": p.code, "message": p.message, "hint": p.hint}
+                for p in error.problems
+            ]
+        },
+    )

@@ -1,0 +1,447 @@
+"""Every error that a response may carry, and the one shape that all of them have.
+
+    {"error": text, "code": CODE, "retryable": bool, "hint": text, …context}
+
+The codes of the contract keep their names; those of ours are in capitals, too. The table below is
+the source of docs/reference/errors.md.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import Response
+
+from tandem.domain.errors import (
+    EngineError,
+    InvalidAutomation,
+    InvalidRequest,
+    NotFound,
+    Refused,
+    StoreError,
+)
+from tandem.domain.json import encode
+
+BAD, UNKNOWN, FORBIDDEN, MISSING, CONFLICT, WRONG, OURS = 400, 401, 403, 404, 409, 422, 500
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """What a code means: its status, when it is answered, what to do about it."""
+
+    status: int
+    says: str
+    do: str
+    is_retryable: bool = False
+    also: tuple[int, ...] = ()
+    """Other statuses that come with it."""
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    # Before a route is reached
+    "AUTH_REQUIRED": Kind(
+        status=UNKNOWN,
+        says="No token came with the request, or one that is not known.",
+        do="Send `Authorization: Bearer TOKEN`.",
+    ),
+    "TENANT_CONTEXT_DENIED": Kind(
+        status=FORBIDDEN,
+        says="The tenant assertion is missing, wrong, expired or was used before.",
+        do="Get a new assertion; never send a tenant in a plain header.",
+    ),
+    "SCOPE_DENIED": Kind(
+        status=FORBIDDEN,
+        says="The token does not reach as far as this route.",
+        do="Use a token with the scope that is named.",
+    ),
+    "HOST_DENIED": Kind(
+        status=FORBIDDEN,
+        says="The request names a host that this server does not answer to.",
+        do="Use the address that the server printed, or list the name in TANDEM_ALLOWED_HOSTS.",
+    ),
+    "ORIGIN_DENIED": Kind(
+        status=FORBIDDEN,
+        says="A web page of another origin asks for a change.",
+        do="List the origin in TANDEM_CORS_ORIGINS.",
+    ),
+    "LOOPBACK_ONLY": Kind(
+        status=FORBIDDEN,
+        says="The route answers only to this machine.",
+        do="Ask from the machine that the server runs on.",
+    ),
+    "ENGINE_STARTING": Kind(
+        status=503,
+        says="The engine opens its store.",
+        do="Try again in a moment.",
+        is_retryable=True,
+    ),
+    "NOT_FOUND": Kind(
+        status=MISSING, says="There is no such thing for this tenant.", do="Check the id."
+    ),
+    "METHOD_NOT_ALLOWED": Kind(
+        status=405, says="The path does not know this method.", do="See the `Allow` header."
+    ),
+    # The body and the query
+    "BODY_TOO_LARGE": Kind(
+        status=413, says="The body is larger than the bound.", do="Send less, or name a file."
+    ),
+    "CONTENT_TYPE_UNSUPPORTED": Kind(
+        status=415,
+        says="The body is not declared as JSON.",
+        do="Send `Content-Type: application/json` and a JSON object, at least `{}`.",
+    ),
+    "BODY_NOT_JSON": Kind(status=BAD, says="The body is not JSON.", do="Mend the syntax."),
+    "BODY_INVALID": Kind(
+        status=WRONG,
+        says="The body is JSON of the wrong shape; `problems` lists each place.",
+        do="Mend every place that is listed.",
+    ),
+    "QUERY_INVALID": Kind(
+        status=BAD, says="A parameter of the query has a wrong value.", do="Mend the parameter."
+    ),
+    "UNKNOWN_KEYS": Kind(
+        status=BAD,
+        says="With `?strict=1`: the body has keys that nothing knows.",
+        do="Mend or remove them.",
+    ),
+    "INVALID_REQUEST": Kind(
+        status=BAD, says="The request is wrong whatever the state is.", do="Mend the request."
+    ),
+    "INVALID_AUTOMATION": Kind(
+        status=BAD,
+        says="The definition or the inputs are wrong; `problems` lists each place.",
+        do="Mend every place that is listed.",
+    ),
+    "INVALID_CURSOR": Kind(
+        status=BAD,
+        says="The cursor is none that a list of this server gave.",
+        do="Begin with the first page.",
+    ),
+    "REASON_REQUIRED": Kind(
+        status=BAD, says="A person answers for this and gives no reason.", do="Send `reason`."
+    ),
+    "OUTPUT_TOO_LARGE": Kind(
+        status=BAD,
+        says="The output is over its bound.",
+        do="Write a file and name it in the output.",
+    ),
+    # Automations
+    "AUTOMATION_V2_NOT_FOUND": Kind(
+        status=MISSING,
+        says="There is no such automation for this tenant, or it was deleted.",
+        do="List the automations with `GET /automations/v2`.",
+    ),
+    "AUTOMATION_V2_CREATE_FAILED": Kind(
+        status=BAD,
+        says="The definition is wrong, `problems` lists every mistake; with 409 there is another "
+        "automation with this id.",
+        do="Mend every place that is listed; change what is there with PATCH.",
+        also=(CONFLICT,),
+    ),
+    "AUTOMATION_V2_UPDATE_FAILED": Kind(
+        status=BAD,
+        says="The definition would be wrong after this change; `problems` lists every mistake.",
+        do="Mend every place that is listed and send it again.",
+    ),
+    "AUTOMATION_VERSION_CONFLICT": Kind(
+        status=CONFLICT,
+        says="Somebody else saved another version first.",
+        do="Load the automation and decide anew.",
+        is_retryable=True,
+    ),
+    "AUTOMATION_V2_INVALID_METADATA": Kind(
+        status=BAD,
+        says="Capabilities belong into the metadata, and those are no object.",
+        do="Send `metadata` as an object.",
+    ),
+    "AUTOMATION_V2_INVALID_VISIBILITY": Kind(
+        status=BAD, says="There is no such visibility.", do="Send private, group or org."
+    ),
+    "AUTOMATION_V2_SHARE_FAILED": Kind(
+        status=BAD,
+        says="Who may see the automation cannot be kept in its metadata.",
+        do="Make the metadata an object first.",
+    ),
+    "AUTOMATION_V2_RUN_CREATE_FAILED": Kind(
+        status=BAD,
+        says="The inputs do not fit, or a node needs what is not installed; see `problems`.",
+        do="Mend every place that is listed.",
+    ),
+    # Runs
+    "AUTOMATION_V2_RUN_NOT_FOUND": Kind(
+        status=MISSING,
+        says="There is no such run for this tenant.",
+        do="List the runs with `GET /automations/v2/runs`.",
+    ),
+    "AUTOMATION_V2_RUN_NOT_PAUSABLE": Kind(
+        status=CONFLICT,
+        says="Only a queued, running or waiting run can be paused.",
+        do="Look at the status of the run.",
+    ),
+    "AUTOMATION_V2_RUN_NOT_PAUSED": Kind(
+        status=CONFLICT,
+        says="Only a run that a person paused can be resumed.",
+        do="A failed or blocked run is recovered.",
+    ),
+    "AUTOMATION_V2_RUN_NOT_RECOVERABLE": Kind(
+        status=CONFLICT,
+        says="Only a failed, blocked or paused run can be recovered.",
+        do="Retry a node, or fork the run.",
+    ),
+    "AUTOMATION_V2_RUN_FAILURE_CONTEXT_MISSING": Kind(
+        status=CONFLICT,
+        says="Nothing says which node made the run fail.",
+        do="Retry a node, or fork the run from one.",
+    ),
+    "AUTOMATION_V2_RUN_BLOCKED_CONTEXT_MISSING": Kind(
+        status=CONFLICT,
+        says="Nothing says which node blocked the run.",
+        do="Retry a node, or fork the run from one.",
+    ),
+    "AUTOMATION_V2_RUN_NOT_REPAIRABLE": Kind(
+        status=CONFLICT, says="The run goes on.", do="Pause it first."
+    ),
+    "AUTOMATION_V2_REPAIR_NODE_REQUIRED": Kind(
+        status=BAD, says="The repair names no node.", do="Send `node_id`."
+    ),
+    "AUTOMATION_V2_REPAIR_NODE_NOT_FOUND": Kind(
+        status=MISSING, says="The run has no such node.", do="Send a node of the run."
+    ),
+    "AUTOMATION_V2_REPAIR_AGENT_NOT_FOUND": Kind(
+        status=MISSING,
+        says="The automation has no such agent as the node names.",
+        do="Add the agent to the automation.",
+    ),
+    "AUTOMATION_V2_REPAIR_METADATA_INVALID": Kind(
+        status=BAD,
+        says="The prompt belongs into the metadata of the node, and those are no object.",
+        do="Mend the automation.",
+    ),
+    "AUTOMATION_V2_REPAIR_PERSIST_FAILED": Kind(
+        status=BAD,
+        says="The edit cannot be saved: the automation is not stored, or has another version now.",
+        do="Repair the run without `save`, or change the automation.",
+    ),
+    "REPAIR_WITHOUT_EFFECT": Kind(
+        status=BAD,
+        says="The node has no use for this edit.",
+        do="Send an edit that fits the kind of the node.",
+    ),
+    "REPAIR_INVALID": Kind(
+        status=BAD, says="The edit is none that a node can have.", do="Mend the edit."
+    ),
+    "RUN_CLEANUP_PENDING": Kind(
+        status=CONFLICT,
+        says="Processes of the run may still live.",
+        do="Try again in a moment.",
+        is_retryable=True,
+    ),
+    "RUN_NOT_ENDED": Kind(
+        status=CONFLICT, says="Only a run that has ended can be deleted.", do="Cancel it first."
+    ),
+    "DEAD_LETTER_NOT_FOUND": Kind(
+        status=CONFLICT,
+        says="No node with outside effects failed in the run.",
+        do="Recover the run, or retry a node.",
+    ),
+    "DEAD_LETTER_NOT_RETRYABLE": Kind(
+        status=CONFLICT,
+        says="Only a failed or blocked run has dead letters.",
+        do="Look at the status of the run.",
+    ),
+    "RETRY_EXHAUSTED": Kind(
+        status=CONFLICT, says="The node was sent out too often.", do="Retry it by hand."
+    ),
+    # Nodes
+    "AUTOMATION_V2_TASK_NODE_REQUIRED": Kind(
+        status=BAD, says="The path names no node.", do="Name a node of the run."
+    ),
+    "AUTOMATION_V2_TASK_NODE_NOT_FOUND": Kind(
+        status=MISSING, says="The run has no such node.", do="Name a node of the run."
+    ),
+    "AUTOMATION_V2_TASK_NODE_OUTPUT_NOT_FOUND": Kind(
+        status=MISSING, says="The node has no output.", do="Wait until it is completed."
+    ),
+    "AUTOMATION_V2_RUN_TASK_NOT_MUTABLE": Kind(
+        status=CONFLICT, says="The run goes on, or the node is what it is.", do="Pause it first."
+    ),
+    "AUTOMATION_V2_RUN_TASK_NOT_CONTINUEABLE": Kind(
+        status=CONFLICT, says="The run goes on.", do="Pause it first."
+    ),
+    "AUTOMATION_V2_TASK_NOT_BLOCKED": Kind(
+        status=CONFLICT, says="The node did not block itself.", do="Retry it instead."
+    ),
+    "AUTOMATION_V2_TASK_DISPOSITION_INVALID": Kind(
+        status=BAD,
+        says="There is no such disposition.",
+        do="Send unmarked, accepted, rejected or re_ran_strict.",
+    ),
+    # Gates and waits
+    "AUTOMATION_V2_GATE_REQUIRES_HUMAN": Kind(
+        status=FORBIDDEN, says="Gates are decided by people.", do="Ask a person to decide."
+    ),
+    "AUTOMATION_V2_RUN_NOT_AWAITING_APPROVAL": Kind(
+        status=CONFLICT,
+        says="No such gate is open; `winningDecision` is the one that counted.",
+        do="Look at the run.",
+    ),
+    "AUTOMATION_V2_GATE_INVALID_DECISION": Kind(
+        status=BAD, says="The gate does not offer this decision.", do="Send one of `decisions`."
+    ),
+    "AUTOMATION_V2_GATE_NODE_NOT_FOUND": Kind(
+        status=MISSING, says="The run has no such node.", do="Look at the open gates of the run."
+    ),
+    "AUTOMATION_V2_GATE_EXPIRED": Kind(
+        status=CONFLICT, says="The gate expired before it was decided.", do="Look at the run."
+    ),
+    "AUTOMATION_V2_GATE_SELF_APPROVAL_FORBIDDEN": Kind(
+        status=FORBIDDEN,
+        says="Whoever started the run may not approve what has consequences.",
+        do="Ask somebody else to approve.",
+    ),
+    "AUTOMATION_V2_GATE_REVIEWER_AUTHORITY_REQUIRED": Kind(
+        status=FORBIDDEN,
+        says="The gate has to be approved by a person with a name.",
+        do="Use a token that belongs to a person.",
+    ),
+    "AUTOMATION_V2_GATE_TRANSITION_GUARD_DENIED": Kind(
+        status=CONFLICT,
+        says="The decision is meant for another asking of the gate.",
+        do="Look at the gate again and decide this asking.",
+    ),
+    "WAIT_NOT_OPEN": Kind(
+        status=CONFLICT, says="The run has not reached the wait.", do="Try again when it has."
+    ),
+    "WAIT_PAYLOAD_INVALID": Kind(
+        status=CONFLICT,
+        says="The payload misses the schema of the wait; it waits on.",
+        do="Send a payload that fits.",
+    ),
+    "IDEMPOTENCY_KEY_INVALID": Kind(
+        status=BAD,
+        says="The key of what came for a wait is empty or too long.",
+        do="Send a key of 1 to 512 bytes.",
+    ),
+    "PAYLOAD_TOO_LARGE": Kind(
+        status=BAD,
+        says="The payload of what came for a wait is too large.",
+        do="Send at most 16,384 bytes.",
+    ),
+    "SIGNAL_INVALID": Kind(
+        status=BAD,
+        says="What came names no condition.",
+        do="Send `condition_key`.",
+    ),
+    "ARTIFACT_NOT_FOUND": Kind(
+        status=MISSING,
+        says="The run has no such artifact, or its bytes are gone or were changed.",
+        do="List the artifacts of the run; a node that is retried makes them anew.",
+    ),
+    # The state
+    "REFUSED": Kind(
+        status=CONFLICT,
+        says="The state does not allow it.",
+        do="Look at the state and decide anew.",
+    ),
+    "CHANGE_REFUSED": Kind(
+        status=CONFLICT,
+        says="Another change came first; nothing was written.",
+        do="Try again.",
+        is_retryable=True,
+    ),
+    # Ours
+    "STORE_UNAVAILABLE": Kind(
+        status=503,
+        says="The store did not answer; nothing was written.",
+        do="Try again; look at the log of the server when it stays so.",
+        is_retryable=True,
+    ),
+    "STORE_ERROR": Kind(
+        status=OURS,
+        says="The store holds something that cannot be read.",
+        do="Look at the log of the server; `tandem doctor` checks the store.",
+    ),
+    "INTERNAL_ERROR": Kind(
+        status=OURS,
+        says="A mistake of ours; the log of the server has it under `incident`.",
+        do="Report it with the incident.",
+        is_retryable=True,
+    ),
+}
+
+
+class HttpError(EngineError):
+    """An answer that is no success, with facts for programs in `details`."""
+
+    code = "INTERNAL_ERROR"
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        status: int | None = None,
+        details: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.status = status
+        self.details: Mapping[str, Any] = details or {}
+        self.headers: Mapping[str, str] = headers or {}
+
+
+def respond(
+    error: EngineError,
+    *,
+    context: Mapping[str, Any] | None = None,
+    codes: Mapping[str, str] | None = None,
+) -> Response:
+    """Return the response that tells of an error.
+
+    Args:
+        error: what happened.
+        context: the ids that the path names.
+        codes: what general codes of the domain are called at this route.
+    """
+    kind, code = kind_of(error, codes or {})
+    document: dict[str, Any] = {
+        "error": _text(error),
+        "code": code,
+        "retryable": kind.is_retryable,
+        "hint": kind.do,
+        **(context or {}),
+        **getattr(error, "details", {}),
+    }
+    if isinstance(error, InvalidAutomation):
+        document["problems"] = [
+            {"code": p.code, "path": p.path, "message": p.message, "hint": p.hint}
+            for p in error.problems
+        ]
+    headers = dict(getattr(error, "headers", {}))
+    status = getattr(error, "status", None) or kind.status
+    return Response(encode(document), status, headers, media_type="application/json")
+
+
+def kind_of(error: EngineError, codes: Mapping[str, str]) -> tuple[Kind, str]:
+    """Return what an error means on the wire, and its code there."""
+    code = codes.get(error.code, error.code).upper()
+    if code in KINDS:
+        return KINDS[code], code
+    match error:
+        case InvalidAutomation():
+            return KINDS["INVALID_AUTOMATION"], "INVALID_AUTOMATION"
+        case InvalidRequest():
+            return KINDS["INVALID_REQUEST"], "INVALID_REQUEST"
+        case NotFound():
+            return KINDS["NOT_FOUND"], "NOT_FOUND"
+        case Refused():
+            return KINDS["REFUSED"], "REFUSED"
+        case StoreError():
+            return KINDS["STORE_ERROR"], "STORE_ERROR"
+    return KINDS["INTERNAL_ERROR"], "INTERNAL_ERROR"
+
+
+def _text(error: EngineError) -> str:
+    """Return the message; that of a store may name files, which are nobody's business."""
+    if isinstance(error, StoreError):
+        return "the store could not do what was asked"
+    return str(error)

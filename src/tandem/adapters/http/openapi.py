@@ -1,0 +1,111 @@
+"""The OpenAPI document, made from the table of routes."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from pydantic.json_schema import models_json_schema
+
+from tandem.adapters.http.call import Endpoint, Parameter
+from tandem.adapters.http.errors import KINDS
+from tandem.adapters.http.policy import POLICY, Open
+
+COMMON: Final = ("AUTH_REQUIRED", "SCOPE_DENIED", "ENGINE_STARTING", "INTERNAL_ERROR")
+"""What every route with a token may answer."""
+OF_BODIES: Final = ("BODY_NOT_JSON", "BODY_TOO_LARGE", "CONTENT_TYPE_UNSUPPORTED", "BODY_INVALID")
+_NAMES: Final = re.compile(r"{(\w+)(?::\w+)?}")
+_TYPED: Final = re.compile(r":\w+}")
+
+
+def openapi(endpoints: Iterable[Endpoint], *, version: str) -> dict[str, Any]:
+    """Return the document of all routes."""
+    listed = list(endpoints)
+    bodies = {endpoint.body for endpoint in listed if endpoint.body is not None}
+    _, schemas = models_json_schema(
+        [(body, "validation") for body in sorted(bodies, key=lambda body: body.__name__)],
+        ref_template="#/components/schemas/{model}",
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in listed:
+        path = _TYPED.sub("}", endpoint.path)
+        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Tandem Engine", "version": version},
+        "paths": paths,
+        "components": {
+            "schemas": {**schemas.get("$defs", {}), "Error": _error_schema()},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def codes_of(endpoint: Endpoint) -> tuple[str, ...]:
+    """Return every code that a route may answer."""
+    is_open = isinstance(POLICY.get(endpoint.name), Open)
+    of_body = OF_BODIES if endpoint.body is not None else ()
+    own = (*endpoint.codes.values(), *endpoint.errors)
+    return tuple(dict.fromkeys((*(() if is_open else COMMON), *of_body, *own)))
+
+
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    needed = POLICY.get(endpoint.name)
+    found: dict[str, Any] = {
+        "operationId": _operation_id(endpoint),
+        "summary": endpoint.says,
+        "tags": [endpoint.handler.__module__.rpartition(".")[2]],
+        "parameters": [_of_path(name) for name in _NAMES.findall(endpoint.path)]
+        + [_of_query(parameter) for parameter in endpoint.query],
+        "responses": _responses(endpoint),
+        "security": [] if isinstance(needed, Open) else [{"token": []}],
+        "x-scope": "" if isinstance(needed, Open) else str(needed),
+    }
+    if endpoint.body is not None:
+        ref = {"$ref": f"#/components/schemas/{endpoint.body.__name__}"}
+        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": ref}}}
+    return found
+
+
+def _operation_id(endpoint: Endpoint) -> str:
+    words = re.findall(r"\w+", endpoint.path)
+    return "_".join([endpoint.method.lower(), *words])
+
+
+def _of_path(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _of_query(parameter: Parameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": "query",
+        "required": False,
+        "description": parameter.says,
+        "schema": {"type": parameter.kind},
+    }
+
+
+def _responses(endpoint: Endpoint) -> dict[str, Any]:
+    schema: Mapping[str, Any] = {"schema": {"type": "object"}}
+    content = {endpoint.media_type: schema if "json" in endpoint.media_type else {}}
+    found: dict[str, Any] = {"200": {"description": endpoint.answers, "content": content}}
+    by_status: dict[int, list[str]] = {}
+    for code in codes_of(endpoint):
+        by_status.setdefault(KINDS[code].status, []).append(code)
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    for status, codes in sorted(by_status.items()):
+        found[str(status)] = {"description": ", ".join(sorted(codes)), "content": error}
+    return found
+
+
+def _error_schema() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["error", "code", "retryable", "hint"],
+        "properties": {
+            "error": {"type": "string"},
+            "code": {"type": "string", "enum": sorted(KINDS)},
+            "retryable": {"type": "boolean"},
+            "hint": {"type": "string"},
+        },
+    }

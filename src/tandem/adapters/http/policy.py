@@ -1,0 +1,71 @@
+"""Who may ask which route. A route that is not listed here is refused to everybody."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from tandem.domain.caller import Scope
+
+
+class Open(StrEnum):
+    """A route that needs no token."""
+
+    HEALTH = "health"
+    """Tells whether the server lives; also before the engine is open."""
+    INGRESS = "ingress"
+    """Judged by its own signature."""
+
+
+S = Scope
+
+POLICY: Final[Mapping[str, Scope | Open]] = {
+    "GET /global/health": Open.HEALTH,
+    "GET /global/workspace": S.VIEWER,
+    "GET /openapi.json": S.VIEWER,
+    "GET /scheduler/metrics": S.VIEWER,
+    # Automations
+    "GET /automations/v2": S.VIEWER,
+    "POST /automations/v2": S.EDITOR,
+    "GET /automations/v2/{automation_id}": S.VIEWER,
+    "PATCH /automations/v2/{automation_id}": S.EDITOR,
+    "DELETE /automations/v2/{automation_id}": S.EDITOR,
+    "GET /automations/v2/{automation_id}/versions/{version}": S.VIEWER,
+    "GET /automations/v2/{automation_id}/records": S.VIEWER,
+    "POST /automations/v2/{automation_id}/share": S.EDITOR,
+    "POST /automations/v2/{automation_id}/pause": S.OPERATOR,
+    "POST /automations/v2/{automation_id}/resume": S.OPERATOR,
+    "POST /automations/v2/{automation_id}/run_now": S.OPERATOR,
+    # Runs
+    "GET /automations/v2/runs": S.VIEWER,
+    "GET /automations/v2/{automation_id}/runs": S.VIEWER,
+    "GET /automations/v2/runs/{run_id}": S.VIEWER,
+    "DELETE /automations/v2/runs/{run_id}": S.ADMIN,
+    "POST /automations/v2/runs/{run_id}/pause": S.OPERATOR,
+    "POST /automations/v2/runs/{run_id}/resume": S.OPERATOR,
+    "POST /automations/v2/runs/{run_id}/cancel": S.OPERATOR,
+    "POST /automations/v2/runs/{run_id}/recover": S.OPERATOR,
+    "POST /automations/v2/runs/{run_id}/repair": S.EDITOR,
+    "POST /automations/v2/runs/{run_id}/redeliver": S.OPERATOR,
+    "POST /automations/v2/runs/{run_id}/fork": S.OPERATOR,
+    "GET /automations/v2/runs/{run_id}/why": S.VIEWER,
+    "GET /automations/v2/runs/{run_id}/history": S.VIEWER,
+    "GET /automations/v2/runs/{run_id}/verify": S.VIEWER,
+    "POST /automations/v2/runs/{run_id}/gate": S.APPROVER,
+    "POST /automations/v2/runs/bulk": S.OPERATOR,
+    "GET /automations/v2/runs/{run_id}/artifacts": S.VIEWER,
+    "GET /automations/v2/runs/{run_id}/artifacts/{digest}": S.VIEWER,
+    "GET /automations/v2/graduation/summary": S.VIEWER,
+    "GET /approvals/pending": S.VIEWER,
+    # Waits
+    "GET /automations/v2/waits": S.VIEWER,
+    "POST /automations/v2/runs/{run_id}/waits/{node_id}/resolve": S.OPERATOR,
+    "POST /automations/v2/signals": S.OPERATOR,
+    # Nodes of runs
+    "GET /automations/v2/runs/{run_id}/tasks/{node_id}/reset_preview": S.VIEWER,
+    "POST /automations/v2/runs/{run_id}/tasks/{node_id}/retry": S.OPERATOR,
+    "POST /automations/v2/runs/{run_id}/tasks/{node_id}/requeue": S.OPERATOR,
+    "POST /automations/v2/runs/{run_id}/tasks/{node_id}/continue": S.OPERATOR,
+    "POST /automations/v2/runs/{run_id}/tasks/{node_id}/skip": S.OPERATOR,
+    "POST /automations/v2/runs/{run_id}/tasks/{node_id}/output": S.OPERATOR,
+    "PATCH /automations/v2/runs/{run_id}/tasks/{node_id}/disposition": S.OPERATOR,
+}

@@ -1,0 +1,416 @@
+"""Stored automations: what they are, and starting runs of them (http-api 3.2)."""
+
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import Response
+
+from tandem.adapters.http.bodies import flag, read_object, shape, whole
+from tandem.adapters.http.call import Call, Endpoint, Parameter, answer
+from tandem.adapters.http.definitions import (
+    BESIDE,
+    as_http,
+    new_document,
+    patched_document,
+    refuse_unknown,
+)
+from tandem.adapters.http.errors import HttpError
+from tandem.adapters.http.schemas import (
+    AutomationFields,
+    CreateAutomation,
+    PatchAutomation,
+    Reasoned,
+    RunNow,
+    Share,
+)
+from tandem.adapters.http.spec import Spec, read_spec
+from tandem.adapters.http.telling import tell_run, told_reason
+from tandem.domain.automation import Automation, AutomationStatus, canonical_document
+from tandem.domain.automation_record import spec_record
+from tandem.domain.command import Pause
+from tandem.domain.errors import InvalidAutomation, NotFound, Refused
+from tandem.domain.execution import ExecutionProfile
+from tandem.domain.ids import AutomationId, DefinitionDigest
+from tandem.domain.json import decode, digest
+from tandem.domain.lifecycle import RunState
+from tandem.domain.run import Run
+from tandem.domain.stored_automation import StoredAutomation
+from tandem.engine.automations import Automations
+from tandem.ports.store import RunFilter
+
+LISTED_AT_ONCE: Final = 500
+PAUSED_RUNS_MAX: Final = 100
+PAUSE_WAIT_MS: Final = 10_000
+SAVES_MAX: Final = 5
+"""So often a change is made anew because somebody else saved first."""
+VISIBILITIES: Final = ("private", "group", "org")
+CONFLICT: Final = "automation_version_conflict"
+RECORDS_MAX: Final = 1_000
+
+
+def _id(call: Call) -> AutomationId:
+    return AutomationId(call.path("automation_id"))
+
+
+def _automations(call: Call) -> Automations:
+    return call.service.automations(call.tenant)
+
+
+def _told(call: Call, automation_id: AutomationId, **beside: Any) -> Response:
+    record = call.service.queries.automation(automation_id, tenant=call.tenant)
+    return answer({**beside, "automation": record})
+
+
+# Reading
+
+
+async def list_automations(call: Call) -> Response:
+    """List the automations of the tenant by id, all of them."""
+    is_summary = call.query.get("view", "").strip().lower() == "summary"
+    found: list[Any] = []
+    after_id = ""
+    while True:
+        page = call.service.queries.automations(
+            tenant=call.tenant, summary=is_summary, after_id=after_id, limit=LISTED_AT_ONCE
+        )
+        found += page
+        if len(page) < LISTED_AT_ONCE:
+            break
+        after_id = str(page[-1]["automation_id"])
+    view = {"view": "summary"} if is_summary else {}
+    return answer({"automations": found, "count": len(found), **view})
+
+
+async def get_automation(call: Call) -> Response:
+    """Tell the current version of an automation."""
+    return _told(call, _id(call))
+
+
+async def get_version(call: Call) -> Response:
+    """Tell an older version of an automation."""
+    automations = _automations(call)
+    row = automations.get(_id(call))
+    text = call.path("version")
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= row.version):
+        raise NotFound(f"automation {row.automation_id} has no version {text[:20]!r}")
+    spec = spec_record(automations.definition(row, int(text)))
+    return answer({"automation": spec, "version": int(text)})
+
+
+async def records(call: Call) -> Response:
+    """Tell what happened to an automation: who, when, why."""
+    automations = _automations(call)
+    row = automations.get(_id(call))
+    after_seq = whole(call.query, "after_seq", default=0, lowest=0, highest=2**53)
+    found = automations.records(row, after_seq=after_seq)
+    return answer({"automationID": row.automation_id, "records": found, "count": len(found)})
+
+
+# Saving
+
+
+async def create(call: Call) -> Response:
+    """Keep a new automation."""
+    given = await read_object(call.request)
+    if "nodes" in given and "flow" not in given:
+        given["flow"] = {"nodes": given.pop("nodes")}
+    fields = shape(given, CreateAutomation)
+    spec = read_spec(given, beside=BESIDE)
+    refuse_unknown(spec, is_strict=flag(call.query, "strict"))
+    document = new_document(spec.document, tenant=call.tenant)
+    if fields.automation_id is None:
+        document["automation_id"] = f"automation-v2-{call.service.ids.new()}"
+    document["creator_id"] = call.caller.actor_id or fields.creator_id or "unknown"
+    automation = _read(call, document)
+    automation_id = AutomationId(automation.automation_id)
+    row = call.service.store.find_automation(automation_id, tenant=call.tenant)
+    if row is None or row.is_deleted:
+        await _save_new(call, automation)
+    elif not _says_the_same(row, automation):
+        raise _exists(automation_id)
+    return _told(call, automation_id, **_warned(spec))
+
+
+async def _save_new(call: Call, automation: Automation) -> None:
+    try:
+        await _automations(call).save(automation, by=call.caller.name, expected_version=0)
+    except Refused as refused:
+        if refused.code == CONFLICT:
+            raise _exists(AutomationId(automation.automation_id)) from refused
+        raise
+
+
+def _says_the_same(row: StoredAutomation, automation: Automation) -> bool:
+    """Say whether a creation is one that was made before, so that it may be sent twice."""
+    return row.definition_digest == DefinitionDigest(digest(canonical_document(automation)))
+
+
+def _exists(automation_id: AutomationId) -> HttpError:
+    return HttpError(
+        "AUTOMATION_V2_CREATE_FAILED",
+        f"there is an automation {automation_id} already, and it says something else; change it "
+        "with PATCH, or leave `automation_id` out to get a new one",
+        status=409,
+        details={"automationID": automation_id},
+    )
+
+
+async def patch(call: Call) -> Response:
+    """Change an automation: what is given replaces what was there."""
+    given = await read_object(call.request)
+    if "nodes" in given and "flow" not in given:
+        given["flow"] = {"nodes": given.pop("nodes")}
+    fields = shape(given, PatchAutomation)
+    spec = read_spec(given, beside=BESIDE)
+    refuse_unknown(spec, is_strict=flag(call.query, "strict"))
+    spec.document.pop("automation_id", None)
+    spec.document.pop("creator_id", None)
+    await _lift_pause(call, fields)
+    await _change(call, spec.document)
+    return _told(call, _id(call), **_warned(spec))
+
+
+async def _lift_pause(call: Call, fields: AutomationFields) -> None:
+    """Resume an automation that is to have another status; a save alone lifts no pause."""
+    row = _automations(call).get(_id(call))
+    if row.status is AutomationStatus.PAUSED and fields.status in ("active", "draft"):
+        await _automations(call).resume(row.automation_id, by=call.caller.name)
+
+
+async def _change(call: Call, patch: dict[str, Any]) -> None:
+    """Save a version in which `patch` replaces what was there; of two at once none is lost."""
+    automations = _automations(call)
+    for left in reversed(range(SAVES_MAX)):
+        row = automations.get(_id(call))
+        before: Any = decode(canonical_document(automations.definition(row)))
+        document = patched_document(
+            {**before, "status": row.status.value}, patch, tenant=call.tenant
+        )
+        automation = _read(call, document)
+        try:
+            await automations.save(automation, by=call.caller.name, expected_version=row.version)
+        except Refused as refused:
+            if refused.code != CONFLICT or not left:
+                raise
+        else:
+            return
+
+
+async def share(call: Call) -> Response:
+    """Say who may see an automation."""
+    given = await call.body(Share)
+    visibility = given.visibility.strip().lower()
+    if visibility not in VISIBILITIES:
+        raise HttpError(
+            "AUTOMATION_V2_INVALID_VISIBILITY",
+            f"there is no visibility {given.visibility[:40]!r}; there are {', '.join(VISIBILITIES)}",
+        )
+    row = _automations(call).get(_id(call))
+    metadata = _automations(call).definition(row).metadata
+    if metadata is not None and not isinstance(metadata, dict):
+        raise HttpError(
+            "AUTOMATION_V2_SHARE_FAILED", "the metadata of this automation is no object"
+        )
+    access = {
+        "owner_principal": {"kind": "human_user", "id": row.creator_id or call.caller.name},
+        "visibility": visibility,
+        "audience_principals": list(dict.fromkeys(given.audience_principals)),
+        "updated_by": call.caller.name,
+    }
+    await _change(call, {"resource_access": access})
+    return _told(call, row.automation_id)
+
+
+def _read(call: Call, document: dict[str, Any]) -> Automation:
+    try:
+        return call.service.read_definition(document)
+    except InvalidAutomation as error:
+        raise as_http(error) from error
+
+
+def _warned(spec: Spec) -> dict[str, Any]:
+    return {"warnings": msgspec.to_builtins(spec.warnings)} if spec.warnings else {}
+
+
+async def delete(call: Call) -> Response:
+    """Take an automation out of the lists; its runs stay and go on."""
+    row = await _automations(call).delete(_id(call), by=call.caller.name)
+    return answer({"ok": True, "deleted": True, "automationID": row.automation_id})
+
+
+# Holding and running
+
+
+async def pause(call: Call) -> Response:
+    """Pause what runs of an automation and hold what is queued; twice is harmless."""
+    given = await call.body(Reasoned)
+    try:
+        await _automations(call).pause(_id(call), by=call.caller.name, **told_reason(given.reason))
+    except Refused as refused:
+        if refused.code != "automation_not_pausable":
+            raise
+    await _stop_attempts(call, given.reason)
+    return _told(call, _id(call), ok=True)
+
+
+async def _stop_attempts(call: Call, reason: str | None) -> None:
+    """Stop what still runs of the automation, and wait for that in bounded time."""
+    service = call.service
+    pausing = RunFilter(
+        tenant=call.tenant,
+        automation_id=_id(call),
+        statuses=(RunState.PAUSING,),
+        limit=PAUSED_RUNS_MAX,
+    )
+    runs = service.store.list_runs(pausing)
+    for run in runs:
+        with suppress(Refused, NotFound):  # it has come to rest by itself
+            command = Pause(now=True, **told_reason(reason))
+            await service.engine.execute(run.run_id, command, tenant=call.tenant)
+    with suppress(TimeoutError, NotFound):
+        async with service.clock.deadline(PAUSE_WAIT_MS):
+            for run in runs:
+                await service.waiters.wait(run.run_id, until=_is_at_rest, tenant=call.tenant)
+
+
+def _is_at_rest(run: Run) -> bool:
+    return run.status is not RunState.PAUSING
+
+
+async def resume(call: Call) -> Response:
+    """Let held runs be claimed again; runs that were paused are resumed one by one."""
+    automations = _automations(call)
+    row = automations.get(_id(call))
+    if row.status is AutomationStatus.PAUSED:
+        await automations.resume(row.automation_id, by=call.caller.name)
+    elif row.status is AutomationStatus.DRAFT:
+        await _change(call, {"status": AutomationStatus.ACTIVE.value})
+    return _told(call, row.automation_id, ok=True)
+
+
+async def run_now(call: Call) -> Response:
+    """Start a run of the current version, whatever the status of the automation is."""
+    given = await call.body(RunNow)
+    profile = given.execution_profile or given.profile
+    run = await _automations(call).run(
+        _id(call),
+        given.inputs,
+        is_dry=given.dry_run,
+        runs_draft=True,
+        profile=ExecutionProfile(profile) if profile else None,
+        trigger_reason=given.reason or "",
+        started_by=call.caller.actor_id or call.caller.token_id,
+    )
+    return tell_run(call, run.run_id, as_of=run, ok=True, dry_run=given.dry_run)
+
+
+_BASE: Final = "/automations/v2/{automation_id}"
+_CODES: Final = {"not_found": "AUTOMATION_V2_NOT_FOUND"}
+_STRICT: Final = Parameter(
+    name="strict", says="Refuse unknown keys instead of warning.", kind="boolean"
+)
+
+ROUTES = (
+    Endpoint(
+        method="GET",
+        path="/automations/v2",
+        handler=list_automations,
+        says="List the automations by id.",
+        answers="automations[], count, view?",
+        query=(Parameter(name="view", says="`summary` leaves the definitions out."),),
+    ),
+    Endpoint(
+        method="POST",
+        path="/automations/v2",
+        handler=create,
+        says="Keep a new automation; the same one again changes nothing.",
+        answers="automation, warnings[]?",
+        body=CreateAutomation,
+        query=(_STRICT,),
+        codes={"invalid_automation": "AUTOMATION_V2_CREATE_FAILED"},
+        errors=("AUTOMATION_V2_INVALID_METADATA", "UNKNOWN_KEYS"),
+    ),
+    Endpoint(
+        method="GET",
+        path=_BASE,
+        handler=get_automation,
+        says="Tell the current version of an automation.",
+        answers="automation",
+        codes=_CODES,
+    ),
+    Endpoint(
+        method="PATCH",
+        path=_BASE,
+        handler=patch,
+        says="Change an automation: what is given replaces what was there, null changes nothing.",
+        answers="automation, warnings[]?",
+        body=PatchAutomation,
+        query=(_STRICT,),
+        codes={**_CODES, "invalid_automation": "AUTOMATION_V2_UPDATE_FAILED"},
+        errors=("AUTOMATION_V2_INVALID_METADATA", "AUTOMATION_VERSION_CONFLICT", "UNKNOWN_KEYS"),
+    ),
+    Endpoint(
+        method="DELETE",
+        path=_BASE,
+        handler=delete,
+        says="Take an automation out of the lists; its runs and versions stay.",
+        answers="ok, deleted, automationID",
+        codes=_CODES,
+    ),
+    Endpoint(
+        method="GET",
+        path=f"{_BASE}/versions/{{version}}",
+        handler=get_version,
+        says="Tell one version of an automation.",
+        answers="automation, version",
+        codes=_CODES,
+    ),
+    Endpoint(
+        method="GET",
+        path=f"{_BASE}/records",
+        handler=records,
+        says="Tell what happened to an automation: who, when, why; at most 1,000 records.",
+        answers="automationID, records[], count",
+        query=(Parameter(name="after_seq", says="Records after this number.", kind="integer"),),
+        codes=_CODES,
+        errors=("QUERY_INVALID",),
+    ),
+    Endpoint(
+        method="POST",
+        path=f"{_BASE}/share",
+        handler=share,
+        says="Say who may see an automation: private, group or org.",
+        answers="automation",
+        body=Share,
+        codes={**_CODES, "invalid_automation": "AUTOMATION_V2_SHARE_FAILED"},
+        errors=("AUTOMATION_V2_INVALID_VISIBILITY", "AUTOMATION_VERSION_CONFLICT"),
+    ),
+    Endpoint(
+        method="POST",
+        path=f"{_BASE}/pause",
+        handler=pause,
+        says="Pause what runs of an automation and hold what is queued; twice is harmless.",
+        answers="ok, automation",
+        body=Reasoned,
+        codes=_CODES,
+    ),
+    Endpoint(
+        method="POST",
+        path=f"{_BASE}/resume",
+        handler=resume,
+        says="Make an automation active; runs that were paused are resumed one by one.",
+        answers="ok, automation",
+        codes={**_CODES, "invalid_automation": "AUTOMATION_V2_UPDATE_FAILED"},
+        errors=("AUTOMATION_VERSION_CONFLICT",),
+    ),
+    Endpoint(
+        method="POST",
+        path=f"{_BASE}/run_now",
+        handler=run_now,
+        says="Start a run of the current version, whatever the status of the automation is.",
+        answers="ok, dry_run, run, contextRunID, linked_context_run_id",
+        body=RunNow,
+        codes={**_CODES, "invalid_automation": "AUTOMATION_V2_RUN_CREATE_FAILED"},
+    ),
+)

@@ -1,0 +1,96 @@
+"""One action for many runs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import Response
+
+from tandem.adapters.http.call import Call, Endpoint, answer
+from tandem.adapters.http.errors import HttpError
+from tandem.adapters.http.schemas import BulkAction
+from tandem.adapters.http.telling import told_reason
+from tandem.domain.command import Cancel, Command, Pause, Recover, Redeliver, Resume
+from tandem.domain.ids import AutomationId
+from tandem.domain.lifecycle import RunState
+from tandem.domain.run import Run
+from tandem.engine.bulk import BulkResult, each
+from tandem.ports.store import RunFilter
+
+ACTIONS: Final[Mapping[str, Callable[..., Command]]] = {
+    "pause": Pause,
+    "resume": Resume,
+    "cancel": Cancel,
+    "recover": Recover,
+    "redeliver": Redeliver,
+}
+
+
+async def act(call: Call) -> Response:
+    """Do something to every run that the filter finds, newest first, and tell how each went."""
+    given = await call.body(BulkAction)
+    chosen = RunFilter(
+        tenant=call.tenant,
+        automation_id=AutomationId(given.filter.automation_id)
+        if given.filter.automation_id
+        else None,
+        statuses=_statuses(given.filter.status),
+        before_no=given.cursor,
+        limit=given.limit,
+    )
+    command = ACTIONS[given.action](**told_reason(given.reason))
+
+    async def obey(run: Run) -> None:
+        await call.service.engine.execute(run.run_id, command, tenant=call.tenant)
+
+    async def look(_: Run) -> None:
+        """Nothing is done to a run that is only counted."""
+
+    found = [
+        result
+        async for result in each(
+            call.service.store,
+            chosen,
+            look if given.preview else obey,
+            created_before_ms=given.filter.created_before_ms,
+        )
+    ]
+    return answer(_told(given, found))
+
+
+def _told(given: BulkAction, found: list[BulkResult]) -> dict[str, Any]:
+    # Where there were as many as were asked for there may be more.
+    cursor = found[-1].cursor if len(found) == given.limit else None
+    if given.preview:
+        ids = [result.run_id for result in found]
+        return {"ok": True, "preview": True, "count": len(ids), "run_ids": ids, "cursor": cursor}
+    done = sum(result.done for result in found)
+    return {
+        "ok": done == len(found),
+        "preview": False,
+        "count": len(found),
+        "done": done,
+        "results": [msgspec.to_builtins(result) for result in found],
+        "cursor": cursor,
+    }
+
+
+def _statuses(words: list[str]) -> tuple[RunState, ...]:
+    try:
+        return tuple(RunState(word.strip().lower()) for word in words)
+    except ValueError as error:
+        states = ", ".join(RunState)
+        raise HttpError("BODY_INVALID", f"{error}; there are {states}") from None
+
+
+ROUTES = (
+    Endpoint(
+        method="POST",
+        path="/automations/v2/runs/bulk",
+        handler=act,
+        says="Pause, resume, cancel, recover or redeliver every run that a filter finds; with "
+        "`preview` only count them.",
+        answers="ok, preview, count, done, results[], cursor",
+        body=BulkAction,
+    ),
+)

@@ -1,0 +1,70 @@
+"""What the routes are given: everything concrete, chosen by whoever composes the server."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from tandem.domain.automation import Automation
+from tandem.domain.caller import Caller
+from tandem.domain.ids import TenantId
+from tandem.engine.automations import Automations
+from tandem.engine.engine import Engine
+from tandem.engine.queries import Queries
+from tandem.engine.waiting import Waiters
+from tandem.ports.artifacts import Artifacts
+from tandem.ports.clock import Clock
+from tandem.ports.ids import Ids
+from tandem.ports.store import Store
+from tandem.ports.workspace import WorkspaceFiles
+
+
+class Access(Protocol):
+    """Says who makes a request."""
+
+    async def caller_of(self, headers: Mapping[str, str], peer: str) -> Caller:
+        """Return who makes a request with these headers.
+
+        Args:
+            headers: names in lower case.
+            peer: the address that the request comes from; empty when it is not known.
+
+        Raises:
+            HttpError: 401 `AUTH_REQUIRED`, 403 `TENANT_CONTEXT_DENIED`, or another refusal.
+        """
+        ...
+
+
+class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of the server."""
+
+    body_bytes_max: int = 10 * 1024 * 1024
+    hosts: frozenset[str] | None = None
+    """Names under which it may be asked, without ports; None for any."""
+    origins: tuple[str, ...] = ()
+    """Web pages of these origins may ask."""
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """An open engine and what stands around it, for the routes."""
+
+    engine: Engine
+    store: Store
+    artifacts: Artifacts
+    files: WorkspaceFiles
+    waiters: Waiters
+    queries: Queries
+    clock: Clock
+    ids: Ids
+    read_definition: Callable[[object], Automation]
+    """Makes an automation of JSON data.
+
+    Raises:
+        InvalidAutomation: with every mistake that was found.
+    """
+    workspace_root: str
+    """The folder that the server was started in."""
+
+    def automations(self, tenant: TenantId) -> Automations:
+        """Return the stored automations of a tenant."""
+        return Automations(self.engine, tenant)

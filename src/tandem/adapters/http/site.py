@@ -1,0 +1,52 @@
+"""The server from its start to its end: who may ask, and the engine once it is open."""
+
+import asyncio
+from collections.abc import Callable
+
+from tandem.adapters.http.errors import HttpError
+from tandem.adapters.http.service import Access, HttpLimits, Service
+
+
+class Site:
+    """One server. It answers from the start; the routes work between `open` and `leave`.
+
+    Args:
+        access: says who asks.
+        limits: the bounds of the server.
+        complain: hears of mistakes of ours that were answered with a number only.
+    """
+
+    def __init__(
+        self, *, access: Access, limits: HttpLimits, complain: Callable[[str], None]
+    ) -> None:
+        self.access = access
+        self.limits = limits
+        self.complain = complain
+        self._service: Service | None = None
+        self.leaving = asyncio.Event()
+        """Set when the server is about to end: whoever streams says goodbye."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the engine is open."""
+        return self._service is not None
+
+    @property
+    def service(self) -> Service:
+        """The open engine.
+
+        Raises:
+            HttpError: it is not open yet.
+        """
+        if self._service is None:
+            raise HttpError("ENGINE_STARTING", "the engine is starting")
+        return self._service
+
+    def open(self, service: Service, *, access: Access | None = None) -> None:
+        """Let requests through. `access` takes the place of the one that knew no store."""
+        self._service = service
+        self.access = access or self.access
+
+    def leave(self) -> None:
+        """End the streams; requests are still answered."""
+        self.leaving.set()

@@ -1,0 +1,222 @@
+"""The server process: the engine, the application and the listener, from start to SIGTERM."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+import uvloop
+
+from tandem.adapters.files.document import parse_automation
+from tandem.adapters.http.app import make_app
+from tandem.adapters.http.guard import host_of, is_loopback
+from tandem.adapters.http.local_access import LocalAccess
+from tandem.adapters.http.service import HttpLimits, Service
+from tandem.adapters.http.site import Site
+from tandem.adapters.local.clock import SystemClock
+from tandem.adapters.local.files import LocalFiles
+from tandem.adapters.local.ids import RandomIds
+from tandem.domain.errors import InvalidRequest
+from tandem.engine.engine import Engine
+from tandem.engine.queries import Queries
+from tandem.ports.executor import Executor
+from tandem.settings import Settings
+from tandem.wiring import Parts, open_engine
+
+LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
+BACKLOG: Final = 2_048
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM)
+
+Say = Callable[[str], None]
+
+
+def serve(
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    say: Say,
+    agents: Executor | None = None,
+) -> int:
+    """Serve until SIGTERM or SIGINT, and return the exit code; a second signal leaves at once.
+
+    Args:
+        settings: of this process.
+        host: the address to listen on.
+        port: the port; 0 takes a free one.
+        say: hears what a person at the terminal is to know.
+        agents: runs the sessions of agent nodes, where there is something that can.
+
+    Raises:
+        InvalidRequest: the address cannot be listened on, or not without a token.
+        StoreUnavailable: the store cannot be opened.
+        StoreTooNew: a newer version made it.
+    """
+    check_exposure(settings, host)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
+    )
+    with (
+        _listen(host, port) as listener,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop,
+    ):
+        return loop.run(_serve(settings, host=host, listener=listener, say=say, agents=agents))
+
+
+def check_exposure(settings: Settings, host: str) -> None:
+    """Refuse to open the engine to others while everybody who asks is let in.
+
+    Raises:
+        InvalidRequest: the address is not this machine's own, and no token is set.
+    """
+    if not settings.has_token and not is_loopback(host):
+        raise InvalidRequest(
+            f"cannot listen on {host} without a token: everybody who reaches this address could "
+            "run commands on this machine; set TANDEM_API_TOKEN, or listen on 127.0.0.1",
+            code="token_required",
+        )
+
+
+@contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    """Take the address before anything else is opened.
+
+    Raises:
+        InvalidRequest: somebody else has it, or it is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise InvalidRequest(
+                f"cannot listen on {host}:{port}: {error.strerror or error}; "
+                "choose another with --host and --port",
+                code="address_unusable",
+            ) from error
+        yield listener
+
+
+async def _serve(
+    settings: Settings,
+    *,
+    host: str,
+    listener: socket.socket,
+    say: Say,
+    agents: Executor | None,
+) -> int:
+    log = logging.getLogger("tandem")
+    site = Site(
+        access=LocalAccess(settings.api_token_text()),
+        limits=HttpLimits(
+            body_bytes_max=settings.http_body_bytes_max,
+            hosts=_hosts(settings, host),
+            origins=settings.cors_origins,
+        ),
+        complain=log.error,
+    )
+    server = _Server(
+        uvicorn.Config(
+            make_app(site),
+            lifespan="off",
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=settings.shutdown_timeout_s,
+        )
+    )
+    stop = _Stop(server, site, say)
+    async with asyncio.TaskGroup() as group:
+        listening = group.create_task(server.serve([listener]), name="listen")
+        try:
+            async with open_engine(
+                settings, lingers=True, agents=agents, on_problem=log.warning
+            ) as parts:
+                site.open(service_of(parts))
+                stop.engine = parts.engine
+                _greet(settings, listener, say)
+                await listening
+        finally:
+            server.should_exit = True
+    say("stopped")
+    return 0
+
+
+def service_of(parts: Parts) -> Service:
+    """Return what the routes need of an open engine."""
+    return Service(
+        engine=parts.engine,
+        store=parts.store,
+        artifacts=parts.artifacts,
+        files=LocalFiles(),
+        waiters=parts.waiters,
+        queries=Queries(parts.store),
+        clock=SystemClock(),
+        ids=RandomIds(),
+        read_definition=parse_automation,
+        workspace_root=str(Path.cwd()),
+    )
+
+
+def _hosts(settings: Settings, host: str) -> frozenset[str] | None:
+    """Return the names to answer to. With a token a page of somebody else has nothing to send."""
+    if settings.has_token and not settings.allowed_hosts:
+        return None
+    names = (*LOOPBACK_NAMES, host_of(f"[{host}]" if ":" in host else host))
+    return frozenset({*names, *settings.allowed_hosts})
+
+
+def _greet(settings: Settings, listener: socket.socket, say: Say) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    say(f"serving on http://{shown}:{port}")
+    if not settings.has_token:
+        say(
+            "no token is set: whoever reaches this address on this machine may do everything; "
+            "TANDEM_API_TOKEN sets one"
+        )
+
+
+class _Stop:
+    """Obeys SIGTERM and SIGINT: the first one ends in order, the next one at once."""
+
+    def __init__(self, server: "_Server", site: Site, say: Say) -> None:
+        self._server = server
+        self._site = site
+        self._say = say
+        self._asked = False
+        self.engine: Engine | None = None
+        loop = asyncio.get_running_loop()
+        for number in _STOPS:
+            loop.add_signal_handler(number, self._obey, number)
+
+    def _obey(self, number: int) -> None:
+        if self._asked:
+            # The kernel frees the engine's lock and the supervisors end every body.
+            os._exit(128 + number)
+        self._asked = True
+        self._say("stopping: what runs may come to its end; once more leaves at once")
+        if self.engine is not None:
+            self.engine.stop()
+        self._site.leave()
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to us: the engine has to hear of them, too."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield

@@ -1,0 +1,117 @@
+"""Stored automations over HTTP."""
+
+from typing import Any
+
+from .conftest import Server, node, spec
+
+BASE = "/automations/v2"
+
+
+async def test_the_same_creation_twice_changes_nothing_and_another_one_is_refused(
+    server: Server,
+) -> None:
+    first = await server.post(BASE, spec("a"))
+    again = await server.post(BASE, spec("a"))
+    assert again == first
+    refused = await server.post(BASE, spec("a", name="other"), status=409)
+    assert (refused["code"], refused["automationID"]) == ("AUTOMATION_V2_CREATE_FAILED", "a")
+    assert (await server.get(f"{BASE}/a"))["automation"]["name"] == "a"
+
+
+async def test_a_deleted_automation_may_be_made_again(server: Server) -> None:
+    await server.post(BASE, spec("a"))
+    await server.ask("DELETE", f"{BASE}/a")
+    made = await server.post(BASE, spec("a", name="other"))
+    assert (made["automation"]["name"], made["automation"]["version"]) == ("other", 2)
+
+
+async def test_all_mistakes_of_a_graph_are_told_at_once(server: Server) -> None:
+    told = await server.post(BASE, spec("a", node("x", "gone"), node("x")), status=400)
+    assert told["code"] == "AUTOMATION_V2_CREATE_FAILED"
+    assert len(told["problems"]) >= 2
+
+
+async def patched(server: Server, body: dict[str, Any]) -> Any:
+    response = await server.ask("PATCH", f"{BASE}/a", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()["automation"]
+
+
+async def test_a_patch_replaces_what_it_names_and_null_changes_nothing(server: Server) -> None:
+    await server.post(BASE, spec("a", description="d", metadata={"x": 1, "y": 2}))
+    found = await patched(server, {"description": None, "metadata": {"z": 3}, "name": "b"})
+    assert (found["description"], found["metadata"], found["name"]) == ("d", {"z": 3}, "b")
+
+
+async def test_a_patch_keeps_what_the_server_keeps_in_the_metadata(server: Server) -> None:
+    capabilities = {"creates_agents": True}
+    await server.post(BASE, spec("a", metadata={"x": 1}, capabilities=capabilities))
+    await server.post(f"{BASE}/a/share", {"visibility": "org"})
+    found = await patched(server, {"metadata": {"z": 3, "capabilities": {"modifies_grants": True}}})
+    assert found["metadata"]["z"] == 3
+    assert "x" not in found["metadata"]
+    assert found["metadata"]["resource_access"]["visibility"] == "org"
+    assert found["metadata"]["capabilities"] == {"creates_agents": True, "modifies_grants": False}
+
+
+async def test_a_patch_changes_no_id_and_no_creator(server: Server) -> None:
+    await server.post(BASE, spec("a", creator_id="maria"))
+    found = await patched(server, {"automation_id": "b", "creator_id": "eve", "name": "n"})
+    assert (found["automation_id"], found["creator_id"]) == ("a", "maria")
+
+
+async def test_what_was_told_may_be_sent_back(server: Server) -> None:
+    told = (await server.post(BASE, spec("a")))["automation"]
+    found = await server.ask("PATCH", f"{BASE}/a", json=told)
+    assert "warnings" not in found.json()
+    assert found.json()["automation"]["flow"] == told["flow"]
+    assert found.json()["automation"]["created_at_ms"] == told["created_at_ms"]
+
+
+async def test_a_patch_that_makes_no_sense_is_refused_with_every_mistake(server: Server) -> None:
+    await server.post(BASE, spec("a"))
+    response = await server.ask("PATCH", f"{BASE}/a", json={"flow": {"nodes": [node("x", "y")]}})
+    assert (response.status_code, response.json()["code"]) == (400, "AUTOMATION_V2_UPDATE_FAILED")
+
+
+async def test_a_status_may_be_patched_and_lifts_a_pause(server: Server) -> None:
+    await server.post(BASE, spec("a", status="draft"))
+    assert (await patched(server, {"status": "paused"}))["status"] == "paused"
+    assert (await patched(server, {"name": "n"}))["status"] == "paused"
+    assert (await patched(server, {"status": "active"}))["status"] == "active"
+
+
+async def test_resuming_makes_a_draft_active(server: Server) -> None:
+    await server.post(BASE, spec("a", status="draft"))
+    for _ in range(2):
+        told = await server.post(f"{BASE}/a/resume")
+        assert (told["ok"], told["automation"]["status"]) == (True, "active")
+
+
+async def test_versions_and_records_tell_what_was(server: Server) -> None:
+    await server.post(BASE, spec("a"))
+    await patched(server, {"name": "second"})
+    first = await server.get(f"{BASE}/a/versions/1")
+    assert (first["version"], first["automation"]["name"]) == (1, "a")
+    records = await server.get(f"{BASE}/a/records")
+    assert [r["event"] for r in records["records"]] == ["automation_created", "automation_updated"]
+    assert (await server.ask("GET", f"{BASE}/a/versions/3")).status_code == 404
+
+
+async def test_a_denylist_stays_beside_the_default_tools(server: Server) -> None:
+    agents = [{"agent_id": "a1", "tool_policy": {"allowlist": [" "], "denylist": [" x ", "x"]}}]
+    made = await server.post(BASE, spec("a", agents=agents))
+    policy = made["automation"]["agents"][0]["tool_policy"]
+    assert policy == {"allowlist": ["read"], "denylist": ["x"]}
+
+
+async def test_inputs_and_profile_reach_the_run(server: Server) -> None:
+    inputs = {"who": {"type": "string"}}
+    await server.post(BASE, spec("a", inputs=inputs))
+    body = {"dry_run": True, "inputs": {"who": "me"}, "profile": "yolo", "reason": "why not"}
+    run = (await server.post(f"{BASE}/a/run_now", body))["run"]
+    assert run["inputs"] == {"who": "me"}
+    assert run["effective_execution_profile"] == "yolo"
+    assert run["trigger_reason"] == "why not"
+    refused = await server.post(f"{BASE}/a/run_now", {"inputs": {"whom": 1}}, status=400)
+    assert refused["code"] == "AUTOMATION_V2_RUN_CREATE_FAILED"
