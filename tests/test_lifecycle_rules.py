@@ -25,13 +25,7 @@ RULES = {
     *(f"W-{number:02d}" for number in WEAKNESSES),
     *(f"{part}-{n:02d}" for part, count in APPENDIX.items() for n in range(1, count + 1)),
 }
-WITHOUT_A_ROW = {
-    # Watches and schedules.
-    "T03",
-    "W-16",
-    # Backlog tasks.
-    "W-32",
-}
+WITHOUT_A_ROW: set[str] = set()
 
 
 class Row(NamedTuple):

@@ -271,8 +271,15 @@ def fork(
     forks: list[dict[str, Any]] = []
 
     async def act(parts: OpenEngine, run_id: RunId) -> None:
+        from tandem.adapters.cli.session import person
+
         made = await parts.engine.fork(
-            run_id, _node(selection), inputs=inputs, asks_again=ask_again, reason=reason
+            run_id,
+            _node(selection),
+            inputs=inputs,
+            asks_again=ask_again,
+            reason=reason,
+            started_by=person(),
         )
         forks.append(text.plain(made))
 

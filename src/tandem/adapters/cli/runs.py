@@ -9,6 +9,7 @@ import click
 from tandem.adapters.cli import operate
 from tandem.adapters.cli.selection import STATES
 from tandem.adapters.cli.verify import verify
+from tandem.adapters.cli.watching import watch
 
 if TYPE_CHECKING:
     from tandem.adapters.cli.tools import Tools
@@ -28,6 +29,7 @@ def runs() -> None:
 
 
 runs.add_command(verify)
+runs.add_command(watch)
 
 
 @runs.command("list")

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
     from tandem.adapters.cli.tools import LocalStore, Tools
     from tandem.domain.automation import Automation
+    from tandem.domain.firing import Firing
     from tandem.domain.run import Run
     from tandem.domain.stored_automation import AutomationRecord, StoredAutomation
     from tandem.engine.automations import Automations
 
 LISTED_MAX: Final = 10_000
 RUNS_SHOWN_MAX: Final = 10
+FIRINGS_SHOWN: Final = 10
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _reason = click.option("--reason", default="", help="Why; kept with what happened.")
@@ -137,26 +139,75 @@ def _row(row: StoredAutomation) -> dict[str, str]:
 @automations.command()
 @click.argument("automation_id", metavar="ID")
 @click.option("--version", type=click.IntRange(1), metavar="N", help="The definition of this one.")
+@click.option("--firings", is_flag=True, help="Show the next 10 firings, and the newest ones.")
 @_json
 @click.pass_obj
-def show(tools: Tools, automation_id: str, version: int | None, as_json: bool) -> None:
-    """Show an automation, what happened to it, and its definition."""
+def show(
+    tools: Tools, automation_id: str, version: int | None, firings: bool, as_json: bool
+) -> None:
+    """Show an automation, what happened to it, when it fires, and its definition."""
     from tandem.adapters.cli import text
     from tandem.domain.automation import canonical_document
     from tandem.domain.json import decode
 
     row, records, definition = _look_up(tools, automation_id, version)
     document = decode(canonical_document(definition))
+    coming, decided = _firings(tools, row, limit=FIRINGS_SHOWN if firings else 1)
     if as_json:
         shown = {"shown_version": version or row.version, "definition": document}
+        shown |= {"next_firings": coming, "firings": [text.plain(each) for each in decided]}
         happened = {"records": [text.plain(record) for record in records]}
         text.print_json({**text.plain(row), **happened, **shown})
         return
     text.print_table([_row(row)])
     click.echo()
     text.print_table([_happened(record) for record in records])
+    if coming or decided:
+        click.echo(f"\n{_told_deferral(row)}fires next:")
+        text.print_table([{**each, "at_ms": str(each["at_ms"])} for each in coming])
+        click.echo("\nfired lately:")
+        text.print_table([_decided(each) for each in decided])
     click.echo(f"\nversion {version or row.version}:")
     text.print_json(document)
+
+
+def _firings(
+    tools: Tools, row: StoredAutomation, *, limit: int
+) -> tuple[list[dict[str, Any]], Sequence[Firing]]:
+    """Return when an automation fires next, and what its triggers did lately."""
+    from tandem.adapters.cli.schedule import firings_shown
+    from tandem.domain.firing import schedule_of, upcoming
+
+    store = tools.open_store(tools.read_settings())
+    try:
+        decided = store.list_firings(row, limit=limit)
+    finally:
+        store.close()
+    try:
+        return firings_shown(schedule_of(row), upcoming(row, limit=limit)), decided
+    except ValueError:  # the firings say what is wrong with its schedule
+        return [], decided
+
+
+def _told_deferral(row: StoredAutomation) -> str:
+    from tandem.adapters.cli import text
+
+    if row.deferred_at_ms is None:
+        return ""
+    return f"put off since {text.moment(row.deferred_at_ms)} until a run of it has ended; "
+
+
+def _decided(firing: Firing) -> dict[str, str]:
+    from tandem.adapters.cli import text
+
+    return {
+        "due": text.moment(firing.due_at_ms),
+        "trigger": text.one_line(firing.trigger_type, width=20),
+        "outcome": firing.outcome.value,
+        "missed": str(firing.missed or ""),
+        "run": firing.run_id or "",
+        "why": text.one_line(firing.reason, width=80),
+    }
 
 
 def _happened(record: AutomationRecord) -> dict[str, str]:
