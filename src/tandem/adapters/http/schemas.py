@@ -42,6 +42,25 @@ class ForkRun(Reasoned):
     ask_again: bool = False
 
 
+class PreviewRun(Body):
+    """Which action would undo what; `node_id` is for those that are about a node."""
+
+    action: Literal[
+        "pause",
+        "resume",
+        "cancel",
+        "recover",
+        "redeliver",
+        "repair",
+        "retry",
+        "requeue",
+        "continue",
+        "skip",
+        "rework",
+    ]
+    node_id: Text | None = None
+
+
 class SetNodeOutput(Reasoned):
     """An output by hand."""
 
@@ -143,6 +162,16 @@ class PatchAutomation(AutomationFields):
     name: str | None = None
     schedule: dict[str, Any] | None = None
     flow: dict[str, Any] | None = None
+
+
+class PutAutomation(AutomationFields):
+    """A whole definition: what it does not say it does not have."""
+
+    name: str
+    flow: dict[str, Any]
+    schedule: dict[str, Any] | None = None
+    automation_id: str | None = None
+    creator_id: str | None = None
 
 
 class BulkFilter(Body):
