@@ -127,8 +127,15 @@ run, and is published to those who listen after the commit. A published event ha
 same for the same record, always), `type`, `occurred_at_ms`, `cursor` and `properties`; these
 always hold `run_id`/`runID`, `automation_id`/`automationID`, `status` (of the run after the
 change), `tenantContext`, `lifecycle_event` and `seq`, and where they apply `node_id`/`nodeID`,
-`attempt`, `reason`, `stop_kind`, `detail` and the metadata. Names after the first are those that
-the original engine publishes for the same thing.
+`attempt`, `reason`, `stop_kind`, `detail` (where nothing has changed since) and the metadata. The
+creation of a run also tells `run`, `triggerType`, `triggerReason` and `dryRun`. Names after the
+first are those that the original engine publishes for the same thing.
+
+To listen: `tandem runs watch`, or `GET /automations/v2/events` and `GET /event`, which go on behind
+`Last-Event-ID`; see `docs/guides/events.md`. On a stream an event is `type`, `properties`, `runID`
+and an `envelope` with `event_id`, `seq` (within the run, without gaps), `schema_version`,
+`occurred_at_ms`, `run_id`, `node_id` and `tenant_context`. Two types are of the stream itself:
+`stream.reset` (the cursor cannot be gone on from) and `stream.closed` (why it ends).
 
 {table}
 """
@@ -195,8 +202,8 @@ milliseconds since the epoch. Every route also answers below `/compat/0.7`, wher
 statuses that clients of version 0.7 know and connections are closed after each answer. What goes
 wrong is told as [errors](errors.md) say. `GET /openapi.json` describes the same for programs.
 
-A scope in the table is the least that a token needs; `operator` includes `viewer`, `editor` includes
-`operator`, `approver` includes `viewer`, `admin` includes all.
+A scope in the table is the least that a token needs; `operator` includes `viewer`, `editor`
+includes `operator`, `approver` includes `viewer`, `admin` includes all.
 
 {sections}
 ## Bodies

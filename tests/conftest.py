@@ -12,6 +12,8 @@ pytest.register_assert_rewrite(
     "tandem.testing.store_suite",
     "tandem.testing.admission_suite",
     "tandem.testing.automation_suite",
+    "tandem.testing.event_suite",
+    "tandem.testing.access_suite",
     "tandem.testing.record_suite",
 )
 

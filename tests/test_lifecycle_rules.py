@@ -26,11 +26,6 @@ RULES = {
     *(f"{part}-{n:02d}" for part, count in APPENDIX.items() for n in range(1, count + 1)),
 }
 WITHOUT_A_ROW = {
-    # Watches and schedules.
-    "T03",
-    "W-16",
-    # Backlog tasks.
-    "W-32",
     # Budgets.
     "T30",
     "W-11",

@@ -12,6 +12,7 @@ import msgspec
 from tandem.adapters.files.document import load_automation, parse_automation
 from tandem.domain import automation as definition
 from tandem.domain.automation_review import Review
+from tandem.domain.backlog import LEASE_DEFAULT_MS, Backlog, BacklogTask
 from tandem.domain.candidate import Candidate, ReviewAction
 from tandem.domain.command import (
     Cancel,
@@ -30,6 +31,8 @@ from tandem.domain.command import (
 )
 from tandem.domain.errors import NotFound, NothingToDo
 from tandem.domain.execution import ExecutionProfile
+from tandem.domain.firing import Firing, upcoming
+from tandem.domain.handoff import Handoff
 from tandem.domain.ids import LOCAL_TENANT, AutomationId, NodeId, RunId
 from tandem.domain.json import JsonObject, JsonValue, decode, encode
 from tandem.domain.lifecycle import NodeState, RunState
@@ -43,6 +46,7 @@ from tandem.domain.stored_automation import StoredAutomation as AutomationRow
 from tandem.domain.workspace_root import declared_workspace
 from tandem.engine.bulk import BulkResult, each
 from tandem.engine.dry_run import DryRun
+from tandem.engine.handoffs import HandoffListing
 from tandem.engine.waiting import is_at_rest, is_ended
 from tandem.ports.learning import CandidateFilter
 from tandem.ports.store import RunFilter
@@ -132,6 +136,43 @@ class Run:
         return list(
             store.list_events(self.run_id, tenant=LOCAL_TENANT, after_seq=after, limit=limit)
         )
+
+    async def backlog(self) -> Backlog:
+        """Return the tasks that nodes of the run put up for agents."""
+        return await self._parts.engine.backlogs.read(self.run_id)
+
+    async def claim_task(
+        self, task_id: str, *, agent_id: str = "", lease_ms: int = LEASE_DEFAULT_MS
+    ) -> BacklogTask:
+        """Have a task for a span of 5 to 300 s; its `lease_token` is needed to complete it.
+
+        Raises:
+            NotFound: no such task.
+            Refused: it cannot be claimed now.
+        """
+        kept = self._parts.engine.backlogs
+        result = await kept.claim(self.run_id, task_id, agent_id=agent_id, lease_ms=lease_ms)
+        return result.task
+
+    async def requeue_task(self, task_id: str, *, reason: str = "") -> BacklogTask:
+        """Give a task back, whoever has it.
+
+        Raises:
+            NotFound: no such task.
+            Refused: it is done.
+        """
+        kept = self._parts.engine.backlogs
+        return (await kept.requeue(self.run_id, task_id, reason=reason)).task
+
+    async def complete_task(self, task_id: str, *, lease_token: str) -> BacklogTask:
+        """Say that a task, which is claimed, is done.
+
+        Raises:
+            NotFound: no such task.
+            Refused: it is not claimed, or was claimed again since.
+        """
+        kept = self._parts.engine.backlogs
+        return (await kept.complete(self.run_id, task_id, lease_token=lease_token)).task
 
     async def pause(self, reason: str = "paused by operator", *, now: bool = False) -> None:
         """Hold the run; attempts that run are let to their end, with `now` they are stopped.
@@ -394,6 +435,31 @@ class StoredAutomation:
     def records(self) -> list[AutomationRecord]:
         """Return what happened to it: who, when, why."""
         return list(self._parts.automations.records(self.row))
+
+    def firings(self, *, limit: int = 100) -> list[Firing]:
+        """Return what its triggers did lately, newest first: which runs, or why there are none."""
+        return list(self._parts.automations.firings(self.row, limit=limit))
+
+    def next_firings(self, *, limit: int = 10) -> tuple[int, ...]:
+        """Return when it fires next by itself, in ms; the first may be over when it is put off."""
+        return upcoming(self.row, limit=limit)
+
+    def handoffs(self) -> HandoffListing:
+        """Return the handoffs that are for it: in the inbox, approved and archived.
+
+        Raises:
+            NotFound: it is not there.
+            InvalidRequest: it has no workspace.
+        """
+        return self._parts.engine.handoffs.list(AutomationId(self.automation_id))
+
+    def approve_handoff(self, handoff_id: str) -> Handoff:
+        """Let a handoff of the inbox start its run.
+
+        Raises:
+            NotFound: it is not there, or has no such handoff.
+        """
+        return self._parts.engine.handoffs.approve(AutomationId(self.automation_id), handoff_id)
 
     async def run(
         self,
@@ -683,6 +749,18 @@ class Engine:
         return await self.parts.engine.review_candidate(
             candidate_id, ReviewAction(action), by=by, note=note
         )
+
+    def deposit_handoff(self, handoff: Handoff) -> str:
+        """Put a handoff before the automation that it is for; return the path of its file.
+
+        The same handoff again replaces its own file, and starts no second run.
+
+        Raises:
+            NotFound: the target is not stored.
+            InvalidRequest: a field is blank or out of bounds, or the target has no workspace.
+            Refused: the file cannot be written.
+        """
+        return self.parts.engine.handoffs.deposit(handoff)
 
     async def enrol(self, automation_id: str, *, runs_max: int | None = None) -> Review:
         """Count the runs of an automation; after `runs_max` ends a person has to look.

@@ -15,20 +15,26 @@ import uvicorn
 import uvloop
 
 from tandem.adapters.files.document import parse_automation
+from tandem.adapters.http.access import AuthMode, StoredAccess
+from tandem.adapters.http.allowances import Allowances
 from tandem.adapters.http.app import make_app
 from tandem.adapters.http.guard import host_of, is_loopback
 from tandem.adapters.http.local_access import LocalAccess
 from tandem.adapters.http.service import HttpLimits, Service
 from tandem.adapters.http.site import Site
+from tandem.adapters.http.sse import StreamLimits, Streams
 from tandem.adapters.local.clock import SystemClock
 from tandem.adapters.local.files import LocalFiles
 from tandem.adapters.local.ids import RandomIds
+from tandem.adapters.local.signatures import Ed25519Signatures
+from tandem.domain.assertion import AssertionPolicy, ReplayMode
 from tandem.domain.errors import InvalidRequest
+from tandem.domain.rate import Rate
 from tandem.engine.engine import Engine
 from tandem.engine.queries import Queries
 from tandem.ports.executor import Executor
 from tandem.settings import Settings
-from tandem.wiring import Parts, open_engine
+from tandem.wiring import Parts, open_engine, open_store
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 BACKLOG: Final = 2_048
@@ -59,7 +65,7 @@ def serve(
         StoreUnavailable: the store cannot be opened.
         StoreTooNew: a newer version made it.
     """
-    check_exposure(settings, host)
+    needs_token = check_exposure(settings, host)
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
     )
@@ -67,21 +73,51 @@ def serve(
         _listen(host, port) as listener,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop,
     ):
-        return loop.run(_serve(settings, host=host, listener=listener, say=say, agents=agents))
+        return loop.run(
+            _serve(
+                settings,
+                host=host,
+                needs_token=needs_token,
+                listener=listener,
+                say=say,
+                agents=agents,
+            )
+        )
 
 
-def check_exposure(settings: Settings, host: str) -> None:
-    """Refuse to open the engine to others while everybody who asks is let in.
+def check_exposure(settings: Settings, host: str) -> bool:
+    """Say whether a token is needed; refuse to open the engine to others while none is.
 
     Raises:
-        InvalidRequest: the address is not this machine's own, and no token is set.
+        InvalidRequest: the address is not this machine's own, and no token is there; or tenant
+            contexts are needed, and there are no keys to verify them with.
+        StoreUnavailable: the store cannot be opened.
     """
-    if not settings.has_token and not is_loopback(host):
+    is_hosted = settings.auth_mode != AuthMode.LOCAL
+    if is_hosted and settings.assertion_keys_file is None:
+        raise InvalidRequest(
+            f"TANDEM_RUNTIME_AUTH_MODE={settings.auth_mode} needs signed tenant contexts; name the "
+            "file with the keys that verify them in TANDEM_CONTEXT_ASSERTION_KEYS_FILE",
+            code="assertion_keys_required",
+        )
+    if is_hosted or settings.has_token or _has_tokens(settings):
+        return True
+    if not is_loopback(host):
         raise InvalidRequest(
             f"cannot listen on {host} without a token: everybody who reaches this address could "
-            "run commands on this machine; set TANDEM_API_TOKEN, or listen on 127.0.0.1",
+            "run commands on this machine; make one with `tandem tokens create`, set "
+            "TANDEM_API_TOKEN, or listen on 127.0.0.1",
             code="token_required",
         )
+    return False
+
+
+def _has_tokens(settings: Settings) -> bool:
+    store = open_store(settings)
+    try:
+        return bool(store.list_tokens(tenant=None, after_id="", limit=1))
+    finally:
+        store.close()
 
 
 @contextmanager
@@ -110,6 +146,7 @@ async def _serve(
     settings: Settings,
     *,
     host: str,
+    needs_token: bool,
     listener: socket.socket,
     say: Say,
     agents: Executor | None,
@@ -119,10 +156,14 @@ async def _serve(
         access=LocalAccess(settings.api_token_text()),
         limits=HttpLimits(
             body_bytes_max=settings.http_body_bytes_max,
-            hosts=_hosts(settings, host),
+            hosts=_hosts(settings, host, needs_token=needs_token),
             origins=settings.cors_origins,
         ),
         complain=log.error,
+        allowances=Allowances(
+            run_creations_per_min=settings.run_creations_per_min,
+            streams_per_client=settings.streams_per_client,
+        ),
     )
     server = _Server(
         uvicorn.Config(
@@ -143,9 +184,9 @@ async def _serve(
             async with open_engine(
                 settings, lingers=True, agents=agents, on_problem=log.warning
             ) as parts:
-                site.open(service_of(parts))
+                site.open(service_of(parts), access=access_of(parts, complain=log.warning))
                 stop.engine = parts.engine
-                _greet(settings, listener, say)
+                _greet(listener, say, needs_token=needs_token)
                 await listening
         finally:
             server.should_exit = True
@@ -153,8 +194,38 @@ async def _serve(
     return 0
 
 
+def access_of(parts: Parts, *, complain: Say | None = None) -> StoredAccess:
+    """Return who says who asks, as the settings want it.
+
+    Raises:
+        InvalidSetting: the file of the token cannot be used.
+        InvalidRequest: the file of the keys cannot be used.
+    """
+    settings = parts.settings
+    keys = settings.assertion_keys_file
+    return StoredAccess(
+        store=parts.store,
+        clock=SystemClock(),
+        root_token=settings.api_token_text(),
+        mode=AuthMode(settings.auth_mode),
+        signatures=Ed25519Signatures.read(keys) if keys is not None else None,
+        assertions=AssertionPolicy(
+            issuer=settings.assertion_issuer,
+            audience=settings.assertion_audience,
+            replay=ReplayMode(settings.assertion_replay),
+        ),
+        requests=Rate("requests are answered", per_min=settings.tenant_requests_per_min),
+        complain=complain,
+    )
+
+
 def service_of(parts: Parts) -> Service:
     """Return what the routes need of an open engine."""
+    settings = parts.settings
+    clock = SystemClock()
+    streams = StreamLimits(
+        keep_alive_ms=settings.event_keep_alive_ms, streams_max=settings.event_streams_max
+    )
     return Service(
         engine=parts.engine,
         store=parts.store,
@@ -162,29 +233,30 @@ def service_of(parts: Parts) -> Service:
         files=LocalFiles(),
         waiters=parts.waiters,
         queries=Queries(parts.store),
-        clock=SystemClock(),
+        streams=Streams(parts.feed, clock, streams),
+        clock=clock,
         ids=RandomIds(),
         read_definition=parse_automation,
         workspace_root=str(Path.cwd()),
     )
 
 
-def _hosts(settings: Settings, host: str) -> frozenset[str] | None:
+def _hosts(settings: Settings, host: str, *, needs_token: bool) -> frozenset[str] | None:
     """Return the names to answer to. With a token a page of somebody else has nothing to send."""
-    if settings.has_token and not settings.allowed_hosts:
+    if needs_token and not settings.allowed_hosts:
         return None
     names = (*LOOPBACK_NAMES, host_of(f"[{host}]" if ":" in host else host))
     return frozenset({*names, *settings.allowed_hosts})
 
 
-def _greet(settings: Settings, listener: socket.socket, say: Say) -> None:
+def _greet(listener: socket.socket, say: Say, *, needs_token: bool) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     say(f"serving on http://{shown}:{port}")
-    if not settings.has_token:
+    if not needs_token:
         say(
-            "no token is set: whoever reaches this address on this machine may do everything; "
-            "TANDEM_API_TOKEN sets one"
+            "no token is there: whoever reaches this address on this machine may do everything; "
+            "`tandem tokens create` makes one, TANDEM_API_TOKEN sets one"
         )
 
 

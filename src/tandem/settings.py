@@ -255,6 +255,16 @@ SETTINGS: Final = (
         parse=_whole(1, 2**53 - 1),
     ),
     Setting(
+        field="schedule_grace_ms",
+        name="TANDEM_SCHEDULE_GRACE_MS",
+        unit="ms",
+        sentence=(
+            "A firing of a schedule that is later than this was missed; its misfire policy says "
+            "what follows."
+        ),
+        parse=_whole(0, 86_400_000),
+    ),
+    Setting(
         field="signal_retention_ms",
         name="TANDEM_SIGNAL_RETENTION_MS",
         unit="ms",
@@ -336,6 +346,35 @@ SETTINGS: Final = (
         unit="presence",
         sentence="Any value, even an empty one, lets no run go on by itself.",
         parse=_is_present,
+    ),
+    Setting(
+        field="event_keep_alive_ms",
+        name="TANDEM_EVENT_KEEP_ALIVE_MS",
+        unit="ms",
+        sentence="After so long without an event a stream says that it lives.",
+        parse=_whole(100, 240_000),
+    ),
+    Setting(
+        field="event_streams_max",
+        name="TANDEM_EVENT_STREAMS_MAX",
+        unit="streams",
+        sentence="How many event streams one caller may have open at once.",
+        parse=_whole(1, 100_000),
+    ),
+    Setting(
+        field="event_buffer_events_max",
+        name="TANDEM_EVENT_BUFFER_MAX_EVENTS",
+        unit="events",
+        sentence="A reader of a stream for whom more events wait is dropped; it can come again "
+        "with its last id.",
+        parse=_whole(1, 1_000_000),
+    ),
+    Setting(
+        field="event_buffer_bytes_max",
+        name="TANDEM_EVENT_BUFFER_MAX_BYTES",
+        unit="bytes",
+        sentence="The same for their size.",
+        parse=_whole(65_536, 1_073_741_824),
     ),
     Setting(
         field="review_runs_max",
@@ -440,6 +479,74 @@ SETTINGS: Final = (
         parse=_whole(1_024, 1_073_741_824),
     ),
     Setting(
+        field="auth_mode",
+        name="TANDEM_RUNTIME_AUTH_MODE",
+        unit="",
+        sentence="`local_single_tenant`: a token, once there is one, says who asks; "
+        "`hosted_single_tenant` and `enterprise_required`: with every request a signed tenant "
+        "context, too.",
+        parse=_one_of("local_single_tenant", "hosted_single_tenant", "enterprise_required"),
+    ),
+    Setting(
+        field="assertion_keys_file",
+        name="TANDEM_CONTEXT_ASSERTION_KEYS_FILE",
+        unit="file",
+        sentence="A JSON object with the names (`kid`) and the Ed25519 public keys (base64 or PEM) "
+        "of those who sign tenant contexts; needed in the hosted modes.",
+        parse=_file,
+    ),
+    Setting(
+        field="assertion_issuer",
+        name="TANDEM_CONTEXT_ASSERTION_ISSUER",
+        unit="",
+        sentence="Who has to have signed a tenant context.",
+        parse=str.strip,
+    ),
+    Setting(
+        field="assertion_audience",
+        name="TANDEM_CONTEXT_ASSERTION_AUDIENCE",
+        unit="",
+        sentence="For whom a tenant context has to be signed.",
+        parse=str.strip,
+    ),
+    Setting(
+        field="assertion_replay",
+        name="TANDEM_CONTEXT_ASSERTION_REPLAY",
+        unit="",
+        sentence="A tenant context that comes again: `bound` takes it only as it was, `one_shot` "
+        "never, `off` always.",
+        parse=_one_of("bound", "one_shot", "off"),
+    ),
+    Setting(
+        field="tenant_requests_per_min",
+        name="TANDEM_TENANT_RATE_LIMIT_PER_MIN",
+        unit="requests",
+        sentence="How many requests a tenant may make in a minute, at one server; 0 for any.",
+        parse=_whole(0, 10_000_000),
+    ),
+    Setting(
+        field="run_creations_per_min",
+        name="TANDEM_RUN_CREATIONS_PER_MIN",
+        unit="runs",
+        sentence="How many runs a tenant may create in a minute, at one server; 0 for any.",
+        parse=_whole(0, 10_000_000),
+    ),
+    Setting(
+        field="streams_per_client",
+        name="TANDEM_STREAMS_PER_CLIENT",
+        unit="streams",
+        sentence="How many event streams one client may have open at one server; 0 for any.",
+        parse=_whole(0, 100_000),
+    ),
+    Setting(
+        field="gate_four_eyes",
+        name="TANDEM_GATE_FOUR_EYES",
+        unit="yes or no",
+        sentence="No gate is approved by whoever started its run, also where its definition does "
+        "not ask for another person.",
+        parse=_yes_or_no,
+    ),
+    Setting(
         field="url",
         name="TANDEM_URL",
         unit="URL",
@@ -494,6 +601,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gate_expires_after_ms: int = 604_800_000
     gate_on_expiry: str = "cancel"
     gate_stale_after_ms: int = 86_400_000
+    schedule_grace_ms: int = 60_000
     signal_retention_ms: int = 604_800_000
     relaxation_denylist: tuple[str, ...] = ()
     isolation: str = "auto"
@@ -505,6 +613,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auto_resume_window_ms: int = 1_200_000
     auto_resumes_max: int = 2
     auto_resume_disabled: bool = False
+    event_keep_alive_ms: int = 10_000
+    event_streams_max: int = 512
+    event_buffer_events_max: int = 4_096
+    event_buffer_bytes_max: int = 8_388_608
     review_runs_max: int = 20
     learning_auto_apply: bool = False
     learning_min_confidence: float = 0.8
@@ -522,6 +634,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     url: str = ""
     token: str = ""
     login_file: Path | None = None
+    auth_mode: str = "local_single_tenant"
+    assertion_keys_file: Path | None = None
+    assertion_issuer: str = "tandem-web"
+    assertion_audience: str = "tandem-runtime"
+    assertion_replay: str = "bound"
+    tenant_requests_per_min: int = 0
+    run_creations_per_min: int = 6_000
+    streams_per_client: int = 32
+    gate_four_eyes: bool = False
     sources: Mapping[str, str] = {}
 
     @property

@@ -13,6 +13,7 @@ from tandem.adapters.local.executor import LocalExecutor
 from tandem.adapters.local.files import LocalFiles
 from tandem.adapters.local.host import LocalHost
 from tandem.adapters.local.ids import RandomIds
+from tandem.adapters.local.secrets import RandomSecrets
 from tandem.adapters.local.status import StatusFiles
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.command import LossPolicy
@@ -21,7 +22,9 @@ from tandem.domain.gate_policy import GatePolicy
 from tandem.domain.learning import LearningPolicy
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine, Limits
+from tandem.engine.event_feed import EventFeed, FeedLimits
 from tandem.engine.recovery import RecoveryLimits
+from tandem.engine.tokens import Tokens
 from tandem.engine.waiting import Waiters
 from tandem.ports.executor import Executor
 from tandem.settings import Settings
@@ -39,6 +42,9 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     waiters: Waiters
     status: StatusFiles
     automations: Automations
+    feed: EventFeed
+    """The live events of the store."""
+    tokens: Tokens
 
 
 def open_store(settings: Settings) -> SqliteStore:
@@ -115,8 +121,10 @@ async def open_engine(
                         expires_after_ms=settings.gate_expires_after_ms,
                         on_expiry=settings.gate_on_expiry,
                         stale_after_ms=settings.gate_stale_after_ms,
+                        four_eyes=settings.gate_four_eyes,
                     ),
                     signal_retention_ms=settings.signal_retention_ms,
+                    schedule_grace_ms=settings.schedule_grace_ms,
                     relaxation_denylist=settings.relaxation_denylist,
                     own_only=own_only,
                     shutdown_policy=LossPolicy(settings.shutdown_policy),
@@ -143,6 +151,15 @@ async def open_engine(
                 on_problem=on_problem,
             )
             engine.listen(status.changed, caught_up=status.caught_up, learned=status.learned)
+            feed = EventFeed(
+                store,
+                clock,
+                FeedLimits(
+                    events_max=settings.event_buffer_events_max,
+                    bytes_max=settings.event_buffer_bytes_max,
+                ),
+            )
+            engine.watch(feed.wake)
             parts = Parts(
                 settings=settings,
                 engine=engine,
@@ -151,12 +168,15 @@ async def open_engine(
                 waiters=Waiters(engine, clock),
                 status=status,
                 automations=Automations(engine),
+                feed=feed,
+                tokens=Tokens(store=store, clock=clock, secrets=RandomSecrets()),
             )
-            if drives:
-                async with engine:
+            async with feed:
+                if drives:
+                    async with engine:
+                        yield parts
+                else:
                     yield parts
-            else:
-                yield parts
     finally:
         store.close()
 

@@ -1,7 +1,7 @@
 """A real server whose agent nodes do what files in a folder say.
 
 `python stub_server.py PORT FOLDER`: for the node `n2` the file `n2.json` holds what its attempts
-do: `{"fail": text}`, `{"block": text}`, `{"wait": true}` until the file changes, or `{"say": value}`.
+do: `{"fail": text}`, `{"block": text}`, `{"say": value}`, or `{"wait": true}` until it changes.
 Each attempt adds a line to `calls.jsonl`.
 """
 

@@ -7,10 +7,13 @@ import apsw
 import pytest
 
 from tandem.adapters.sqlite.store import SqliteStore
+from tandem.testing.access_suite import AccessSuite
 from tandem.testing.admission_suite import AdmissionSuite
 from tandem.testing.automation_suite import AutomationSuite
+from tandem.testing.event_suite import EventSuite
 from tandem.testing.record_suite import RecordSuite
 from tandem.testing.store_suite import CommitFault, OpenStore, StoreSuite
+from tandem.testing.trigger_suite import TriggerSuite
 
 
 def failing_commit(fault: CommitFault, connection: apsw.Connection) -> None:
@@ -23,7 +26,9 @@ def failing_commit(fault: CommitFault, connection: apsw.Connection) -> None:
         raise apsw.IOError("disk I/O error")
 
 
-class TestSqliteStore(StoreSuite, AdmissionSuite, AutomationSuite, RecordSuite):
+class TestSqliteStore(
+    StoreSuite, AdmissionSuite, AutomationSuite, AccessSuite, RecordSuite, TriggerSuite, EventSuite
+):
     """All promises, on one file in WAL mode."""
 
     @pytest.fixture

@@ -31,6 +31,22 @@ def fork_of(tale: Tale, **inputs: object) -> Run:
     )
 
 
+def test_fork_is_started_by_whoever_forks_else_by_whoever_started_its_source() -> None:
+    tale = chain_in(RunState.COMPLETED)
+    tale.view.run.started_by = "ann"
+    forked = new_run(
+        tale.view,
+        run_id=RunId("fork"),
+        inputs={},
+        owner=None,
+        started_by="bob",
+        change_id=ChangeId("f"),
+        now_ms=9,
+    )
+    assert forked.started_by == "bob"
+    assert fork_of(tale).started_by == "ann"
+
+
 @pytest.mark.parametrize("status", RunState)
 def test_source_notes_its_fork_in_any_state_and_goes_on(status: RunState) -> None:
     tale = chain_in(status)

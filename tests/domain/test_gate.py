@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 
 from tandem.domain.artifact import ArtifactRef
+from tandem.domain.change import Change
 from tandem.domain.command import Claim, DecideGate, Pause, Recover, Resume, Wake
+from tandem.domain.decision import decide
 from tandem.domain.driving import advance
 from tandem.domain.errors import Refused
 from tandem.domain.gate_policy import GatePolicy
-from tandem.domain.ids import Digest, GateId, NodeId
+from tandem.domain.ids import ChangeId, Digest, GateId, NodeId
 from tandem.domain.lifecycle import NodeState, RunState, StopKind
 from tandem.domain.outcome import Succeeded
 from tandem.domain.run import Gate, GateStatus
@@ -195,7 +197,7 @@ def consequential(metadata: dict[str, Any]) -> Tale:
     return tale.claim()
 
 
-@pytest.mark.parametrize("key", ["reviewer_eligibility", "risk_tier", "data_class"])
+@pytest.mark.parametrize("key", ["reviewer_eligibility", "risk_tier", "data_class", "four_eyes"])
 def test_requester_may_not_approve_what_has_consequences(key: str) -> None:
     tale = consequential({key: "high"})
 
@@ -215,6 +217,32 @@ def test_requester_may_take_back_what_has_consequences() -> None:
     tale.command(DecideGate(decision="cancel", decided_by="ann"))
 
     assert tale.status is S.CANCELLED
+
+
+def test_policy_may_want_four_eyes_for_every_gate() -> None:
+    tale = Tale(gate_node("g"))
+    tale.view.run.started_by = "ann"
+    tale.command(Claim(engine_id=ENGINE))
+    change = advance(
+        tale.view,
+        engine_id=ENGINE,
+        change_id=ChangeId("c"),
+        now_ms=tale.now_ms,
+        facts=tale.facts,
+        settled=[],
+        policy=GatePolicy(four_eyes=True),
+    )
+    assert change is not None
+    assert change.gates[0].four_eyes
+    tale.view.apply(change)
+
+    def decide_as(person: str) -> Change:
+        command = DecideGate(decision="approve", decided_by=person)
+        return decide(tale.view, command, change_id=ChangeId("d"), now_ms=tale.now_ms)
+
+    with pytest.raises(Refused, match="ann started this run and may not approve"):
+        decide_as("ann")
+    assert decide_as("bob").gates[0].decided_by == "bob"
 
 
 def test_requester_may_approve_what_has_none() -> None:

@@ -123,8 +123,7 @@ def test_workspace_root_is_absolute() -> None:
 
 def test_schedule_needs_what_its_type_names() -> None:
     assert found(step("a"), schedule={"type": "cron", "timezone": " "}) == [
-        ("schedule_invalid", "schedule"),
-        ("schedule_invalid", "schedule.timezone"),
+        ("schedule_timezone_unknown", "schedule.timezone"),
     ]
     assert found(step("a"), schedule={"type": "cron", "cron_expression": "0 5 * * *"}) == []
 

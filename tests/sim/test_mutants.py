@@ -92,6 +92,7 @@ def commands_act_on_what_they_once_read(patch: pytest.MonkeyPatch) -> None:
         tenant: TenantId,
         change_id: ChangeId,
         now_ms: int,
+        **_more: object,
     ) -> Change:
         view = self.read(run_id, tenant=tenant)
         change = decide(view, command, change_id=change_id, now_ms=now_ms)

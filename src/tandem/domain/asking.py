@@ -15,7 +15,7 @@ from tandem.domain.run import Gate, GatePurpose, NodeRun
 
 E, N = RunEvent, NodeState
 
-_CONSEQUENTIAL: Final = ("reviewer_eligibility", "risk_tier", "data_class")
+_CONSEQUENTIAL: Final = ("reviewer_eligibility", "risk_tier", "data_class", "four_eyes")
 """Keys of `metadata.approval.metadata` that forbid to approve one's own request (http-api 3.6)."""
 
 
@@ -49,6 +49,7 @@ def open_approval(draft: Draft, plan_node: PlanNode, policy: GatePolicy) -> None
             escalate_to=(expiry.escalate_to if expiry else None) or "",
             remind_every_ms=expiry.remind_every_ms if expiry else None,
             stale_after_ms=policy.stale_after_ms,
+            four_eyes=policy.four_eyes or is_consequential(plan_node),
             reviewed_artifact=_evidence(draft, plan_node),
         ),
     )

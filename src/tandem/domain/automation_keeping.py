@@ -10,6 +10,7 @@ import msgspec
 
 from tandem.domain.automation import AutomationStatus
 from tandem.domain.errors import NotFound, Refused
+from tandem.domain.firing import reschedule
 from tandem.domain.hold import Hold, automation_key
 from tandem.domain.ids import AutomationId, ChangeId, DefinitionDigest, TenantId
 from tandem.domain.run import QueueReason
@@ -37,6 +38,10 @@ class Save(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     status: AutomationStatus | None = None
     expected_version: int | None = None
     reason: str = ""
+    schedule: str = ""
+    """The schedule of the definition, canonical JSON."""
+    is_watching: bool = False
+    """The definition has watch conditions."""
 
 
 class PauseAutomation(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -78,6 +83,26 @@ def decide_automation(
         NotFound: there is no such automation, or it was deleted.
         Refused: its state does not allow it; nothing is to be written.
     """
+    change = _decide(
+        row,
+        command,
+        tenant=tenant,
+        automation_id=automation_id,
+        change_id=change_id,
+        now_ms=now_ms,
+    )
+    return change if change.record is None else reschedule(row, change, now_ms=now_ms)
+
+
+def _decide(
+    row: StoredAutomation | None,
+    command: AutomationCommand,
+    *,
+    tenant: TenantId,
+    automation_id: AutomationId,
+    change_id: ChangeId,
+    now_ms: int,
+) -> AutomationChange:
     if isinstance(command, Save):
         if row is None:
             new = StoredAutomation(
@@ -192,6 +217,8 @@ def _save(
         status=status,
         version=row.version + is_new,
         definition_digest=command.definition_digest,
+        schedule=command.schedule,
+        is_watching=command.is_watching,
         deleted_at_ms=None,
     )
     if status is A.PAUSED and hold_of(row) is None:

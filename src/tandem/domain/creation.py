@@ -11,6 +11,7 @@ from tandem.domain.ids import AutomationId, ChangeId, EngineId, RunId, TenantId
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunEvent, next_run_state
 from tandem.domain.receipts import record
+from tandem.domain.request_key import RequestKey
 from tandem.domain.run import LifecycleEvent, Run
 from tandem.domain.trigger import TriggerType, dry_run_of
 
@@ -32,6 +33,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     workspace: str
     trigger_type: str = TriggerType.MANUAL
     trigger_reason: str = ""
+    consumed_handoff_id: str = ""
     owner: EngineId | None = None
     requested_profile: ExecutionProfile | None = None
     effective_profile: ExecutionProfile = ExecutionProfile.STRICT
@@ -42,6 +44,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     runs_draft: bool = False
     """It may run although its automation is a draft."""
     started_by: str = ""
+    key: RequestKey | None = None
+    """The key of the request; the same one again creates nothing."""
     needs: Needs = Needs()
 
 
@@ -66,6 +70,7 @@ def create(new: NewRun, *, now_ms: int) -> tuple[Run, tuple[LifecycleEvent, ...]
         automation_version=new.automation_version,
         trigger_type=dry_run_of(new.trigger_type) if new.is_dry else str(new.trigger_type),
         trigger_reason=new.trigger_reason,
+        consumed_handoff_id=new.consumed_handoff_id,
         requested_execution_profile=new.requested_profile,
         effective_execution_profile=new.effective_profile,
         last_change_id=new.change_id,

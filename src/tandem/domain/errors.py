@@ -9,6 +9,10 @@
     │   ├── IllegalTransition
     │   ├── ChangeRefused      another change came first; load and decide again
     │   └── LeaseLost          another engine took over; stop, write nothing
+    ├── AuthRequired           nobody that is known asks; present a token           exit 5
+    ├── Forbidden              whoever asks may not do this                         exit 5
+    ├── RateLimited            too much was asked; `retry_after_s` says when again  exit 5
+    ├── AuditPersistenceFailed a refusal could not be recorded                      exit 6
     └── StoreError                                                                  exit 6
         ├── StoreUnavailable   nothing was written; safe to try again
         └── StoreTooNew        the store was made by a newer version
@@ -144,6 +148,34 @@ class LeaseLost(Refused):
     """Another engine drives this run now; the loser stops and writes nothing more."""
 
     code = "lease_lost"
+
+
+class AuthRequired(EngineError):
+    """Nobody that is known asks. The message never says which part of a token was wrong."""
+
+    code = "AUTH_REQUIRED"
+
+
+class Forbidden(EngineError):
+    """It is known who asks, and they may not do this, whatever the state is."""
+
+    code = "SCOPE_DENIED"
+
+
+class RateLimited(EngineError):
+    """Too much was asked within a span; nothing was done. `retry_after_s` is at least 1."""
+
+    code = "RATE_LIMITED"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class AuditPersistenceFailed(EngineError):
+    """Something was refused, and the audit of the refusal could not be written."""
+
+    code = "AUDIT_PERSISTENCE_FAILED"
 
 
 class StoreError(EngineError):

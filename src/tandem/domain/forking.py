@@ -53,10 +53,13 @@ def new_run(
     run_id: RunId,
     inputs: JsonObject,
     owner: EngineId | None,
+    started_by: str = "",
     change_id: ChangeId,
     now_ms: int,
 ) -> Run:
     """Return the row of a fork: the version and the workspace of its source, due at once.
+
+    Where nobody is known to have forked it, it counts as started by whoever started the source.
 
     Raises:
         InvalidAutomation: the inputs do not fit.
@@ -78,6 +81,7 @@ def new_run(
         definition_version=before.definition_version,
         automation_version=before.automation_version,
         trigger_type="fork",
+        started_by=started_by or before.started_by,
         requested_execution_profile=before.requested_execution_profile,
         effective_execution_profile=before.effective_execution_profile,
         last_change_id=change_id,

@@ -239,8 +239,9 @@ def _allowed(gate: Gate, wanted: str) -> str:
 
 
 def _check_reviewer(draft: Draft, gate: Gate, decision: str, decided_by: str) -> None:
-    """Keep whoever started the run from approving what has consequences; refusing is theirs."""
-    if decision in ("cancel", "rework") or not is_consequential(draft.plan.nodes[gate.node_no]):
+    """Keep whoever started the run from approving what another has to; refusing is theirs."""
+    has_consequences = gate.four_eyes or is_consequential(draft.plan.nodes[gate.node_no])
+    if decision in ("cancel", "rework") or not has_consequences:
         return
     if not decided_by:
         raise Refused(

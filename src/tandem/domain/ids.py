@@ -12,6 +12,7 @@ EngineId = NewType("EngineId", str)
 ChangeId = NewType("ChangeId", str)
 GateId = NewType("GateId", str)
 WaitId = NewType("WaitId", str)
+TokenId = NewType("TokenId", str)
 Digest = NewType("Digest", str)
 
 LOCAL_TENANT = TenantId("local")

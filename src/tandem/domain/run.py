@@ -83,6 +83,8 @@ class Run(msgspec.Struct, kw_only=True):
     """The number of the stored version; None for a run of a file that is not stored."""
     trigger_type: str = TriggerType.MANUAL
     trigger_reason: str = ""
+    consumed_handoff_id: str = ""
+    """The handoff that started it."""
     requested_execution_profile: ExecutionProfile | None = None
     effective_execution_profile: ExecutionProfile = ExecutionProfile.STRICT
     runtime_context: dict[str, Any] | None = None
@@ -251,6 +253,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
     `requested_by` is who started the run. `reviewed_artifact` is evidence of what was looked at:
     path, digest, source node, verified. `guard_denials` counts decisions meant for another asking.
+    With `four_eyes` whoever started the run may not approve.
     """
 
     gate_id: GateId
@@ -272,6 +275,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     policy_state: PolicyState = PolicyState()
     reviewed_artifact: dict[str, Any] | None = None
     guard_denials: int = 0
+    four_eyes: bool = False
     status: GateStatus = GateStatus.OPEN
     decision: str = ""
     reason: str = ""

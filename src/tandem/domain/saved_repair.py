@@ -37,6 +37,8 @@ def save_repair(
         name=row.name,
         creator_id=row.creator_id,
         reason=f"{command.reason} (run {run.run_id}, node {command.node_id})",
+        schedule=row.schedule,
+        is_watching=row.is_watching,
     )
     return decide_automation(
         row,

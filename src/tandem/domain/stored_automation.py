@@ -54,6 +54,18 @@ class StoredAutomation(msgspec.Struct, frozen=True, kw_only=True):
     deleted_at_ms: int | None = None
     event_seq: int = 0
     last_change_id: ChangeId
+    schedule: str = ""
+    """The schedule of the current version, canonical JSON."""
+    is_watching: bool = False
+    """The current version has watch conditions."""
+    next_fire_at_ms: int | None = None
+    last_fired_at_ms: int | None = None
+    fired_until_ms: int | None = None
+    """The watermark: what fell due up to it is decided. None until the schedule was looked at."""
+    deferred_at_ms: int | None = None
+    """Since when a firing that is due is put off."""
+    deferred_by: int | None = None
+    """The number of the run that has to end first."""
 
     @property
     def is_deleted(self) -> bool:

@@ -12,14 +12,16 @@ from typing import Final
 from pydantic import ValidationError
 
 from tandem.domain.action_rules import ActionRules
-from tandem.domain.automation import Automation
+from tandem.domain.automation import Automation, HandoffConfig
 from tandem.domain.errors import InvalidAutomation, Problem
+from tandem.domain.handoff import folder_problem
 from tandem.domain.inputs import check_inputs, declared_names, input_schema
 from tandem.domain.json import JsonValue
 from tandem.domain.node import Node, NodeKind
-from tandem.domain.schedule import ScheduleType
 from tandem.domain.template import Reference, find_malformed, find_references
+from tandem.domain.timetable import schedule_problems
 from tandem.domain.wait_rules import WaitRules
+from tandem.domain.workspace_root import declared_workspace
 
 NODES_MAX: Final = 10_000
 ID_CHARS_MAX: Final = 128
@@ -112,16 +114,21 @@ class _Check:
                 f"`{root}` is not an absolute path",
                 "workspace_root",
             )
-        yield from self._schedule_problems()
+        yield from schedule_problems(automation.schedule)
+        yield from self._handoff_problems()
         yield from check_inputs(automation.inputs)
         yield from self._concurrency_problems()
 
-    def _schedule_problems(self) -> Iterator[Problem]:
-        schedule = self._automation.schedule
-        if schedule.type is ScheduleType.CRON and not (schedule.cron_expression or "").strip():
-            yield _problem("schedule_invalid", "`type: cron` needs a `cron_expression`", "schedule")
-        if not schedule.timezone.strip():
-            yield _problem("schedule_invalid", "`timezone` is blank", "schedule.timezone")
+    def _handoff_problems(self) -> Iterator[Problem]:
+        automation = self._automation
+        if automation.watch_conditions and not declared_workspace(automation):
+            yield _problem(
+                "watch_without_workspace",
+                "`watch_conditions` need a `workspace_root`: the handoffs are below it",
+                "watch_conditions",
+            )
+        if problem := folder_problem(automation.handoff_config or HandoffConfig()):
+            yield _problem("handoff_folder_invalid", problem, "handoff_config")
 
     def _concurrency_problems(self) -> Iterator[Problem]:
         concurrency = self._automation.concurrency

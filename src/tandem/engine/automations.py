@@ -7,7 +7,6 @@ from tandem.domain.automation import (
     Automation,
     AutomationStatus,
     canonical_document,
-    parse_document,
 )
 from tandem.domain.automation_keeping import (
     DeleteAutomation,
@@ -17,11 +16,12 @@ from tandem.domain.automation_keeping import (
     check_may_run,
     present,
 )
-from tandem.domain.errors import StoreError
+from tandem.domain.firing import Firing
 from tandem.domain.ids import LOCAL_TENANT, AutomationId, DefinitionDigest, TenantId
-from tandem.domain.json import JsonObject, digest
+from tandem.domain.json import JsonObject, canonical, digest
 from tandem.domain.run import Run
 from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
+from tandem.engine.definitions import read_definition
 from tandem.engine.engine import Engine
 
 RECORDS_MAX: Final = 1_000
@@ -68,6 +68,10 @@ class Automations:
             status=automation.status if is_given else None,
             expected_version=expected_version,
             reason=reason,
+            schedule=canonical(
+                automation.schedule.model_dump(mode="json", exclude_none=True)
+            ).decode(),
+            is_watching=bool(automation.watch_conditions),
         )
         return await self._engine.execute_on_automation(
             AutomationId(automation.automation_id),
@@ -173,15 +177,11 @@ class Automations:
             NotFound: there is no such version.
             StoreError: what is stored cannot be read.
         """
-        document = self._store.automation_document(row, version or row.version)
-        try:
-            return parse_document(document)
-        except ValueError as error:  # what pydantic raises
-            raise StoreError(
-                f"version {version or row.version} of automation {row.automation_id} cannot be "
-                f"read: {error}",
-                code="definition_unreadable",
-            ) from error
+        return read_definition(self._store, row, version)
+
+    def firings(self, row: StoredAutomation, *, limit: int = 100) -> Sequence[Firing]:
+        """Return what its triggers did lately, newest first: which runs, or why there are none."""
+        return self._store.list_firings(row, limit=limit)
 
 
 def told_status(row: StoredAutomation) -> str:

@@ -51,6 +51,7 @@ from tandem.domain.json import JsonObject, JsonValue, digest, encode
 from tandem.domain.learning import LearningPolicy
 from tandem.domain.lifecycle import TERMINAL, StopKind
 from tandem.domain.preview import ResetPreview, preview
+from tandem.domain.request_key import RequestKey
 from tandem.domain.run import Run, Wait
 from tandem.domain.signal import Signal, check_signal
 from tandem.domain.standing import Reason
@@ -60,13 +61,16 @@ from tandem.domain.view import RunView
 from tandem.domain.workspace_root import declared_workspace
 from tandem.engine import reasons
 from tandem.engine.attempts import AttemptRunner
+from tandem.engine.backlog import Backlogs
 from tandem.engine.driver import Driver
 from tandem.engine.dry_run import DryRun, tell
+from tandem.engine.handoffs import Handoffs
 from tandem.engine.learning import LearningPasses
 from tandem.engine.leases import RENEWALS, OwnLease
 from tandem.engine.recovery import Recovery, RecoveryLimits
 from tandem.engine.reviews import Reviews
 from tandem.engine.runnable import unrunnable
+from tandem.engine.schedules import Schedules
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
 from tandem.ports.executor import Executor
@@ -115,7 +119,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long an accepted signal can still be found by a wait that is registered."""
     relaxation_denylist: tuple[str, ...] = ()
     own_only: bool = False
-    """Claim only runs that this engine created or was asked to resume."""
+    """Claim only runs that this engine created or was asked to resume; start none by itself."""
+    schedule_grace_ms: int = 60_000
+    """A firing that is later than this was missed."""
     shutdown_policy: LossPolicy = LossPolicy.RESUME
     shutdown_grace_ms: int = 0
     """How long attempts may go on when the engine stops."""
@@ -178,6 +184,7 @@ class Engine(Reviews):
         self._listeners: list[Listener] = []
         self._caught_up: list[CaughtUp] = []
         self._outputs: list[Output] = []
+        self._watchers: list[Callable[[], None]] = []
         self._drivers: dict[RunId, Driver] = {}
         self._drives: set[asyncio.Task[None]] = set()
         self._work = asyncio.Event()
@@ -213,6 +220,24 @@ class Engine(Reviews):
             new_change_id=self.new_change_id,
             told=self._tell_learned,
         )
+        self.schedules = Schedules(
+            store=store,
+            clock=clock,
+            grace_ms=self.limits.schedule_grace_ms,
+            prepare=self.prepare,
+            new_change_id=self.new_change_id,
+            created=self._created,
+        )
+        self.handoffs = Handoffs(
+            store=store,
+            files=files,
+            clock=clock,
+            prepare=self.prepare,
+            new_change_id=self.new_change_id,
+            created=self._created,
+            complain=self._complain,
+        )
+        self.backlogs = Backlogs(store=store, artifacts=artifacts, clock=clock, new_token=ids.new)
         self._learned: list[LearnedListener] = []
         self._is_stopping = False
         self._stack = AsyncExitStack()
@@ -368,6 +393,17 @@ class Engine(Reviews):
         for caught_up in self._caught_up:
             await caught_up(run_id)
 
+    def watch(self, look: Callable[[], None]) -> None:
+        """Call `look` whenever this engine has written or hears that another process has.
+
+        Such a message may get lost; whoever must miss nothing looks by itself now and then, too.
+        """
+        self._watchers.append(look)
+
+    def _tell_watchers(self) -> None:
+        for look in self._watchers:
+            look()
+
     def listen_to_output(self, output: Output) -> None:
         """Call `output(run_id, node_id, kind, text)` for what the bodies of this engine say."""
         self._outputs.append(output)
@@ -388,6 +424,7 @@ class Engine(Reviews):
         is_dry: bool = False,
         runs_draft: bool = False,
         started_by: str = "",
+        key: RequestKey | None = None,
     ) -> Run:
         """Create a run of this version; it is on disk when this returns, and due at once.
 
@@ -405,54 +442,102 @@ class Engine(Reviews):
             is_dry: record the run as completed without executing anything.
             runs_draft: run a stored automation although it is a draft.
             started_by: the person who asks for the run, where one is known.
+            key: of the request; the same request again returns the run that it created.
 
         Raises:
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
             MissingReference: the concurrency key names an input that is not given.
             NotFound: a `stored_version` was given, and the automation is not there any more.
             Refused: it is to be owned, and needs a label that this engine has not; or a
-                `stored_version` was given, and the automation is a draft.
+                `stored_version` was given, and the automation is a draft; or the key belongs to
+                another request.
             StoreUnavailable: nothing was written.
+        """
+        new = self.prepare(
+            automation,
+            inputs,
+            workspace=workspace,
+            tenant=tenant,
+            trigger_type=trigger_type,
+            trigger_reason=trigger_reason,
+            profile=profile,
+            runtime_context=runtime_context,
+            stored_version=stored_version,
+            owned=owned,
+            is_dry=is_dry,
+            runs_draft=runs_draft,
+            started_by=started_by,
+            key=key,
+        )
+        if owned and not is_dry:
+            self._refuse_unlabelled(new.needs.labels)
+        run = await self.store.create_run(new, now_ms=self._clock.now_ms())
+        self._work.set()
+        self._tell_watchers()
+        if not owned:
+            self._host.wake_others()
+        return run
+
+    def prepare(
+        self,
+        automation: Automation,
+        inputs: JsonObject | None = None,
+        *,
+        workspace: str = "",
+        tenant: TenantId = LOCAL_TENANT,
+        trigger_type: str = TriggerType.MANUAL,
+        trigger_reason: str = "",
+        consumed_handoff_id: str = "",
+        profile: ExecutionProfile | None = None,
+        runtime_context: JsonObject | None = None,
+        stored_version: int | None = None,
+        owned: bool = False,
+        is_dry: bool = False,
+        runs_draft: bool = False,
+        started_by: str = "",
+        key: RequestKey | None = None,
+    ) -> NewRun:
+        """Put a run together that is about to be created; see `start`. Nothing is written.
+
+        Raises:
+            InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
+            MissingReference: the concurrency key names an input that is not given.
         """
         plan, document = self._plan(automation, must_run=not is_dry)
         given = fill_inputs(automation.inputs, inputs or {})
         workspace = workspace or declared_workspace(automation)
-        needs = needs_of(
-            automation,
+        return NewRun(
+            run_id=RunId(f"automation-v2-run-{self._ids.new()}"),
             tenant=tenant,
+            change_id=self.new_change_id(),
+            plan=plan,
+            document=document,
             inputs=given,
-            real_path=self._files.real_path(workspace) if workspace else "",
-        )
-        if owned and not is_dry:
-            self._refuse_unlabelled(needs.labels)
-        change_id = self.new_change_id()
-        run = await self.store.create_run(
-            NewRun(
-                run_id=RunId(f"automation-v2-run-{self._ids.new()}"),
+            workspace=workspace,
+            trigger_type=trigger_type,
+            trigger_reason=trigger_reason,
+            consumed_handoff_id=consumed_handoff_id,
+            requested_profile=profile,
+            effective_profile=effective_profile(automation, profile, self._default_profile),
+            runtime_context=runtime_context,
+            automation_version=stored_version,
+            owner=self.engine_id if owned else None,
+            is_dry=is_dry,
+            runs_draft=runs_draft,
+            started_by=started_by,
+            key=key,
+            needs=needs_of(
+                automation,
                 tenant=tenant,
-                change_id=change_id,
-                plan=plan,
-                document=document,
                 inputs=given,
-                workspace=workspace,
-                trigger_type=trigger_type,
-                trigger_reason=trigger_reason,
-                requested_profile=profile,
-                effective_profile=effective_profile(automation, profile, self._default_profile),
-                runtime_context=runtime_context,
-                automation_version=stored_version,
-                owner=self.engine_id if owned else None,
-                is_dry=is_dry,
-                runs_draft=runs_draft,
-                started_by=started_by,
-                needs=needs,
+                real_path=self._files.real_path(workspace) if workspace else "",
             ),
-            now_ms=self._clock.now_ms(),
         )
+
+    def _created(self) -> None:
+        """Runs were created that any engine may have."""
         self._work.set()
-        if not owned:
-            self._host.wake_others()
-        return run
+        self._host.wake_others()
 
     async def tell_dry_run(self, run: Run) -> DryRun:
         """Say what the real run would do that this dry one stands for.
@@ -464,12 +549,18 @@ class Engine(Reviews):
         return tell(run, view.plan, self._files, has_agents=self._has_agents)
 
     async def execute(
-        self, run_id: RunId, command: Command, *, tenant: TenantId = LOCAL_TENANT
+        self,
+        run_id: RunId,
+        command: Command,
+        *,
+        tenant: TenantId = LOCAL_TENANT,
+        key: RequestKey | None = None,
     ) -> Change:
         """Ask something of a run.
 
         Raises:
             NotFound: no such run, node or gate for this tenant.
+            NothingToDo: the key says that the same request was done before.
             Refused: its state does not allow it; nothing was written, unless the refusal itself
                 is recorded, as that of a decision meant for another asking is.
             StoreUnavailable: nothing was written.
@@ -482,6 +573,7 @@ class Engine(Reviews):
             tenant=tenant,
             change_id=self.new_change_id(),
             now_ms=self._clock.now_ms(),
+            key=key,
         )
         await self._written_for([change])
         denial = change.denial
@@ -496,6 +588,7 @@ class Engine(Reviews):
             if driver is not None:
                 driver.poke()
         self._work.set()
+        self._tell_watchers()
         self._host.wake_others()
 
     async def _written_for(self, changes: Sequence[Change]) -> None:
@@ -582,6 +675,7 @@ class Engine(Reviews):
         reason: str = "",
         tenant: TenantId = LOCAL_TENANT,
         owned: bool = False,
+        started_by: str = "",
     ) -> Run:
         """Start a run that takes over what a run has done and goes its own way from a node on.
 
@@ -593,6 +687,7 @@ class Engine(Reviews):
             reason: kept with the source.
             tenant: whose runs they are.
             owned: other engines leave the new run alone as long as this one lives.
+            started_by: the person who asks for it; else whoever started the source.
 
         Raises:
             NotFound: no such run or node for this tenant.
@@ -607,6 +702,7 @@ class Engine(Reviews):
             inputs=inputs or {},
             asks_again=asks_again,
             owner=self.engine_id if owned else None,
+            started_by=started_by,
             reason=reason,
             change_id=self.new_change_id(),
             now_ms=self._clock.now_ms(),
@@ -803,6 +899,8 @@ class Engine(Reviews):
         while not self._is_stopping:
             try:
                 busy = await self._claim_some() + await self._wake_some()
+                if not self.limits.own_only:
+                    busy += await self.schedules.fire_due()
             except EngineError:
                 # The store is away, or holds a definition that cannot be read: neither may end
                 # the engine and the runs that it drives.
@@ -922,6 +1020,7 @@ class Engine(Reviews):
             self._host.wake_others()
         for listener in self._listeners:
             listener(view, change)
+        self._tell_watchers()
 
     def _tell_learned(self, view: RunView, change: Change | None) -> None:
         """Tell what the end of a run led to, which may have been driven by another engine."""
@@ -948,6 +1047,7 @@ class Engine(Reviews):
         self._poke_changed()
 
     def _poke_changed(self) -> None:
+        self._tell_watchers()
         for driver in self._drivers.values():
             driver.poke()
 
@@ -1008,9 +1108,11 @@ class Engine(Reviews):
                 self._recovery.reap,
                 self._recovery.auto_resume,
                 self._tend_signals,
+                self._forget_access,
                 self._wake_freed,
                 self._learning.learn,
                 self._archive,
+                self._tend_handoffs,
             ):
                 # What cannot be done now (the store is away, a process does not die) is tried
                 # again with the next turn.
@@ -1032,6 +1134,10 @@ class Engine(Reviews):
                 self._archive_at_ms = now_ms + ARCHIVE_REST_MS
                 return
 
+    async def _tend_handoffs(self) -> None:
+        if not self.limits.own_only:
+            await self.handoffs.tend()
+
     async def _wake_freed(self) -> None:
         """Wake runs whose key is free; a net under the wake-ups that freed it."""
         if await self.store.wake_freed(now_ms=self._clock.now_ms(), limit=SWEEP_LIMIT):
@@ -1044,6 +1150,10 @@ class Engine(Reviews):
         await self.store.forget_signals(
             before_ms=self._clock.now_ms() - self.limits.signal_retention_ms, limit=SWEEP_LIMIT
         )
+
+    async def _forget_access(self) -> None:
+        """Forget keys of requests and used assertions whose time is over."""
+        await self.store.forget_access(now_ms=self._clock.now_ms(), limit=SWEEP_LIMIT)
 
     async def recover(self) -> int:
         """Take the runs of engines that are provably dead out of their hands.

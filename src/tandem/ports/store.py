@@ -12,6 +12,7 @@ from tandem.domain.automation_review import Review
 from tandem.domain.change import Change
 from tandem.domain.command import Command
 from tandem.domain.creation import NewRun
+from tandem.domain.event_cursor import EventTail
 from tandem.domain.ids import (
     AutomationId,
     ChangeId,
@@ -25,13 +26,17 @@ from tandem.domain.ids import (
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunState
 from tandem.domain.reading import Reading
+from tandem.domain.request_key import RequestKey
 from tandem.domain.run import Attempt, Gate, GateStatus, Handling, LifecycleEvent, Run, Wait
 from tandem.domain.run_picture import RunPicture
 from tandem.domain.signal import Signal
 from tandem.domain.standing import Holder
 from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
 from tandem.domain.view import RunView
+from tandem.ports.access import AccessStore
+from tandem.ports.backlog import BacklogStore
 from tandem.ports.learning import LearningStore
+from tandem.ports.triggers import TriggerStore
 
 
 class Claimed(NamedTuple):
@@ -208,6 +213,38 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     review: Review | None = None
 
 
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events are wanted; None leaves a part open."""
+
+    tenant: TenantId | None = None
+    automation_id: AutomationId | None = None
+    run_id: RunId | None = None
+
+
+class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A lifecycle event with its run: a part of the row as it is now, without what may be large.
+
+    `status` is that of the run after the change that recorded the event.
+    """
+
+    run: Run
+    event: LifecycleEvent
+    status: RunState
+
+
+class EventPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Some events in order. `position` is up to where everything was looked at.
+
+    `is_last` says that this was the newest position when it was read, `is_expired` that events
+    after the position that was asked for may be packed, and so missing here.
+    """
+
+    records: Sequence[EventRecord]
+    position: int
+    is_last: bool
+    is_expired: bool = False
+
+
 class LaneCount(msgspec.Struct, frozen=True, kw_only=True):
     """How many queued runs are alike; `reason` is what is stored of them, empty for none."""
 
@@ -228,15 +265,19 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     waits_ms: Sequence[int]
 
 
-class Store(LearningStore, Protocol):
+class Store(LearningStore, AccessStore, TriggerStore, BacklogStore, Protocol):
     """Rows of runs. Every write is one transaction, on disk before the awaitable is done."""
 
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:
         """Create a run and its first lifecycle events; unless it is dry it is due at once.
 
+        With a key the run and the key are one write: the same request again, also at the same
+        moment, also after a crash, creates nothing and returns the run that the first one created.
+
         Raises:
             NotFound: it is of a stored automation, which is not there any more.
-            Refused: it is of a stored automation that is a draft, and not dry.
+            Refused: it is of a stored automation that is a draft, and not dry; or its key belongs
+                to another request.
             StoreUnavailable: nothing was written.
         """
         ...
@@ -311,15 +352,24 @@ class Store(LearningStore, Protocol):
         ...
 
     async def execute(
-        self, run_id: RunId, command: Command, *, tenant: TenantId, change_id: ChangeId, now_ms: int
+        self,
+        run_id: RunId,
+        command: Command,
+        *,
+        tenant: TenantId,
+        change_id: ChangeId,
+        now_ms: int,
+        key: RequestKey | None = None,
     ) -> Change:
         """Lock the run, load it, decide, write: one transaction.
 
-        A repair with `save` writes the stored automation with it (`domain/saved_repair.py`).
+        A repair with `save` writes the stored automation with it (`domain/saved_repair.py`). So is
+        a key, unless the command is refused.
 
         Raises:
             NotFound: no such run for this tenant.
-            Refused: the state of the run does not allow it.
+            NothingToDo: the key says that the same request was done before.
+            Refused: the state of the run does not allow it, or the key belongs to another request.
             StoreUnavailable: nothing was written.
         """
         ...
@@ -334,13 +384,15 @@ class Store(LearningStore, Protocol):
         inputs: JsonObject,
         asks_again: bool,
         owner: EngineId | None,
+        started_by: str = "",
         reason: str,
         change_id: ChangeId,
         now_ms: int,
     ) -> Run:
         """Create the run `fork` with the outputs of a run, to go its own way from a node on.
 
-        `inputs` replaces some of the source's. Both runs know of each other; one transaction.
+        `inputs` replaces some of the source's; without `started_by` it is that of the source. Both
+        runs know of each other; one transaction.
 
         Raises:
             NotFound: no such run or node for this tenant.
@@ -485,6 +537,31 @@ class Store(LearningStore, Protocol):
         The metadata of each name the `effective_execution_profile` of the run, but `as_stored`
         for whoever checks their hashes.
         """
+        ...
+
+    def list_event_records(
+        self, run_id: RunId, *, tenant: TenantId, after_seq: int, limit: int
+    ) -> Sequence[EventRecord]:
+        """Return the same as `list_events`, each with the state that its change led to.
+
+        Raises:
+            NotFound: no such run for this tenant.
+        """
+        ...
+
+    def list_events_after(self, position: int, chosen: EventFilter, *, limit: int) -> EventPage:
+        """Return events of all runs after a position, in the order of their commits.
+
+        No event is ever committed at or before a position that a page has named: a store whose
+        transactions may commit out of order shows only what is older than the oldest that is open.
+        At most `limit` records are looked at, so a page may hold few or none and not be the last.
+        Events of packed runs are found only when one run is chosen (`EventTail.packed_to`), those
+        of deleted runs never.
+        """
+        ...
+
+    def find_event_tail(self) -> EventTail:
+        """Return which store this is and how far its events reach now."""
         ...
 
     def list_attempts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Attempt]:

@@ -1,5 +1,6 @@
 """The port for the files that nodes leave in a workspace."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from tandem.domain.artifact import ArtifactRef, FileStamp
@@ -37,6 +38,27 @@ class WorkspaceFiles(Protocol):
 
         Raises:
             Refused: the path leads out of the workspace.
+        """
+        ...
+
+    def list_files(
+        self, workspace: str, relative: str, suffix: str, *, limit: int
+    ) -> Sequence[tuple[str, FileStamp]]:
+        """Return the regular files of a folder whose names end so, the longest unchanged first.
+
+        Links are left out. A folder that is not there is empty; of a very large one some are left
+        out.
+
+        Raises:
+            Refused: the path leads out of the workspace.
+        """
+        ...
+
+    def put_file(self, workspace: str, relative: str, content: bytes) -> None:
+        """Write a file as a whole and replace what was there; missing folders are made.
+
+        Raises:
+            Refused: the path leads out of the workspace, or the file cannot be written.
         """
         ...
 

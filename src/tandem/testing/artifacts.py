@@ -1,7 +1,9 @@
 """Large outputs and workspaces of a simulated world, in memory; they outlive its processes."""
 
+from collections.abc import Sequence
+
 from tandem.domain.artifact import ArtifactRef, FileStamp
-from tandem.domain.errors import NotFound
+from tandem.domain.errors import NotFound, Refused
 from tandem.domain.ids import Digest, TenantId
 from tandem.domain.json import digest
 from tandem.domain.start_check import WorkspaceState
@@ -54,6 +56,16 @@ class NoFiles:
     def stamp(self, workspace: str, relative: str) -> FileStamp | None:
         """See `WorkspaceFiles.stamp`."""
         return None
+
+    def list_files(
+        self, workspace: str, relative: str, suffix: str, *, limit: int
+    ) -> Sequence[tuple[str, FileStamp]]:
+        """See `WorkspaceFiles.list_files`."""
+        return ()
+
+    def put_file(self, workspace: str, relative: str, content: bytes) -> None:
+        """See `WorkspaceFiles.put_file`; there is no place for it."""
+        raise Refused(f"cannot write {relative}")
 
     def read_text(self, workspace: str, relative: str, *, bytes_max: int) -> str:
         """See `WorkspaceFiles.read_text`."""

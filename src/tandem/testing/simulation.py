@@ -64,6 +64,7 @@ from tandem.domain.ids import (
 )
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import TERMINAL, RunState
+from tandem.domain.request_key import RequestKey
 from tandem.domain.run import GatePurpose, GateStatus, Run
 from tandem.domain.signal import Signal
 from tandem.domain.view import RunView
@@ -193,11 +194,20 @@ class WatchedStore(SqliteStore):
             self._compare(done.exception(), change_id, run_id)
 
     async def execute(
-        self, run_id: RunId, command: Command, *, tenant: TenantId, change_id: ChangeId, now_ms: int
+        self,
+        run_id: RunId,
+        command: Command,
+        *,
+        tenant: TenantId,
+        change_id: ChangeId,
+        now_ms: int,
+        key: RequestKey | None = None,
     ) -> Change:
         """See `Store.execute`."""
         return await self._watch(
-            super().execute(run_id, command, tenant=tenant, change_id=change_id, now_ms=now_ms),
+            super().execute(
+                run_id, command, tenant=tenant, change_id=change_id, now_ms=now_ms, key=key
+            ),
             change_id,
             run_id,
         )

@@ -65,6 +65,7 @@ from tandem.domain.ids import (
 from tandem.domain.json import digest
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState
 from tandem.domain.outcome import Failed, FailureClass, Succeeded
+from tandem.domain.request_key import RequestKey
 from tandem.domain.run import AttemptEnd, GateStatus, Handling, Run
 from tandem.domain.settling import Settled
 from tandem.domain.signal import Signal, SignalKind
@@ -260,11 +261,22 @@ class Scene:
         return change
 
     async def execute(
-        self, run_id: str, command: Any, *, tenant: TenantId = LOCAL_TENANT, now_ms: int = NOW_MS
+        self,
+        run_id: str,
+        command: Any,
+        *,
+        tenant: TenantId = LOCAL_TENANT,
+        now_ms: int = NOW_MS,
+        key: RequestKey | None = None,
     ) -> Change:
         """Execute a command."""
         return await self.store.execute(
-            RunId(run_id), command, tenant=tenant, change_id=self.change_id(), now_ms=now_ms
+            RunId(run_id),
+            command,
+            tenant=tenant,
+            change_id=self.change_id(),
+            now_ms=now_ms,
+            key=key,
         )
 
     async def signal(

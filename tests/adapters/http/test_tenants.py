@@ -66,7 +66,9 @@ async def test_row_51_what_another_tenant_has_is_like_what_is_missing(shared: Se
     for endpoint in OF_ONE_THING:
         foreign = await asked(shared, endpoint, theirs)
         missing = await asked(shared, endpoint, nobodys)
-        assert foreign.status_code == missing.status_code == 404, endpoint.name
+        # Of a run that is not there this one lists no events (http-api 2.4).
+        expected = 200 if endpoint.name == "GET /runs/{run_id}/events" else 404
+        assert foreign.status_code == missing.status_code == expected, endpoint.name
         text = foreign.text.replace("mine", "nope").replace(run_id, "nope")
         assert text == missing.text, endpoint.name
     assert await shared.get(f"/automations/v2/runs/{run_id}") == before

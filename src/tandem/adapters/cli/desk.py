@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tandem.adapters.cli.story import Story
     from tandem.domain.automation import Automation
     from tandem.domain.command import Command, DecideGate, ResolveWait
+    from tandem.domain.firing import Firing
     from tandem.domain.ids import NodeId, RunId
     from tandem.domain.json import JsonValue
     from tandem.domain.preview import ResetPreview
@@ -150,6 +151,10 @@ class Desk(Protocol):
 
     async def records(self, row: StoredAutomation) -> Sequence[AutomationRecord]:
         """Return what happened to an automation."""
+        ...
+
+    async def list_firings(self, row: StoredAutomation, *, limit: int) -> Sequence[Firing]:
+        """Return what the triggers of an automation did lately; a server does not tell it."""
         ...
 
     async def save(

@@ -50,6 +50,10 @@ def code_of_error(error: Exception) -> int:
         (errors.InvalidAutomation, INVALID),
         (errors.NotFound, NOT_FOUND),
         (errors.Refused, REFUSED),
+        (errors.AuthRequired, REFUSED),
+        (errors.Forbidden, REFUSED),
+        (errors.RateLimited, REFUSED),
+        (errors.AuditPersistenceFailed, STORE),
         (errors.StoreError, STORE),
         (InvalidSetting, USAGE),
     )

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from tandem.adapters.cli import references
+from tandem.adapters.cli import references, watching
 from tandem.adapters.cli.session import person
 from tandem.adapters.cli.story import Story, holder_state, read_story
 from tandem.adapters.cli.tools import LocalStore, OpenEngine, Tools
@@ -14,6 +14,7 @@ from tandem.domain.automation import Automation
 from tandem.domain.command import Command, DecideGate, ResolveWait
 from tandem.domain.decision import decide
 from tandem.domain.errors import NotFound, Refused
+from tandem.domain.firing import Firing
 from tandem.domain.ids import LOCAL_TENANT, ChangeId, NodeId, RunId
 from tandem.domain.json import JsonValue
 from tandem.domain.lifecycle import TERMINAL
@@ -146,7 +147,12 @@ class LocalDesk:
     ) -> Run:
         """See `Desk.fork`."""
         return await self.parts.engine.fork(
-            run_id, node_id, inputs=inputs, asks_again=asks_again, reason=reason
+            run_id,
+            node_id,
+            inputs=inputs,
+            asks_again=asks_again,
+            reason=reason,
+            started_by=person(),
         )
 
     async def delete(self, run_id: RunId) -> int:
@@ -247,6 +253,10 @@ class LocalDesk:
         """See `Desk.records`."""
         return self.parts.automations.records(row)
 
+    async def list_firings(self, row: StoredAutomation, *, limit: int) -> Sequence[Firing]:
+        """See `Desk.list_firings`."""
+        return self._store.list_firings(row, limit=limit)
+
     async def save(
         self, automation: Automation, *, expected_version: int | None, reason: str
     ) -> tuple[StoredAutomation, str]:
@@ -266,7 +276,7 @@ class LocalDesk:
 
     def watch(self, run_id: RunId | None, *, after: str) -> AsyncIterator[Mapping[str, Any]]:
         """See `Desk.watch`."""
-        raise NotImplementedError
+        return watching.local_events(self.parts, run_id, after)
 
 
 def _went_on(decided: Run, run: Run) -> bool:

@@ -21,6 +21,7 @@ from tandem.domain.command import Command, DecideGate, ResolveWait
 from tandem.domain.decision import decide
 from tandem.domain.errors import EngineError, NotFound, NothingToDo, Refused, StoreError
 from tandem.domain.execution import ExecutionProfile
+from tandem.domain.firing import Firing
 from tandem.domain.ids import ChangeId, NodeId, RunId
 from tandem.domain.json import JsonValue, decode, encode
 from tandem.domain.preview import ResetPreview
@@ -303,6 +304,10 @@ class RemoteDesk:
         """See `Desk.records`."""
         answer = await self._get(_automation_path(row.automation_id, "records"))
         return read(answer["records"], list[AutomationRecord])
+
+    async def list_firings(self, row: StoredAutomation, *, limit: int) -> Sequence[Firing]:
+        """See `Desk.list_firings`."""
+        return ()
 
     async def save(
         self, automation: Automation, *, expected_version: int | None, reason: str

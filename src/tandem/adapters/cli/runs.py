@@ -10,6 +10,7 @@ from tandem.adapters.cli import operate
 from tandem.adapters.cli.selection import STATES
 from tandem.adapters.cli.server_options import ask, on_server
 from tandem.adapters.cli.verify import verify
+from tandem.adapters.cli.watching import watch
 
 if TYPE_CHECKING:
     from tandem.adapters.cli.desk import Desk
@@ -32,6 +33,7 @@ def runs() -> None:
 
 
 runs.add_command(verify)
+runs.add_command(watch)
 
 
 @runs.command("list")

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from tandem.adapters.cli.desk import Desk
     from tandem.adapters.cli.tools import Tools
     from tandem.domain.automation import Automation
+    from tandem.domain.firing import Firing
     from tandem.domain.run import Run
     from tandem.domain.stored_automation import AutomationRecord, StoredAutomation
 
+    Looked = tuple[StoredAutomation, Sequence[AutomationRecord], Automation, Sequence[Firing]]
+
 LISTED_MAX: Final = 10_000
 RUNS_SHOWN_MAX: Final = 10
+FIRINGS_SHOWN: Final = 10
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _reason = click.option("--reason", default="", help="Why; kept with what happened.")
@@ -123,27 +127,76 @@ def _row(row: StoredAutomation) -> dict[str, str]:
 @automations.command()
 @click.argument("automation_id", metavar="ID")
 @click.option("--version", type=click.IntRange(1), metavar="N", help="The definition of this one.")
+@click.option("--firings", is_flag=True, help="Show the next 10 firings, and the newest ones.")
 @_json
 @on_server
 @click.pass_obj
-def show(tools: Tools, automation_id: str, version: int | None, as_json: bool) -> None:
-    """Show an automation, what happened to it, and its definition."""
+def show(
+    tools: Tools, automation_id: str, version: int | None, firings: bool, as_json: bool
+) -> None:
+    """Show an automation, what happened to it, when it fires, and its definition."""
     from tandem.adapters.cli import text
     from tandem.domain.automation import canonical_document
     from tandem.domain.json import decode
 
-    row, records, definition = _look_up(tools, automation_id, version)
+    shown_max = FIRINGS_SHOWN if firings else 1
+
+    async def look(desk: Desk) -> Looked:
+        row, definition = await desk.automation(automation_id, version)
+        decided = await desk.list_firings(row, limit=shown_max)
+        return row, await desk.records(row), definition, decided
+
+    row, records, definition, decided = ask(tools, look, acts=True)
     document = decode(canonical_document(definition))
+    coming = _coming(row, limit=shown_max)
     if as_json:
         shown = {"shown_version": version or row.version, "definition": document}
+        shown |= {"next_firings": coming, "firings": [text.plain(each) for each in decided]}
         happened = {"records": [text.plain(record) for record in records]}
         text.print_json({**text.plain(row), **happened, **shown})
         return
     text.print_table([_row(row)])
     click.echo()
     text.print_table([_happened(record) for record in records])
+    if coming or decided:
+        click.echo(f"\n{_told_deferral(row)}fires next:")
+        text.print_table([{**each, "at_ms": str(each["at_ms"])} for each in coming])
+        click.echo("\nfired lately:")
+        text.print_table([_decided(each) for each in decided])
     click.echo(f"\nversion {version or row.version}:")
     text.print_json(document)
+
+
+def _coming(row: StoredAutomation, *, limit: int) -> list[dict[str, Any]]:
+    """Return when an automation fires next."""
+    from tandem.adapters.cli.schedule import firings_shown
+    from tandem.domain.firing import schedule_of, upcoming
+
+    try:
+        return firings_shown(schedule_of(row), upcoming(row, limit=limit))
+    except ValueError:  # the firings say what is wrong with its schedule
+        return []
+
+
+def _told_deferral(row: StoredAutomation) -> str:
+    from tandem.adapters.cli import text
+
+    if row.deferred_at_ms is None:
+        return ""
+    return f"put off since {text.moment(row.deferred_at_ms)} until a run of it has ended; "
+
+
+def _decided(firing: Firing) -> dict[str, str]:
+    from tandem.adapters.cli import text
+
+    return {
+        "due": text.moment(firing.due_at_ms),
+        "trigger": text.one_line(firing.trigger_type, width=20),
+        "outcome": firing.outcome.value,
+        "missed": str(firing.missed or ""),
+        "run": firing.run_id or "",
+        "why": text.one_line(firing.reason, width=80),
+    }
 
 
 def _happened(record: AutomationRecord) -> dict[str, str]:
@@ -156,22 +209,6 @@ def _happened(record: AutomationRecord) -> dict[str, str]:
         "who": text.one_line(record.actor, width=30),
         "why": text.one_line(record.reason, width=60),
     }
-
-
-def _look_up(
-    tools: Tools, automation_id: str, version: int | None
-) -> tuple[StoredAutomation, Sequence[AutomationRecord], Automation]:
-    """Return the row, what happened, and the definition of the current or the given version.
-
-    Raises:
-        NotFound: there is no such automation, or no such version of it.
-    """
-
-    async def look(desk: Desk) -> tuple[StoredAutomation, Sequence[AutomationRecord], Automation]:
-        row, definition = await desk.automation(automation_id, version)
-        return row, await desk.records(row), definition
-
-    return ask(tools, look, acts=True)
 
 
 @automations.command()
@@ -218,7 +255,7 @@ def run(
             )
         asked = remote_run.Order(automation_id, pairs, inputs_json, wanted)
         return remote_run.run(tools, asked, look, detach=detach, dry_run=dry_run)
-    row, _, definition = _look_up(tools, automation_id, version)
+    row, definition = ask(tools, lambda desk: desk.automation(automation_id, version), acts=True)
     order = drive.Order(
         automation=definition,
         inputs=given.read_inputs(definition, pairs, inputs_json),

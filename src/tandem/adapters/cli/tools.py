@@ -11,6 +11,8 @@ from tandem.domain.ids import RunId, TenantId
 from tandem.domain.view import RunView
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine
+from tandem.engine.event_feed import EventFeed
+from tandem.engine.tokens import Tokens
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.host import Host
 from tandem.ports.store import Store
@@ -77,6 +79,16 @@ class OpenEngine(Protocol):
     @property
     def automations(self) -> Automations:
         """The automations that its store keeps."""
+        ...
+
+    @property
+    def feed(self) -> EventFeed:
+        """The live events of its store."""
+        ...
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens that its store keeps."""
         ...
 
 

@@ -9,9 +9,11 @@ import click
 from tandem.adapters.cli import exits, moving
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tandem.adapters.cli.tools import LocalStore, Tools
+    from tandem.domain.audit import AuditRecord
     from tandem.domain.run import Run
     from tandem.settings import Setting, Settings
 
@@ -158,8 +160,9 @@ for _command in (moving.backup, moving.export, moving.import_, moving.gc, moving
 @_json
 @click.pass_obj
 def check(tools: Tools, as_json: bool) -> int:
-    """Check the file, and that the events of each run (the newest 1,000) lead to its status."""
+    """Check the file, the audit, and that the events of each run (the newest 1,000) fit it."""
     from tandem.adapters.cli import text
+    from tandem.domain.audit import problems_of
     from tandem.domain.ids import LOCAL_TENANT
     from tandem.ports.store import RunFilter
 
@@ -168,6 +171,7 @@ def check(tools: Tools, as_json: bool) -> int:
         wrong = store.check()
         runs = store.list_runs(RunFilter(tenant=LOCAL_TENANT, limit=_RUNS_MAX))
         wrong += [said for run in runs if (said := _replay(store, run))]
+        wrong += problems_of(_audit(store))
         path = str(store.path)
     finally:
         store.close()
@@ -179,6 +183,37 @@ def check(tools: Tools, as_json: bool) -> int:
         verdict = f"{text.count(len(wrong), 'problem')}" if wrong else "ok"
         click.echo(f"{path}: {verdict}, {text.count(len(runs), 'run')} replayed")
     return exits.STORE if wrong else exits.COMPLETED
+
+
+def _audit(store: LocalStore, *, after_no: int = 0) -> Iterator[AuditRecord]:
+    """Yield the records of the audit in their order."""
+    while records := store.list_audit(tenant=None, after_no=after_no, limit=_EVENTS_AT_ONCE):
+        yield from records
+        after_no = records[-1].audit_no
+
+
+@db.command()
+@click.option("--after", default=0, type=click.IntRange(min=0), help="Only records after this one.")
+@_json
+@click.pass_obj
+def audit(tools: Tools, after: int, as_json: bool) -> None:
+    """List what was done to tokens, and who was turned away, oldest first."""
+    from tandem.adapters.cli import text
+
+    store = tools.open_store(tools.read_settings())
+    try:
+        for record in _audit(store, after_no=after):
+            entry = record.entry
+            if as_json:
+                text.print_json(text.plain(record), indent=0)
+                continue
+            facts = " ".join(f"{name}={value}" for name, value in entry.detail.items())
+            who = " ".join(part for part in (entry.actor, entry.peer) if part)
+            when = text.moment(entry.recorded_at_ms)
+            words = f"{record.audit_no}  {when}  {entry.event}  {who or '-'}  {facts}"
+            click.echo(text.one_line(words))
+    finally:
+        store.close()
 
 
 def _replay(store: LocalStore, run: Run) -> str:

@@ -14,6 +14,7 @@ from tandem.domain.ids import (
     RunId,
     TenantId,
 )
+from tandem.domain.json import canonical
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Gate, GatePurpose, LifecycleEvent, Run
 from tandem.domain.stored_automation import StoredAutomation
@@ -58,6 +59,17 @@ _RENAMED = {
     "execution_claim_epoch": "epoch",
     "cleanup_engine_id": "cleanup",
 }
+
+
+_MORE = (
+    "version",
+    "definition_digest",
+    "pause_reason",
+    "paused_by",
+    "paused_at_ms",
+    "next_fire_at_ms",
+    "last_fired_at_ms",
+)
 
 
 def read(value: object, kind: type[T]) -> T:
@@ -105,11 +117,12 @@ def event_of(record: Mapping[str, Any]) -> LifecycleEvent:
 
 
 def stored_of(record: Mapping[str, Any]) -> StoredAutomation:
-    """Return the row of a stored automation from its record; a summary tells no version."""
+    """Return the row of a stored automation from its record or its summary."""
     names = ("automation_id", "name", "status", "created_at_ms", "updated_at_ms", "creator_id")
-    more = ("version", "definition_digest", "pause_reason", "paused_by", "paused_at_ms")
     given = {name: record[name] for name in names}
-    given |= {name: record[name] for name in more if record.get(name) is not None}
+    given |= {name: record[name] for name in _MORE if record.get(name) is not None}
+    if record.get("schedule"):
+        given["schedule"] = canonical(record["schedule"]).decode()
     metadata = record.get("metadata")
     context = metadata.get("tenant_context") if isinstance(metadata, dict) else None
     tenant = read(context, TenantContext).tenant if context else TenantId("local")

@@ -41,7 +41,7 @@ _FOLLOW_UPS: Final[Mapping[str, tuple[str, ...]]] = {
     "agents": ("agent_",),
     "inputs": ("input", "reference_unknown_input"),
     "automation_id": ("automation_id_invalid",),
-    "schedule": ("schedule_invalid",),
+    "schedule": ("schedule_",),
     "concurrency": ("concurrency_",),
 }
 

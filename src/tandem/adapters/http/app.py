@@ -22,6 +22,7 @@ from tandem.adapters.http.routes import (
     artifacts,
     automations,
     bulk,
+    events,
     gates,
     health,
     rows,
@@ -44,6 +45,7 @@ MODULES: Final = (
     waits,
     bulk,
     artifacts,
+    events,
     scheduler,
 )
 HEADERS: Final = (
@@ -52,7 +54,9 @@ HEADERS: Final = (
     "idempotency-key",
     "last-event-id",
     "x-agent-token",
+    "x-tandem-agent-ancestor-ids",
     "x-tandem-agent-id",
+    "x-tandem-context-assertion",
     "x-tandem-request-source",
     "x-tandem-token",
 )

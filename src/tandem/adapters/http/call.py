@@ -13,6 +13,7 @@ from tandem.adapters.http.site import Site
 from tandem.domain.caller import Caller
 from tandem.domain.ids import TenantId
 from tandem.domain.json import encode
+from tandem.domain.request_key import RequestKey, request_key
 
 M = TypeVar("M", bound=Body)
 
@@ -64,6 +65,28 @@ class Call:
     def path(self, name: str) -> str:
         """Return a part of the path, trimmed."""
         return str(self.request.path_params[name]).strip()
+
+    def key(self, operation: str, request: object) -> RequestKey | None:
+        """Return the key of the request, None when it has none.
+
+        Args:
+            operation: what is asked of what; the same key for another one is another key.
+            request: all that the request says.
+
+        Raises:
+            InvalidRequest: it is too long or not printable.
+        """
+        said = {"by": self.caller.name, "request": request}
+        return request_key(operation, self.request.headers.get("idempotency-key", ""), said)
+
+    def spend_run_creation(self) -> None:
+        """Count a run that the caller is about to create.
+
+        Raises:
+            RateLimited: the tenant has created as many as it may for now.
+        """
+        now_ms = self.service.clock.now_ms()
+        self.site.allowances.spend_run_creation(self.caller, now_ms=now_ms)
 
     async def body(self, model: type[M]) -> M:
         """Return the body in its shape.

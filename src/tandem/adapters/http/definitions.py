@@ -133,7 +133,7 @@ def _names(given: Any) -> Any:
 
 
 def as_http(error: InvalidAutomation) -> Exception:
-    """Return 422 for a definition of the wrong shape; one that only makes no sense stays as it is."""
+    """Return 422 for a wrong shape; what only makes no sense stays as it is."""
     shapes = [problem for problem in error.problems if problem.code in SHAPES]
     if not shapes:
         return error

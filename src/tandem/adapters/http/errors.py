@@ -17,6 +17,7 @@ from tandem.domain.errors import (
     InvalidAutomation,
     InvalidRequest,
     NotFound,
+    RateLimited,
     Refused,
     StoreError,
 )
@@ -52,6 +53,26 @@ KINDS: Final[Mapping[str, Kind]] = {
         status=FORBIDDEN,
         says="The token does not reach as far as this route.",
         do="Use a token with the scope that is named.",
+    ),
+    "RATE_LIMITED": Kind(
+        status=429,
+        says="The tenant or the client has had as much as it may for now.",
+        do="Wait for as many seconds as `Retry-After` says.",
+        is_retryable=True,
+    ),
+    "VALIDATION_FAILED": Kind(
+        status=BAD, says="A header has a value that it cannot have.", do="Mend the header."
+    ),
+    "AUDIT_PERSISTENCE_FAILED": Kind(
+        status=OURS,
+        says="The request was refused, and the refusal could not be recorded.",
+        do="Look at the log of the server: its store does not take writes.",
+        is_retryable=True,
+    ),
+    "IDEMPOTENCY_KEY_REUSED": Kind(
+        status=WRONG,
+        says="The Idempotency-Key was used for a request that said something else.",
+        do="Send a new request with a new key; `runID` is what the other one was about.",
     ),
     "HOST_DENIED": Kind(
         status=FORBIDDEN,
@@ -420,6 +441,10 @@ def respond(
             for p in error.problems
         ]
     headers = dict(getattr(error, "headers", {}))
+    if code == "AUTH_REQUIRED":
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(error, RateLimited):
+        headers["retry-after"] = str(error.retry_after_s)
     status = getattr(error, "status", None) or kind.status
     return Response(encode(document), status, headers, media_type="application/json")
 

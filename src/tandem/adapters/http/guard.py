@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tandem.adapters.http.errors import HttpError, respond
 from tandem.adapters.http.site import Site
+from tandem.domain.errors import EngineError
 
 COMPAT: Final = "/compat/0.7"
 """The base path for clients that know the states and the connections of 0.7 only (D1, D10)."""
@@ -56,7 +57,7 @@ class Guard:
             await self._check(scope, Headers(scope=scope))
             limit = self._site.limits.body_bytes_max
             await self._app(scope, _bounded(receive, scope, limit), send)
-        except HttpError as error:
+        except EngineError as error:
             await respond(error)(scope, receive, send)
 
     async def _check(self, scope: Scope, headers: Headers) -> None:

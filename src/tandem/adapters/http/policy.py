@@ -23,6 +23,13 @@ POLICY: Final[Mapping[str, Scope | Open]] = {
     "GET /global/workspace": S.VIEWER,
     "GET /openapi.json": S.VIEWER,
     "GET /scheduler/metrics": S.VIEWER,
+    # Events
+    "GET /event": S.VIEWER,
+    "GET /global/event": S.VIEWER,
+    "GET /automations/v2/events": S.VIEWER,
+    "GET /run/{run_id}/events": S.VIEWER,
+    "GET /api/run/{run_id}/events": S.VIEWER,
+    "GET /runs/{run_id}/events": S.VIEWER,
     # Automations
     "GET /automations/v2": S.VIEWER,
     "POST /automations/v2": S.EDITOR,

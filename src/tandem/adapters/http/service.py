@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from tandem.adapters.http.sse import Streams
 from tandem.domain.automation import Automation
 from tandem.domain.caller import Caller
 from tandem.domain.ids import TenantId
@@ -34,6 +35,14 @@ class Access(Protocol):
         """
         ...
 
+    def still_holds(self, caller: Caller) -> bool:
+        """Say whether what the caller was let in with would still let it in; a stream asks.
+
+        Raises:
+            StoreUnavailable: the store cannot say it now.
+        """
+        ...
+
 
 class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of the server."""
@@ -54,6 +63,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     files: WorkspaceFiles
     waiters: Waiters
     queries: Queries
+    streams: Streams
     clock: Clock
     ids: Ids
     read_definition: Callable[[object], Automation]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from tandem.adapters.http.allowances import Allowances
 from tandem.adapters.http.errors import HttpError
 from tandem.adapters.http.service import Access, HttpLimits, Service
 
@@ -13,15 +14,22 @@ class Site:
     Args:
         access: says who asks.
         limits: the bounds of the server.
+        allowances: what its callers may have; without, as much as they like.
         complain: hears of mistakes of ours that were answered with a number only.
     """
 
     def __init__(
-        self, *, access: Access, limits: HttpLimits, complain: Callable[[str], None]
+        self,
+        *,
+        access: Access,
+        limits: HttpLimits,
+        complain: Callable[[str], None],
+        allowances: Allowances | None = None,
     ) -> None:
         self.access = access
         self.limits = limits
         self.complain = complain
+        self.allowances = allowances or Allowances()
         self._service: Service | None = None
         self.leaving = asyncio.Event()
         """Set when the server is about to end: whoever streams says goodbye."""
@@ -50,3 +58,5 @@ class Site:
     def leave(self) -> None:
         """End the streams; requests are still answered."""
         self.leaving.set()
+        if self._service is not None:
+            self._service.streams.feed.close()

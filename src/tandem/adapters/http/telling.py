@@ -1,4 +1,4 @@
-"""Answers that show a run: the record as the queries give it, with what the contract puts beside."""
+"""Answers that show a run: its record, and what the contract puts beside it."""
 
 from typing import Any
 

@@ -2,11 +2,18 @@
 
 import os
 import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Final
 
 from tandem.adapters.local.workspace import file_artifact, inside, open_inside
 from tandem.domain.artifact import ArtifactRef, FileStamp
 from tandem.domain.errors import NotFound, Refused
 from tandem.domain.start_check import WorkspaceState
+
+_ENTRIES_MAX: Final = 10_000
+"""So many entries of a folder are looked at."""
 
 
 class LocalFiles:
@@ -55,6 +62,40 @@ class LocalFiles:
         # The change time: unlike the modification time nothing but the kernel sets it.
         mark = f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_ctime_ns}"
         return FileStamp(changed_at_ms=found.st_ctime_ns // 1_000_000, mark=mark)
+
+    def list_files(
+        self, workspace: str, relative: str, suffix: str, *, limit: int
+    ) -> Sequence[tuple[str, FileStamp]]:
+        """See `WorkspaceFiles.list_files`."""
+        found: list[tuple[str, FileStamp]] = []
+        try:
+            with os.scandir(inside(workspace, relative)) as entries:
+                for entry in islice(entries, _ENTRIES_MAX):
+                    if entry.name.endswith(suffix) and entry.is_file(follow_symlinks=False):
+                        stamp = self.stamp(workspace, f"{relative}/{entry.name}")
+                        found += [] if stamp is None else [(entry.name, stamp)]
+        except OSError:
+            return found
+        return sorted(found, key=lambda each: (each[1].changed_at_ms, each[0]))[:limit]
+
+    def put_file(self, workspace: str, relative: str, content: bytes) -> None:
+        """See `WorkspaceFiles.put_file`."""
+        path = inside(workspace, relative)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            raise Refused(
+                f"cannot write {relative!r} in {workspace}: {error.strerror}",
+                code="file_not_written",
+            ) from error
 
     def read_text(self, workspace: str, relative: str, *, bytes_max: int) -> str:
         """See `WorkspaceFiles.read_text`."""

@@ -70,9 +70,7 @@ def _envelope(content: bytes) -> Mapping[str, Any] | None:
 def _problem(told: object) -> Problem:
     given = told if isinstance(told, dict) else {}
     said = {name: str(given.get(name) or "") for name in ("code", "message", "path", "hint")}
-    return Problem(
-        code=said["code"], message=said["message"], path=said["path"], hint=said["hint"]
-    )
+    return Problem(code=said["code"], message=said["message"], path=said["path"], hint=said["hint"])
 
 
 def _stranger(status: int, content: bytes, *, url: str, asked: str) -> EngineError:

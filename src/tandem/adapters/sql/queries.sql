@@ -30,13 +30,14 @@ INSERT INTO run (run_id, tenant, automation_id, name, definition_digest, definit
        event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms, parked,
        detail, stop_reason, pause_reason, resume_reason, inputs, workspace, nodes_total,
        nodes_completed, started_by, queued_at_ms, lock_path, concurrency_key, concurrency_limit,
-       labels, event_hash)
+       labels, event_hash, consumed_handoff_id)
 VALUES (:run_id, :tenant, :automation_id, :name, :definition_digest, :definition_version,
        :automation_version, :trigger_type, :trigger_reason, :requested_execution_profile,
        :effective_execution_profile, :runtime_context, :status, :last_change_id, 0, :owner,
        :event_seq, :created_at_ms, :updated_at_ms, :started_at_ms, :finished_at_ms, :due_at_ms, '',
        :detail, '', '', '', :inputs, :workspace, :nodes_total, 0, :started_by, :queued_at_ms,
-       :lock_path, :concurrency_key, :concurrency_limit, :labels, :event_hash)
+       :lock_path, :concurrency_key, :concurrency_limit, :labels, :event_hash,
+       :consumed_handoff_id)
 RETURNING run_no;
 
 -- name: put_definition
@@ -74,11 +75,11 @@ UPDATE attempt SET ended_at_ms = :ended_at_ms, outcome = :outcome, failure_class
 INSERT OR REPLACE INTO gate (gate_id, run_no, node_no, node_id, instance, purpose, title,
        instructions, decisions, rework_targets, requested_at_ms, requested_by, expires_at_ms,
        on_expiry, escalate_to, remind_every_ms, stale_after_ms, policy_state, reviewed_artifact,
-       guard_denials, status, decision, reason, decided_by, decided_at_ms)
+       guard_denials, status, decision, reason, decided_by, decided_at_ms, four_eyes)
 VALUES (:gate_id, :run_no, :node_no, :node_id, :instance, :purpose, :title, :instructions,
        :decisions, :rework_targets, :requested_at_ms, :requested_by, :expires_at_ms, :on_expiry,
        :escalate_to, :remind_every_ms, :stale_after_ms, :policy_state, :reviewed_artifact,
-       :guard_denials, :status, :decision, :reason, :decided_by, :decided_at_ms);
+       :guard_denials, :status, :decision, :reason, :decided_by, :decided_at_ms, :four_eyes);
 
 -- name: put_wait
 -- One wait for a moment or a signal.
@@ -99,9 +100,9 @@ VALUES (:run_no, :node_no, :attempt, :ref, :digest, :contract, :inputs_digest, :
 -- name: add_event
 -- The record of one transition.
 INSERT INTO lifecycle_event (run_no, seq, event, recorded_at_ms, change_id, node_id, attempt,
-       reason, stop_kind, metadata, record_hash)
+       reason, stop_kind, metadata, record_hash, run_status)
 VALUES (:run_no, :seq, :event, :recorded_at_ms, :change_id, :node_id, :attempt, :reason, :stop_kind,
-       :metadata, :record_hash);
+       :metadata, :record_hash, :run_status);
 
 -- name: find_run
 -- One run of a tenant by its id.
@@ -561,6 +562,36 @@ SELECT reading, handling FROM node_run
 SELECT e.* FROM lifecycle_event AS e
  WHERE e.run_no = :run_no AND e.seq > :after_seq ORDER BY e.seq LIMIT :limit;
 
+-- name: list_events_after
+-- The events of all runs after a position, in the order of their commits.
+SELECT * FROM lifecycle_event WHERE cursor > :position ORDER BY cursor LIMIT :limit;
+
+-- name: list_events_of_run_after
+-- The events of a run after a position.
+SELECT * FROM lifecycle_event WHERE run_no = :run_no AND cursor > :position
+ ORDER BY seq LIMIT :limit;
+
+-- name: find_run_told
+-- What events tell of a run: its row without what may be large.
+SELECT run_no, run_id, tenant, automation_id, name, definition_digest, automation_version,
+       trigger_type, trigger_reason, effective_execution_profile, status, last_change_id,
+       created_at_ms, updated_at_ms, finished_at_ms, detail, last_failure, started_by
+  FROM run WHERE run_no = :run_no;
+
+-- name: find_event_tail
+-- Which store this is, how far its events reach, and up to where some of them are packed.
+SELECT store_id, packed_to,
+       coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'lifecycle_event'), 0) AS position
+  FROM store_identity;
+
+-- name: note_packed
+-- Events up to this position are packed; the table holds one row.
+UPDATE store_identity SET packed_to = max(packed_to, :position);
+
+-- name: renew_store_id
+-- A copy of a store is another one; the table holds one row.
+UPDATE store_identity SET store_id = lower(hex(randomblob(8)));
+
 -- name: list_newest_events
 -- The newest events of a run, newest first.
 SELECT * FROM lifecycle_event WHERE run_no = :run_no ORDER BY seq DESC LIMIT :limit;
@@ -694,10 +725,12 @@ SELECT * FROM automation
 -- A new automation; its number comes back.
 INSERT INTO automation (tenant, automation_id, name, status, version, definition_digest, creator_id,
        created_at_ms, updated_at_ms, pause_reason, paused_by, paused_at_ms, deleted_at_ms,
-       event_seq, last_change_id)
+       event_seq, last_change_id, schedule, is_watching, next_fire_at_ms, last_fired_at_ms,
+       fired_until_ms, deferred_at_ms, deferred_by)
 VALUES (:tenant, :automation_id, :name, :status, :version, :definition_digest, :creator_id,
        :created_at_ms, :updated_at_ms, :pause_reason, :paused_by, :paused_at_ms, :deleted_at_ms,
-       :event_seq, :last_change_id)
+       :event_seq, :last_change_id, :schedule, :is_watching, :next_fire_at_ms, :last_fired_at_ms,
+       :fired_until_ms, :deferred_at_ms, :deferred_by)
 RETURNING automation_no;
 
 -- name: update_automation
@@ -705,8 +738,159 @@ RETURNING automation_no;
 UPDATE automation SET name = :name, status = :status, version = :version,
        definition_digest = :definition_digest, updated_at_ms = :updated_at_ms,
        pause_reason = :pause_reason, paused_by = :paused_by, paused_at_ms = :paused_at_ms,
-       deleted_at_ms = :deleted_at_ms, event_seq = :event_seq, last_change_id = :last_change_id
+       deleted_at_ms = :deleted_at_ms, event_seq = :event_seq, last_change_id = :last_change_id,
+       schedule = :schedule, is_watching = :is_watching, next_fire_at_ms = :next_fire_at_ms,
+       fired_until_ms = :fired_until_ms, deferred_at_ms = :deferred_at_ms,
+       deferred_by = :deferred_by
  WHERE automation_no = :automation_no AND last_change_id = :builds_on RETURNING automation_no;
+
+-- name: list_due_automations
+-- Automations whose schedule is due and not put off, the longest due first.
+SELECT * FROM automation
+ WHERE next_fire_at_ms <= :now_ms AND next_fire_at_ms IS NOT NULL AND deferred_by IS NULL
+ ORDER BY next_fire_at_ms LIMIT :limit;
+
+-- name: find_open_run
+-- The oldest run of a stored automation that has not ended.
+SELECT run_no, run_id FROM run
+ WHERE tenant = :tenant AND automation_id = :automation_id AND finished_at_ms IS NULL
+   AND automation_version IS NOT NULL
+ ORDER BY run_no LIMIT 1;
+
+-- name: advance_schedule
+-- The watermark of a schedule moves, or its firing is put off; no row means that it has moved, or
+-- that the automation has changed.
+UPDATE automation SET next_fire_at_ms = :next_fire_at_ms, last_fired_at_ms = :last_fired_at_ms,
+       fired_until_ms = :fired_until_ms, deferred_at_ms = :deferred_at_ms,
+       deferred_by = :deferred_by
+ WHERE automation_no = :automation_no AND last_change_id = :last_change_id
+   AND fired_until_ms IS NOT DISTINCT FROM :until_before_ms
+   AND next_fire_at_ms IS NOT DISTINCT FROM :next_before_ms
+   AND deferred_by IS NULL
+RETURNING automation_no;
+
+-- name: release_firing
+-- A run of the automation has ended: its schedule is looked at again.
+UPDATE automation SET deferred_by = NULL
+ WHERE tenant = :tenant AND automation_id = :automation_id AND deferred_by IS NOT NULL;
+
+-- name: add_firing
+-- What was decided at an occurrence; no row means that it was decided before.
+INSERT INTO firing (automation_no, occurrence, trigger_type, due_at_ms, decided_at_ms, outcome,
+       run_id, code, reason, missed, change_id)
+VALUES (:automation_no, :occurrence, :trigger_type, :due_at_ms, :decided_at_ms, :outcome, :run_id,
+       :code, :reason, :missed, :change_id)
+ON CONFLICT (automation_no, occurrence) DO NOTHING RETURNING firing_no;
+
+-- name: refuse_firing
+-- Why an occurrence that is looked at again has no run yet; one that was created stays so.
+INSERT INTO firing (automation_no, occurrence, trigger_type, due_at_ms, decided_at_ms, outcome,
+       run_id, code, reason, missed, change_id)
+VALUES (:automation_no, :occurrence, :trigger_type, :due_at_ms, :decided_at_ms, :outcome, :run_id,
+       :code, :reason, :missed, :change_id)
+ON CONFLICT (automation_no, occurrence) DO UPDATE SET
+       decided_at_ms = excluded.decided_at_ms, outcome = excluded.outcome,
+       run_id = excluded.run_id, code = excluded.code, reason = excluded.reason,
+       change_id = excluded.change_id
+ WHERE outcome = 'refused' RETURNING firing_no;
+
+-- name: find_firing
+-- What was decided at an occurrence.
+SELECT * FROM firing WHERE automation_no = :automation_no AND occurrence = :occurrence;
+
+-- name: list_firings
+-- What was decided for an automation, newest first.
+SELECT * FROM firing WHERE automation_no = :automation_no AND firing_no < :before_no
+ ORDER BY firing_no DESC LIMIT :limit;
+
+-- name: prune_firings
+-- Records of an automation beyond the newest ones are forgotten.
+DELETE FROM firing WHERE automation_no = :automation_no AND firing_no <= (
+    SELECT firing_no FROM firing WHERE automation_no = :of_automation
+     ORDER BY firing_no DESC LIMIT 1 OFFSET :kept);
+
+-- name: list_watching
+-- Active automations with watch conditions, after a number.
+SELECT * FROM automation
+ WHERE is_watching = 1 AND status = 'active' AND deleted_at_ms IS NULL AND automation_no > :after_no
+ ORDER BY automation_no LIMIT :limit;
+
+-- name: take_handoff
+-- A handoff has its run; no row means that it was taken before.
+INSERT INTO consumed_handoff (tenant, automation_id, handoff_id, handed_over_at_ms, run_id,
+       consumed_at_ms, workspace, file, archived_dir)
+VALUES (:tenant, :automation_id, :handoff_id, :handed_over_at_ms, :run_id, :consumed_at_ms,
+       :workspace, :file, :archived_dir)
+ON CONFLICT (tenant, automation_id, handoff_id, handed_over_at_ms) DO NOTHING RETURNING consumed_no;
+
+-- name: find_consumed
+-- The run that a handoff has.
+SELECT * FROM consumed_handoff
+ WHERE tenant = :tenant AND automation_id = :automation_id AND handoff_id = :handoff_id
+   AND handed_over_at_ms = :handed_over_at_ms;
+
+-- name: list_unarchived
+-- Handoffs that have their run and whose file may still be where it was approved.
+SELECT * FROM consumed_handoff WHERE archived_at_ms IS NULL AND consumed_no > :after_no
+ ORDER BY consumed_no LIMIT :limit;
+
+-- name: mark_handoff_archived
+-- The file of a handoff is archived, or gone.
+UPDATE consumed_handoff SET archived_at_ms = :now_ms
+ WHERE consumed_no = :consumed_no AND archived_at_ms IS NULL;
+
+-- name: list_backlog
+-- The tasks of a run, in the order in which they were put up.
+SELECT * FROM backlog_task WHERE run_no = :run_no ORDER BY node_no, position, task_id;
+
+-- name: list_backlog_sources
+-- From which attempts the tasks of a run come.
+SELECT * FROM backlog_source WHERE run_no = :run_no;
+
+-- name: put_backlog_task
+-- A task as it is now.
+INSERT OR REPLACE INTO backlog_task (run_no, task_id, node_no, position, status, task_rev, attempt,
+       lease_owner, lease_token, lease_expires_at_ms, next_retry_at_ms, last_error,
+       last_command_id, created_at_ms, updated_at_ms, task)
+VALUES (:run_no, :task_id, :node_no, :position, :status, :task_rev, :attempt, :lease_owner,
+       :lease_token, :lease_expires_at_ms, :next_retry_at_ms, :last_error, :last_command_id,
+       :created_at_ms, :updated_at_ms, :task);
+
+-- name: remove_backlog_task
+-- A task that its node does not put up any more, and that nobody has begun.
+DELETE FROM backlog_task WHERE run_no = :run_no AND task_id = :task_id;
+
+-- name: put_backlog_source
+-- From which attempt of a node its tasks come.
+INSERT OR REPLACE INTO backlog_source (run_no, node_no, attempt, problem)
+VALUES (:run_no, :node_no, :attempt, :problem);
+
+-- name: add_backlog_event
+-- What happened to a task; numbered within the run.
+INSERT INTO backlog_event (run_no, seq, event, task_id, task_rev, agent_id, reason, recorded_at_ms)
+SELECT :run_no, coalesce(max(seq), 0) + 1, :event, :task_id, :task_rev, :agent_id, :reason,
+       :recorded_at_ms FROM backlog_event WHERE run_no = :of_run;
+
+-- name: list_backlog_events
+-- What happened to the tasks of a run after a number.
+SELECT seq, event, task_id, task_rev, agent_id, reason, recorded_at_ms FROM backlog_event
+ WHERE run_no = :run_no AND seq > :after_seq ORDER BY seq LIMIT :limit;
+
+-- name: newest_backlog_event
+-- The number of the newest thing that happened to a task of a run.
+SELECT seq FROM backlog_event WHERE run_no = :run_no ORDER BY seq DESC LIMIT 1;
+
+-- name: delete_backlog_tasks
+-- The tasks of a run that is deleted.
+DELETE FROM backlog_task WHERE run_no = :run_no;
+
+-- name: delete_backlog_sources
+-- Where the tasks of a run that is deleted came from.
+DELETE FROM backlog_source WHERE run_no = :run_no;
+
+-- name: delete_backlog_events
+-- What happened to the tasks of a run that is deleted.
+DELETE FROM backlog_event WHERE run_no = :run_no;
 
 -- name: add_automation_event
 -- The record of what happened to an automation.
@@ -980,3 +1164,89 @@ VALUES (:run_no, :digest, :source, :imported_at_ms, :document);
 -- name: was_imported
 -- Whether a run came from exactly this.
 SELECT 1 FROM imported_run WHERE run_no = :run_no AND digest = :digest;
+
+-- name: add_token
+-- A new token; no row when the id is taken.
+INSERT INTO token (token_id, tenant, name, digest, scopes, actor_id, kind, created_at_ms,
+       created_by, expires_at_ms, revoked_at_ms, revoked_by, last_used_at_ms)
+VALUES (:token_id, :tenant, :name, :digest, :scopes, :actor_id, :kind, :created_at_ms,
+       :created_by, :expires_at_ms, :revoked_at_ms, :revoked_by, :last_used_at_ms)
+ON CONFLICT (token_id) DO NOTHING RETURNING token_id;
+
+-- name: find_token
+-- A token of any tenant; its text names no other.
+SELECT * FROM token WHERE token_id = :token_id;
+
+-- name: list_tokens
+-- Tokens of all tenants.
+SELECT * FROM token WHERE token_id > :after_id ORDER BY token_id LIMIT :limit;
+
+-- name: list_tokens_of_tenant
+-- Tokens of one tenant.
+SELECT * FROM token WHERE tenant = :tenant AND token_id > :after_id
+ ORDER BY token_id LIMIT :limit;
+
+-- name: revoke_token
+-- End a token for good.
+UPDATE token SET revoked_at_ms = :now_ms, revoked_by = :revoked_by
+ WHERE token_id = :token_id AND revoked_at_ms IS NULL;
+
+-- name: note_token_use
+-- When a token was last used; never an earlier moment than is known.
+UPDATE token SET last_used_at_ms = :now_ms
+ WHERE token_id = :token_id AND coalesce(last_used_at_ms, 0) < :used_at_ms;
+
+-- name: find_assertion_use
+-- What came with this id before.
+SELECT * FROM assertion_use WHERE issuer = :issuer AND assertion_id = :assertion_id;
+
+-- name: put_assertion_use
+-- An assertion that was accepted.
+INSERT OR REPLACE INTO assertion_use (issuer, assertion_id, digest, expires_at_ms)
+VALUES (:issuer, :assertion_id, :digest, :expires_at_ms);
+
+-- name: has_old_assertion_use
+-- Whether an assertion is kept that can come no more.
+SELECT 1 FROM assertion_use WHERE expires_at_ms < :now_ms LIMIT 1;
+
+-- name: forget_assertion_uses
+-- Assertions that can come no more.
+DELETE FROM assertion_use WHERE rowid IN
+  (SELECT rowid FROM assertion_use WHERE expires_at_ms < :now_ms LIMIT :limit);
+
+-- name: find_request_key
+-- The request that a key was used for.
+SELECT operation, key, fingerprint, run_id, created_at_ms FROM request_key
+ WHERE tenant = :tenant AND operation = :operation AND key = :key;
+
+-- name: put_request_key
+-- The key of a request, with what it did.
+INSERT OR REPLACE INTO request_key (tenant, operation, key, fingerprint, run_id, created_at_ms)
+VALUES (:tenant, :operation, :key, :fingerprint, :run_id, :created_at_ms);
+
+-- name: has_old_request_key
+-- Whether a key is kept whose time is over.
+SELECT 1 FROM request_key WHERE created_at_ms < :before_ms LIMIT 1;
+
+-- name: forget_request_keys
+-- Keys whose time is over.
+DELETE FROM request_key WHERE rowid IN
+  (SELECT rowid FROM request_key WHERE created_at_ms < :before_ms LIMIT :limit);
+
+-- name: newest_audit
+-- The record that the next one follows.
+SELECT * FROM audit WHERE audit_no > 0 ORDER BY audit_no DESC LIMIT 1;
+
+-- name: add_audit
+-- One record of the audit.
+INSERT INTO audit (audit_no, tenant, recorded_at_ms, event, actor, peer, detail, record_hash)
+VALUES (:audit_no, :tenant, :recorded_at_ms, :event, :actor, :peer, :detail, :record_hash);
+
+-- name: list_audit
+-- Records of all tenants in their order.
+SELECT * FROM audit WHERE audit_no > :after_no ORDER BY audit_no LIMIT :limit;
+
+-- name: list_audit_of_tenant
+-- Records of one tenant in their order.
+SELECT * FROM audit WHERE tenant = :tenant AND audit_no > :after_no
+ ORDER BY audit_no LIMIT :limit;

@@ -8,6 +8,7 @@ import msgspec
 from tandem.domain.artifact import NodeArtifact
 from tandem.domain.change import Change
 from tandem.domain.execution import ExecutionProfile
+from tandem.domain.firing import Firing
 from tandem.domain.ids import NodeId, RunId, attempt_id
 from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, PolicyState, Run, Wait
 from tandem.domain.stored_automation import AutomationRecord, StoredAutomation
@@ -93,6 +94,7 @@ def run_row(run: Run) -> Row:
         run.concurrency_limit,
         _encode(run.labels).decode(),
         _hash(run.event_hash),
+        run.consumed_handoff_id,
     )
 
 
@@ -234,6 +236,7 @@ def gate_row(run_no: int, gate: Gate) -> Row:
         gate.reason,
         gate.decided_by,
         gate.decided_at_ms,
+        int(gate.four_eyes),
     )
 
 
@@ -280,8 +283,8 @@ def _policy_state(state: PolicyState) -> str | None:
     return None if state == _UNTOUCHED else _json(state)
 
 
-def event_row(run_no: int, event: LifecycleEvent) -> Row:
-    """Return the values of `add_event`."""
+def event_row(run: Run, run_no: int, event: LifecycleEvent) -> Row:
+    """Return the values of `add_event`; `run` is as the change of the event left it."""
     return (
         run_no,
         event.seq,
@@ -294,6 +297,7 @@ def event_row(run_no: int, event: LifecycleEvent) -> Row:
         event.stop_kind,
         _json(event.metadata),
         _hash(event.record_hash),
+        run.status.value,
     )
 
 
@@ -357,7 +361,7 @@ def attempt_of(row: Mapping[str, Any], run_id: RunId, node_ids: list[NodeId]) ->
 
 def gate_of(row: Mapping[str, Any]) -> Gate:
     """Read the row of a gate."""
-    return _record(Gate, dict(row))
+    return _record(Gate, {**row, "four_eyes": bool(row["four_eyes"])})
 
 
 def artifact_of(row: Mapping[str, Any]) -> NodeArtifact:
@@ -397,7 +401,18 @@ def record_row(automation_no: int, record: AutomationRecord) -> Row:
 
 def automation_of(row: Mapping[str, Any]) -> StoredAutomation:
     """Read the row of an automation."""
-    return _record(StoredAutomation, dict(row))
+    return _record(StoredAutomation, {**row, "is_watching": bool(row["is_watching"])})
+
+
+def firing_row(automation_no: int, firing: Firing) -> dict[str, Any]:
+    """Return the values of `add_firing` and `refuse_firing`, by name."""
+    values: dict[str, Any] = msgspec.to_builtins(firing)
+    return {**values, "automation_no": automation_no}
+
+
+def firing_of(row: Mapping[str, Any]) -> Firing:
+    """Read the record of an occurrence."""
+    return _record(Firing, dict(row))
 
 
 def record_of(row: Mapping[str, Any]) -> AutomationRecord:

@@ -116,6 +116,9 @@ class Archive:
                 taken[name] = chosen
                 values = (first, last, chosen[-1][key])
                 connection.execute(self._sql[f"drop_{name}"], values).fetchall()
+                if name == "lifecycle_event":
+                    newest = max(row["cursor"] for row in chosen)
+                    connection.execute(self._sql["note_packed"], (newest,)).fetchall()
                 room -= len(chosen)
             if len(chosen) < len(found):
                 return taken, False

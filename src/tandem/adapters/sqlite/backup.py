@@ -8,6 +8,7 @@ from typing import Final
 
 import apsw
 
+from tandem.adapters.sql.statements import load_statements
 from tandem.adapters.sqlite.connection import open_connection
 from tandem.domain.errors import Refused, StoreUnavailable
 
@@ -59,6 +60,8 @@ def _copy(source: Path, partial: Path, progress: Callable[[int, int], None]) -> 
             while not copy.done:
                 copy.step(PAGES_AT_ONCE)
                 progress(copy.page_count - copy.remaining, copy.page_count)
+        # Once it is written to, its events are others than those that follow in the source.
+        writer.execute(load_statements()["renew_store_id"]).fetchall()
         # One file, without a WAL beside it that might be forgotten.
         writer.execute("PRAGMA journal_mode = DELETE").fetchall()
         found = writer.execute("PRAGMA quick_check(1)").fetchall()

@@ -15,6 +15,7 @@ from tandem.adapters.sql import rows
 from tandem.adapters.sql.portable import PortableDefinition, PortableRun
 from tandem.adapters.sql.statements import load_statements
 from tandem.adapters.sqlite import records
+from tandem.adapters.sqlite.access_rows import AccessRows
 from tandem.adapters.sqlite.admitting import (
     ClaimedRun,
     KnownDefinition,
@@ -22,6 +23,7 @@ from tandem.adapters.sqlite.admitting import (
     read_definition,
     read_known,
 )
+from tandem.adapters.sqlite.backlogs import Backlogs
 from tandem.adapters.sqlite.backup import back_up
 from tandem.adapters.sqlite.beside import Beside
 from tandem.adapters.sqlite.committer import Committer
@@ -40,6 +42,7 @@ from tandem.adapters.sqlite.transfer import (
     NewHistory,
     export_runs,
 )
+from tandem.adapters.sqlite.triggers import Triggers
 from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.adapters.sqlite.writer import CommitTimes, Writer
 from tandem.adapters.sqlite.writer_process import WRITER_PROGRAM, WriterProcess
@@ -69,6 +72,7 @@ from tandem.domain.errors import (
     NotFound,
     StoreUnavailable,
 )
+from tandem.domain.event_cursor import EventTail
 from tandem.domain.ids import (
     LOCAL_TENANT,
     AutomationId,
@@ -81,6 +85,7 @@ from tandem.domain.ids import (
 )
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunState
+from tandem.domain.request_key import RequestKey
 from tandem.domain.run import OPEN_WAITS, Attempt, Gate, GateStatus, LifecycleEvent, Run, Wait
 from tandem.domain.run_picture import RunPicture
 from tandem.domain.signal import Signal
@@ -90,6 +95,9 @@ from tandem.ports.store import (
     Claimed,
     Delivered,
     EngineRow,
+    EventFilter,
+    EventPage,
+    EventRecord,
     Held,
     Judged,
     OpenGate,
@@ -111,7 +119,7 @@ _IN_STATUS = {
 }
 
 
-class SqliteStore(Beside):
+class SqliteStore(Beside, AccessRows, Triggers, Backlogs):
     """Rows of runs in one file. Writes go through the committer, reads have their own connection.
 
     `synchronous` is FULL: what was acknowledged is on disk. NORMAL survives a killed process but
@@ -196,22 +204,31 @@ class SqliteStore(Beside):
         """See `Store.create_run`."""
         run, events = create(new, now_ms=now_ms)
         self._tables.remember(new.tenant, new.plan)
-        run.run_no = await self._writer.submit(Create(run, events, new.document, new.runs_draft))
-        return run
+        write = Create(run, events, new.document, new.runs_draft, new.key)
+        created = await self._writer.submit(write)
+        run.run_no = created.run_no
+        return created.before or run
 
     def apply(self, change: Change) -> Awaitable[None]:
         """See `Store.apply`."""
         return self._writer.submit(Apply(change))
 
     async def execute(
-        self, run_id: RunId, command: Command, *, tenant: TenantId, change_id: ChangeId, now_ms: int
+        self,
+        run_id: RunId,
+        command: Command,
+        *,
+        tenant: TenantId,
+        change_id: ChangeId,
+        now_ms: int,
+        key: RequestKey | None = None,
     ) -> Change:
         """See `Store.execute`."""
         # What is wrong with the run or its definition, the write itself says.
         with suppress(EngineError, apsw.Error):
             for row in fetch(self._reader, self._tables.sql["find_run"], (run_id, tenant)):
                 self._tables.plan(self._reader, tenant, row["definition_digest"])
-        return await self._writer.submit(Execute(run_id, tenant, command, change_id, now_ms))
+        return await self._writer.submit(Execute(run_id, tenant, command, change_id, now_ms, key))
 
     async def fork(
         self,
@@ -223,6 +240,7 @@ class SqliteStore(Beside):
         inputs: JsonObject,
         asks_again: bool,
         owner: EngineId | None,
+        started_by: str = "",
         reason: str,
         change_id: ChangeId,
         now_ms: int,
@@ -237,6 +255,7 @@ class SqliteStore(Beside):
                 dict(inputs),
                 asks_again,
                 owner,
+                started_by,
                 reason,
                 change_id,
                 now_ms,
@@ -566,15 +585,70 @@ class SqliteStore(Beside):
         as_stored: bool = False,
     ) -> Sequence[LifecycleEvent]:
         """See `Store.list_events`."""
+        run, found = self._events_of(run_id, tenant, after_seq, limit)
+        profile = None if as_stored else run.effective_execution_profile
+        return [rows.event_of(row, profile) for row in found]
+
+    def _events_of(
+        self, run_id: RunId, tenant: TenantId, after_seq: int, limit: int
+    ) -> tuple[Run, Found]:
         with self._one_picture():
             run = self.find_run(run_id, tenant=tenant)
             if run is None:
                 raise NotFound(f"there is no run {run_id}")
             found = self._find("list_events", run.run_no, after_seq, limit)
             packed = self._tables.packed(self._reader, run).get("lifecycle_event", ())
-            found = [*(row for row in packed if row["seq"] > after_seq), *found][:limit]
-        profile = None if as_stored else run.effective_execution_profile
-        return [rows.event_of(row, profile) for row in found]
+        return run, [*(row for row in packed if row["seq"] > after_seq), *found][:limit]
+
+    def list_event_records(
+        self, run_id: RunId, *, tenant: TenantId, after_seq: int, limit: int
+    ) -> Sequence[EventRecord]:
+        """See `Store.list_event_records`."""
+        run, found = self._events_of(run_id, tenant, after_seq, limit)
+        return [_event_record(run, row) for row in found]
+
+    def list_events_after(self, position: int, chosen: EventFilter, *, limit: int) -> EventPage:
+        """See `Store.list_events_after`."""
+        with self._one_picture():
+            tail = self.find_event_tail()
+            if chosen.run_id is None:
+                found = self._find("list_events_after", position, limit)
+            else:
+                found = self._events_of_run_after(position, chosen.run_id, limit)
+            runs = {row["run_no"]: None for row in found}
+            told = {
+                run_no: rows.run_of(row)
+                for run_no in runs
+                for row in self._find("find_run_told", run_no)
+            }
+        records = [
+            _event_record(run, row)
+            for row in found
+            if (run := told[row["run_no"]]).tenant == (chosen.tenant or run.tenant)
+            and run.automation_id == (chosen.automation_id or run.automation_id)
+        ]
+        is_last = len(found) < limit
+        # Nobody wrote in between: all of it was read as one picture.
+        return EventPage(
+            records=records,
+            position=max(tail.position, position) if is_last else int(found[-1]["cursor"]),
+            is_last=is_last,
+            is_expired=chosen.run_id is None and position < tail.packed_to,
+        )
+
+    def _events_of_run_after(self, position: int, run_id: RunId, limit: int) -> Found:
+        found: Found = []
+        for row in self._find("find_run_by_id", run_id):
+            run = rows.run_of(row)
+            packed = self._tables.packed(self._reader, run).get("lifecycle_event", ())
+            found += [row for row in packed if row["cursor"] > position]
+            found += self._find("list_events_of_run_after", run.run_no, position, limit)
+        return found[:limit]
+
+    def find_event_tail(self) -> EventTail:
+        """See `Store.find_event_tail`."""
+        (row,) = self._find("find_event_tail")
+        return msgspec.convert(row, EventTail)
 
     def list_attempts(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Attempt]:
         """See `Store.list_attempts`."""
@@ -773,6 +847,15 @@ class SqliteStore(Beside):
         """Return what SQLite's own integrity check finds wrong; empty when all is well."""
         found = fetch(self._reader, "PRAGMA integrity_check", ())
         return [text for row in found for text in row.values() if text != "ok"]
+
+
+def _event_record(run: Run, row: Mapping[str, Any]) -> EventRecord:
+    """Return an event with its state; before that was kept, the present one has to do."""
+    return EventRecord(
+        run=run,
+        event=rows.event_of(row, run.effective_execution_profile),
+        status=RunState(row["run_status"]) if row.get("run_status") else run.status,
+    )
 
 
 _OF_THE_RUN = ("of_run", "automation_id", "name", "run_status", "started_by")

@@ -39,6 +39,9 @@ _DELETIONS = (
     "delete_artifacts",
     "delete_imports",
     "remove_archive_parts",
+    "delete_backlog_tasks",
+    "delete_backlog_sources",
+    "delete_backlog_events",
 )
 
 Found = list[dict[str, Any]]
@@ -86,7 +89,7 @@ class Tables:
         ).fetchall()
         run_no = int(inserted[0][0])
         for event in events:
-            connection.execute(self.sql["add_event"], rows.event_row(run_no, event))
+            connection.execute(self.sql["add_event"], rows.event_row(run, run_no, event))
         return run_no
 
     def write(self, connection: apsw.Connection, change: Change) -> None:
@@ -98,6 +101,15 @@ class Tables:
         if change.moved:
             keys.follow(connection, self.sql, change)
             reviewing.follow(connection, self.sql, change)
+            self._release_firing(connection, change)
+
+    def _release_firing(self, connection: apsw.Connection, change: Change) -> None:
+        """Let a firing that was put off be looked at again when a run of its automation ends."""
+        run = change.run
+        if run.automation_version is None or run.status not in TERMINAL:
+            return
+        if change.status_before not in TERMINAL:
+            run_statement(connection, self.sql["release_firing"], (run.tenant, run.automation_id))
 
     def write_history(self, connection: apsw.Connection, change: Change) -> None:
         """Write one change of a run that happened elsewhere: nothing is taken or freed here."""
@@ -132,7 +144,7 @@ class Tables:
         for left in change.artifacts:
             execute(sql["add_artifact"], rows.artifact_row(run_no, left))
         for event in change.events:
-            execute(sql["add_event"], rows.event_row(run_no, event))
+            execute(sql["add_event"], rows.event_row(change.run, run_no, event))
         for throttle in change.throttles:
             keys.record_throttle(connection, sql, change.run, throttle)
 

@@ -7,7 +7,7 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
-from tandem.adapters.sqlite import reviewing
+from tandem.adapters.sqlite import access, reviewing
 from tandem.adapters.sqlite.admitting import (
     AdmissionPass,
     Admitted,
@@ -15,6 +15,7 @@ from tandem.adapters.sqlite.admitting import (
     wake_free,
 )
 from tandem.adapters.sqlite.archive import Moved
+from tandem.adapters.sqlite.backlog import TendBacklog
 from tandem.adapters.sqlite.forgetting import forget_beside
 from tandem.adapters.sqlite.learning import DecideCandidate, Learn
 from tandem.adapters.sqlite.reviewing import AcknowledgeReview, Enrol
@@ -22,22 +23,28 @@ from tandem.adapters.sqlite.sessions import TendSession
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals, catch_up
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.adapters.sqlite.transfer import ImportHistories, ImportRuns
+from tandem.adapters.sqlite.triggering import (
+    FireSchedule,
+    MarkArchived,
+    NewRows,
+    TakeHandoff,
+)
 from tandem.domain import forking
 from tandem.domain.admission import Claimant
-from tandem.domain.automation_keeping import AutomationCommand, check_may_run, decide_automation
+from tandem.domain.automation_keeping import AutomationCommand, decide_automation
 from tandem.domain.change import Change
 from tandem.domain.command import Command, DecideGate, NoteFork, Pause, Repair
 from tandem.domain.decision import decide
 from tandem.domain.deletion import refuse_deletion
-from tandem.domain.errors import EngineError
+from tandem.domain.errors import EngineError, NothingToDo
 from tandem.domain.hold import automation_key
 from tandem.domain.ids import AutomationId, ChangeId, Digest, EngineId, NodeId, RunId, TenantId
 from tandem.domain.lost import fail_unreadable
 from tandem.domain.receipts import first_event
-from tandem.domain.run import LifecycleEvent, Run
+from tandem.domain.request_key import ALREADY_DONE, RequestKey
+from tandem.domain.run import Run
 from tandem.domain.saved_repair import save_repair
 from tandem.domain.stored_automation import AutomationChange, StoredAutomation
-from tandem.domain.trigger import is_dry_run
 from tandem.domain.view import RunView
 from tandem.ports.store import EngineRow
 
@@ -68,41 +75,52 @@ class Write(Protocol[T_co]):
         ...
 
 
-class Create(msgspec.Struct, frozen=True, tag=True):
-    """Write a new run with its definition; the result is its number.
+class Created(msgspec.Struct, frozen=True, array_like=True):
+    """The number of a new run; or the run that the same request has created before."""
 
-    A run of a stored automation is refused when that may not run now.
+    run_no: int
+    before: Run | None = None
+
+
+class Create(NewRows, frozen=True, tag=True):
+    """Write a new run with its definition.
+
+    A run of a stored automation is refused when that may not run now. With a key the run and the
+    key are written together, and a request that came before gives its run.
     """
 
-    run: Run
-    events: tuple[LifecycleEvent, ...]
-    document: bytes
-    runs_draft: bool = False
+    key: RequestKey | None = None
 
-    def perform(self, tables: Tables, connection: apsw.Connection) -> int:
+    def perform(self, tables: Tables, connection: apsw.Connection) -> Created:
         """See `Write`."""
+        run, key = self.run, self.key
+        if key is not None:
+            now_ms = run.created_at_ms
+            done = access.was_done(tables, connection, run.tenant, key, now_ms=now_ms)
+            if done is not None:
+                before = tables.run(connection, done, run.tenant)
+                return Created(before.run_no, before)
+        self.refuse(tables, connection)
+        run_no = self.insert(tables, connection)
+        if key is not None:
+            now_ms = run.created_at_ms
+            access.put_key(tables, connection, run.tenant, key, run.run_id, now_ms=now_ms)
+        return Created(run_no)
+
+    def landed(self, tables: Tables, connection: apsw.Connection, result: Created | None) -> bool:
+        """See `Write`."""
+        if result is None:
+            return False
         run = self.run
-        if run.automation_version is not None:
-            row = tables.find_automation(connection, run.tenant, run.automation_id)
-            check_may_run(
-                row,
-                run.automation_id,
-                is_dry=is_dry_run(run.trigger_type),
-                runs_draft=self.runs_draft,
-            )
-        reviewing.refuse_creation(connection, tables.sql, run)
-        return tables.insert_run(connection, run, self.events, self.document)
+        if result.before is not None:
+            # It may have been created in the batch whose commit failed.
+            found = fetch(connection, tables.sql["find_run"], (result.before.run_id, run.tenant))
+            return bool(found)
+        return tables.has_event(connection, run.run_id, run.last_change_id, 1)
 
-    def landed(self, tables: Tables, connection: apsw.Connection, result: int | None) -> bool:
+    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Created:
         """See `Write`."""
-        run = self.run
-        return result is not None and tables.has_event(
-            connection, run.run_id, run.last_change_id, 1
-        )
-
-    def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> int:
-        """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=int)
+        return msgspec.msgpack.decode(raw, type=Created)
 
 
 class Apply(msgspec.Struct, frozen=True, tag=True):
@@ -135,9 +153,11 @@ class Execute(msgspec.Struct, frozen=True, tag=True):
     command: Command
     change_id: ChangeId
     now_ms: int
+    key: RequestKey | None = None
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> Change:
         """See `Write`."""
+        self._refuse_repetition(tables, connection)
         late = isinstance(self.command, DecideGate)
         view = tables.load(connection, self.run_id, self.tenant, settled_gates=late)
         change = decide(view, self.command, change_id=self.change_id, now_ms=self.now_ms)
@@ -149,7 +169,23 @@ class Execute(msgspec.Struct, frozen=True, tag=True):
         if saved is not None and saved.record is not None:
             tables.write_automation(connection, row, saved, b"")
         catch_up(tables, connection, change, self.now_ms)
+        if self.key is not None and change.denial is None:
+            access.put_key(
+                tables, connection, self.tenant, self.key, self.run_id, now_ms=self.now_ms
+            )
         return change
+
+    def _refuse_repetition(self, tables: Tables, connection: apsw.Connection) -> None:
+        key = self.key
+        if key is None:
+            return
+        done = access.was_done(tables, connection, self.tenant, key, now_ms=self.now_ms)
+        if done is not None:
+            raise NothingToDo(
+                f"the request with the Idempotency-Key `{key.key}` was done before",
+                code=ALREADY_DONE,
+                details={"runID": done},
+            )
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: Change | None) -> bool:
         """See `Write`."""
@@ -174,6 +210,7 @@ class ForkRun(msgspec.Struct, frozen=True, tag=True):
     inputs: dict[str, Any]
     asks_again: bool
     owner: EngineId | None
+    started_by: str
     reason: str
     change_id: ChangeId
     now_ms: int
@@ -192,6 +229,7 @@ class ForkRun(msgspec.Struct, frozen=True, tag=True):
             run_id=self.fork,
             inputs=self.inputs,
             owner=self.owner,
+            started_by=self.started_by,
             change_id=self.change_id,
             now_ms=self.now_ms,
         )
@@ -512,6 +550,11 @@ AnyWrite = (
     | Enrol
     | AcknowledgeReview
     | TendSession
+    | access.AccessWrite
+    | FireSchedule
+    | TakeHandoff
+    | MarkArchived
+    | TendBacklog
 )
 
 

@@ -241,7 +241,7 @@ async def share(call: Call) -> Response:
     if visibility not in VISIBILITIES:
         raise HttpError(
             "AUTOMATION_V2_INVALID_VISIBILITY",
-            f"there is no visibility {given.visibility[:40]!r}; there are {', '.join(VISIBILITIES)}",
+            f"{given.visibility[:40]!r} is not one of {', '.join(VISIBILITIES)}",
         )
     row = _automations(call).get(_id(call))
     metadata = _automations(call).definition(row).metadata
@@ -330,6 +330,7 @@ async def run_now(call: Call) -> Response:
     """Start a run of the current version, whatever the status of the automation is."""
     given = await call.body(RunNow)
     profile = given.execution_profile or given.profile
+    call.spend_run_creation()
     run = await _automations(call).run(
         _id(call),
         given.inputs,
@@ -337,7 +338,8 @@ async def run_now(call: Call) -> Response:
         runs_draft=True,
         profile=ExecutionProfile(profile) if profile else None,
         trigger_reason=given.reason or "",
-        started_by=call.caller.actor_id or call.caller.token_id,
+        started_by=call.caller.name,
+        key=call.key(f"run_now:{_id(call)}", given.model_dump(mode="json")),
     )
     return tell_run(call, run.run_id, as_of=run, ok=True, dry_run=given.dry_run)
 

@@ -5,24 +5,21 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from tandem.adapters.http.call import Call, Endpoint
-from tandem.adapters.http.errors import HttpError
 from tandem.adapters.http.schemas import GateDecision
 from tandem.adapters.http.telling import present_run, tell_run
-from tandem.domain.caller import ActorKind
 from tandem.domain.command import DecideGate
+from tandem.domain.errors import NothingToDo
 from tandem.domain.ids import GateId, NodeId
 from tandem.domain.json import encode
+from tandem.domain.permission import require_decider
+from tandem.domain.request_key import ALREADY_DONE
 
 
 async def decide(call: Call) -> Response:
     """Decide one asking of a gate; exactly one decision of several counts."""
     given = await call.body(GateDecision)
     run = present_run(call)
-    if call.caller.kind is not ActorKind.HUMAN:
-        raise HttpError(
-            "AUTOMATION_V2_GATE_REQUIRES_HUMAN",
-            f"gates are decided by people, and {call.caller.name} is of kind {call.caller.kind}",
-        )
+    require_decider(call.caller)
     gate_id = given.approval_request_id or given.request_id
     command = DecideGate(
         decision=given.decision,
@@ -33,7 +30,14 @@ async def decide(call: Call) -> Response:
         decided_by=call.caller.name,
         output=_output(given.output),
     )
-    change = await call.service.engine.execute(run.run_id, command, tenant=call.tenant)
+    key = call.key(f"gate:{run.run_id}", given.model_dump(mode="json"))
+    try:
+        change = await call.service.engine.execute(run.run_id, command, tenant=call.tenant, key=key)
+    except NothingToDo as done:
+        if done.code != ALREADY_DONE:
+            raise
+        # The same request came before: it is told of the run as it is now.
+        return tell_run(call, run.run_id, as_of=present_run(call), ok=True)
     return tell_run(call, run.run_id, as_of=change.run, ok=True)
 
 
@@ -61,6 +65,7 @@ ROUTES = (
             "AUTOMATION_V2_GATE_SELF_APPROVAL_FORBIDDEN",
             "AUTOMATION_V2_GATE_REVIEWER_AUTHORITY_REQUIRED",
             "AUTOMATION_V2_GATE_TRANSITION_GUARD_DENIED",
+            "IDEMPOTENCY_KEY_REUSED",
         ),
     ),
 )

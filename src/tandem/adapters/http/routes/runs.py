@@ -135,11 +135,13 @@ async def repair(call: Call) -> Response:
 async def fork(call: Call) -> Response:
     """Start a run that takes over what this one has done and goes its own way from a node on."""
     given = await call.body(ForkRun)
+    call.spend_run_creation()
     run = await call.service.engine.fork(
         run_of(call),
         NodeId(given.node_id),
         inputs=given.inputs,
         asks_again=given.ask_again,
+        started_by=call.caller.name,
         reason=given.reason or "",
         tenant=call.tenant,
     )

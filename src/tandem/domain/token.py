@@ -1,0 +1,166 @@
+"""Tokens: the text that is shown once, what is kept of it, and what it is worth at a moment.
+
+A text is `tdm_<token id>_<secret><checksum>`: the prefix and the checksum let scanners find one
+that leaked, without asking anybody. Only its SHA-256 is kept; the secret has 256 random bits, so
+nothing slower is needed.
+"""
+
+import re
+from collections.abc import Collection
+from enum import StrEnum
+from hashlib import sha256
+from hmac import compare_digest
+from typing import Final
+from zlib import crc32
+
+import msgspec
+
+from tandem.domain.caller import ActorKind, Caller, Scope
+from tandem.domain.errors import InvalidRequest
+from tandem.domain.ids import TenantId, TokenId
+
+PREFIX: Final = "tdm"
+SECRET_BYTES: Final = 32
+ID_LENGTH: Final = 12
+NAME_MAX: Final = 100
+USE_NOTED_EVERY_MS: Final = 60_000
+"""How often the last use of a token is written, at most."""
+
+_SECRET_LENGTH: Final = 43
+_CHECKSUM_LENGTH: Final = 6
+_BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_FORM: Final = re.compile(
+    rf"({PREFIX}_([0-9a-f]{{{ID_LENGTH}}})_[0-9A-Za-z]{{{_SECRET_LENGTH}}})"
+    rf"([0-9A-Za-z]{{{_CHECKSUM_LENGTH}}})"
+)
+
+
+class TokenState(StrEnum):
+    """What a token is worth at a moment."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a token. `digest` is the SHA-256 of its text, never the text itself.
+
+    `actor_id` is who is recorded for what its holder does; `kind` is what they are.
+    `last_used_at_ms` may be a minute behind.
+    """
+
+    token_id: TokenId
+    tenant: TenantId
+    name: str
+    digest: bytes
+    scopes: frozenset[Scope]
+    actor_id: str = ""
+    kind: ActorKind = ActorKind.HUMAN
+    created_at_ms: int
+    created_by: str = ""
+    expires_at_ms: int | None = None
+    revoked_at_ms: int | None = None
+    revoked_by: str = ""
+    last_used_at_ms: int | None = None
+
+    def state(self, now_ms: int) -> TokenState:
+        """Say what it is worth at this moment."""
+        if self.revoked_at_ms is not None:
+            return TokenState.REVOKED
+        if self.expires_at_ms is not None and now_ms >= self.expires_at_ms:
+            return TokenState.EXPIRED
+        return TokenState.ACTIVE
+
+    def is_text(self, text: str) -> bool:
+        """Say whether this is the text of the token, in a time that tells nothing."""
+        return compare_digest(self.digest, digest_of(text))
+
+    def is_use_due(self, now_ms: int) -> bool:
+        """Say whether a use at this moment is to be written."""
+        return self.last_used_at_ms is None or now_ms - self.last_used_at_ms >= USE_NOTED_EVERY_MS
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks when this token is presented."""
+        return Caller(
+            tenant=self.tenant,
+            kind=self.kind,
+            scopes=self.scopes,
+            actor_id=self.actor_id,
+            source="api_token",
+            token_id=self.token_id,
+        )
+
+
+def new_token(
+    *,
+    token_id: TokenId,
+    secret: bytes,
+    tenant: TenantId,
+    name: str,
+    scopes: Collection[Scope],
+    actor_id: str = "",
+    kind: ActorKind = ActorKind.HUMAN,
+    created_by: str = "",
+    expires_in_ms: int | None = None,
+    now_ms: int,
+) -> tuple[Token, str]:
+    """Return a new token and its text, which nobody can tell again.
+
+    Raises:
+        InvalidRequest: it has no name, no scope, or is over when it begins.
+    """
+    name = name.strip()
+    if not 0 < len(name) <= NAME_MAX:
+        raise InvalidRequest(f"a token needs a name of 1 to {NAME_MAX} characters")
+    if not scopes:
+        raise InvalidRequest(f"a token needs a scope: {', '.join(Scope)}")
+    if expires_in_ms is not None and expires_in_ms <= 0:
+        raise InvalidRequest("a token has to be valid for some time")
+    text = token_text(token_id, secret)
+    token = Token(
+        token_id=token_id,
+        tenant=tenant,
+        name=name,
+        digest=digest_of(text),
+        scopes=frozenset(scopes),
+        actor_id=actor_id.strip(),
+        kind=kind,
+        created_at_ms=now_ms,
+        created_by=created_by,
+        expires_at_ms=None if expires_in_ms is None else now_ms + expires_in_ms,
+    )
+    return token, text
+
+
+def token_text(token_id: TokenId, secret: bytes) -> str:
+    """Return the text of a token with this secret of 32 bytes."""
+    assert len(secret) == SECRET_BYTES
+    body = f"{PREFIX}_{token_id}_{_base62(int.from_bytes(secret), _SECRET_LENGTH)}"
+    return body + _checksum(body)
+
+
+def read_token_id(text: str) -> TokenId | None:
+    """Return the id that a text names, None when it is no text of a token."""
+    found = _FORM.fullmatch(text)
+    if found is None or found[3] != _checksum(found[1]):
+        return None
+    return TokenId(found[2])
+
+
+def digest_of(text: str) -> bytes:
+    """Return what is kept of the text of a token."""
+    return sha256(text.encode()).digest()
+
+
+def _checksum(body: str) -> str:
+    return _base62(crc32(body.encode()), _CHECKSUM_LENGTH)
+
+
+def _base62(number: int, length: int) -> str:
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, len(_BASE62))
+        digits.append(_BASE62[digit])
+    return "".join(reversed(digits))

@@ -1,0 +1,183 @@
+"""Streams over a server that is killed under load, and over processes that commit at once."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.adapters.http.streams import reading
+
+from tandem.adapters.local.clock import SystemClock
+from tandem.adapters.sqlite.store import SqliteStore
+from tandem.domain.ids import LOCAL_TENANT
+from tandem.engine.event_feed import EventFeed, Told, Wanted
+
+LIMIT_S = 90
+RUNS = 24
+READERS = 12
+ENDS = {"automation.v2.run.completed", "automation.v2.run.failed", "automation.v2.run.blocked"}
+AUTOMATION = {
+    "automation_id": "job",
+    "name": "job",
+    "status": "active",
+    "schedule": {"type": "manual"},
+    "flow": {
+        "nodes": [
+            {
+                "node_id": f"n{number}",
+                "objective": "Tell the time.",
+                "depends_on": [f"n{number - 1}"] if number else [],
+                "action": {"kind": "python", "function": "time:time"},
+            }
+            for number in range(3)
+        ]
+    },
+}
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from tandem.adapters.sqlite.store import SqliteStore
+from tandem.testing.store_suite import Scene
+
+async def main(name):
+    store = SqliteStore(Path(sys.argv[1]), synchronous="OFF")
+    scene = Scene(store, name=name)
+    for first in range(0, 300, 10):
+        await asyncio.gather(*(scene.create(f"{name}{first + n}") for n in range(10)))
+    store.close()
+
+asyncio.run(main(sys.argv[2]))
+"""
+
+
+class Served:
+    """`tandem serve` in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tandem", "serve", "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "TANDEM_STATE_DIR": str(folder)},
+        )
+        assert self.process.stdout is not None
+        line = next(line for line in self.process.stdout if "serving on http://" in line)
+        self.port = int(line.strip().rsplit(":", 1)[1])
+
+    async def ask(self, method: str, path: str, body: object) -> Any:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        content = json.dumps(body).encode()
+        writer.write(
+            f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n".encode()
+            + content
+        )
+        head, _, answer = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        assert b" 200 " in head.split(b"\r\n")[0], answer
+        return json.loads(answer)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+
+class Follower:
+    """Follows one run, or all, over every connection that it needs."""
+
+    def __init__(self, query: str, runs: int, after: str) -> None:
+        self.query = query
+        self.runs = runs
+        self.last_id = after
+        self.heard: list[tuple[str, int]] = []
+        self.ended: set[str] = set()
+        self.resets = 0
+
+    async def follow(self, served: list[Served]) -> None:
+        while len(self.ended) < self.runs:
+            try:
+                await self._listen(served[-1].port)
+            except OSError:
+                await asyncio.sleep(0.05)  # nobody listens there any more, or not yet
+
+    async def _listen(self, port: int) -> None:
+        path = f"/automations/v2/events{self.query}"
+        headers = {"last-event-id": self.last_id} if self.last_id else {}
+        try:
+            async with reading(port, path, headers) as stream:
+                while len(self.ended) < self.runs and (frame := await stream.frame()) is not None:
+                    self.last_id = frame.id or self.last_id
+                    self.resets += frame.type == "stream.reset"
+                    envelope = frame.document.get("envelope")
+                    if envelope is not None:
+                        self.heard.append((envelope["run_id"], envelope["seq"]))
+                    if frame.type in ENDS:
+                        self.ended.add(frame.document["runID"])
+        except asyncio.IncompleteReadError as error:
+            raise ConnectionResetError("the server is dead") from error
+
+
+async def test_a_killed_server_costs_no_reader_an_event(tmp_path: Path) -> None:
+    served = [Served(tmp_path)]
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            await served[0].ask("POST", "/automations/v2", AUTOMATION)
+            async with reading(served[0].port, "/automations/v2/events") as stream:
+                first = await stream.frame()
+                assert first is not None
+            everything = Follower("", RUNS, first.id)
+            followers = [everything]
+            async with asyncio.TaskGroup() as group:
+                group.create_task(everything.follow(served))
+                for number in range(RUNS):
+                    path = "/automations/v2/job/run_now"
+                    run_id = (await served[0].ask("POST", path, {}))["run"]["run_id"]
+                    if number < READERS:
+                        one = Follower(f"?run_id={run_id}", 1, first.id)
+                        followers.append(one)
+                        group.create_task(one.follow(served))
+                while not everything.ended:
+                    await asyncio.sleep(0.01)
+                served[0].process.kill()
+                served[0].process.wait()
+                served.append(Served(tmp_path))
+    finally:
+        for one in served:
+            one.end()
+    assert len(everything.ended) == RUNS
+    for follower in followers:
+        assert follower.resets == 0
+        assert len(follower.heard) == len(set(follower.heard)), "something came twice"
+        for run_id in follower.ended:
+            numbers = [seq for heard, seq in follower.heard if heard == run_id]
+            assert numbers == list(range(1, len(numbers) + 1)), run_id
+
+
+async def test_events_of_processes_that_commit_at_once_are_all_heard_in_order(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "store.db"
+    store = SqliteStore(path, synchronous="OFF")
+    heard: list[Told] = []
+    async with EventFeed(store, SystemClock()) as feed, asyncio.timeout(LIMIT_S):
+        with feed.subscribe(Wanted(tenant=LOCAL_TENANT)) as reader:
+            assert not await reader.next(wait_ms=1)
+            writers = [
+                subprocess.Popen([sys.executable, "-c", WRITER, str(path), name])
+                for name in ("a", "b")
+            ]
+            while len(heard) < 600:
+                heard += await reader.next(wait_ms=1_000)
+                assert reader.ending is None
+            assert [writer.wait() for writer in writers] == [0, 0]
+    store.close()
+    positions = [told.cursor.position for told in heard]
+    assert positions == sorted(set(positions))
+    assert {told.run_id for told in heard} == {f"{w}{n}" for w in "ab" for n in range(300)}
+    order = [told.run_id[0] for told in heard]
+    assert order != sorted(order), "the two have not met"
