@@ -14,7 +14,7 @@ from tandem.adapters.cli import remote_watch
 from tandem.adapters.cli.references import choose_run_id, names_of
 from tandem.adapters.cli.story import Story, story_of_rows
 from tandem.adapters.cli.tools import Server
-from tandem.adapters.cli.wire import event_of, gate_of, read, run_of, stored_of
+from tandem.adapters.cli.wire import event_of, gate_of, part, read, run_of, stored_of
 from tandem.domain import command as commands
 from tandem.domain.automation import Automation, canonical_document, parse_document
 from tandem.domain.command import Command, DecideGate, ResolveWait
@@ -87,7 +87,7 @@ class RemoteDesk:
     async def find_run_id(self, name: str) -> RunId:
         """See `Desk.find_run_id`."""
         if name == "latest":
-            newest = (await self._get(f"{BASE}/runs", limit=1))["runs"]
+            newest = part(await self._get(f"{BASE}/runs", limit=1), "runs")
             if not newest:
                 raise NotFound("there is no run yet; start one with `tandem automations run ID`")
             return RunId(newest[0]["run_id"])
@@ -104,15 +104,15 @@ class RemoteDesk:
         cursor = None
         for _ in range(PAGES_MAX):
             answer = await self._get(f"{BASE}/runs", limit=PAGE, cursor=cursor, **query)
-            yield answer["runs"]
-            cursor = answer["cursor"]
+            yield part(answer, "runs")
+            cursor = part(answer, "cursor")
             if cursor is None:
                 return
 
     async def find_run(self, run_id: RunId) -> Run | None:
         """See `Desk.find_run`."""
         try:
-            return run_of((await self._get(run_path(run_id)))["run"])
+            return run_of(part(await self._get(run_path(run_id), view="summary"), "run"))
         except NotFound:
             return None
 
@@ -126,7 +126,7 @@ class RemoteDesk:
         return found[: chosen.limit]
 
     async def _rows(self, run_id: RunId) -> RunRows:
-        return read((await self._get(run_path(run_id, "rows")))["rows"], RunRows)
+        return read(part(await self._get(run_path(run_id, "rows")), "rows"), RunRows)
 
     async def story(self, run_id: RunId) -> Story:
         """See `Desk.story`."""
@@ -134,7 +134,7 @@ class RemoteDesk:
 
     async def why(self, run_id: RunId) -> Reason:
         """See `Desk.why`."""
-        return read((await self._get(run_path(run_id, "why")))["why"], Reason)
+        return read(part(await self._get(run_path(run_id, "why")), "why"), Reason)
 
     async def list_events(
         self, run_id: RunId, *, after_seq: int, limit: int
@@ -142,7 +142,7 @@ class RemoteDesk:
         """See `Desk.list_events`."""
         path = run_path(run_id, "history")
         answer = await self._get(path, after_seq=after_seq, limit=min(limit, EVENTS_MAX))
-        return list(map(event_of, answer["events"]))
+        return list(map(event_of, part(answer, "events")))
 
     async def output(self, run_id: RunId, node_id: NodeId) -> bytes:
         """See `Desk.output`."""
@@ -151,7 +151,7 @@ class RemoteDesk:
     async def verify(self, run_id: RunId) -> Verification:
         """See `Desk.verify`."""
         answer = await self._get(run_path(run_id, "verify"))
-        found = {"unsealed": 0, **answer["verification"]}
+        found = {"unsealed": 0, **part(answer, "verification")}
         return read(found, Verification)
 
     async def preview(self, run_id: RunId, command: Command) -> ResetPreview:
@@ -161,7 +161,7 @@ class RemoteDesk:
         answer = await self._server.ask(
             "POST", run_path(run_id, "preview"), body=body, repeats=True
         )
-        return read(answer["preview"], ResetPreview)
+        return read(part(answer, "preview"), ResetPreview)
 
     # What changes runs
 
@@ -195,12 +195,12 @@ class RemoteDesk:
         answer = await self._server.ask(
             "POST", run_path(run_id, "fork"), body=body, key=f"cli-{uuid4()}"
         )
-        return run_of(answer["run"])
+        return run_of(part(answer, "run"))
 
     async def delete(self, run_id: RunId) -> int:
         """See `Desk.delete`."""
         answer = await self._server.ask("DELETE", run_path(run_id))
-        return int(answer["artifacts_removed"])
+        return int(part(answer, "artifacts_removed"))
 
     async def cleaned(self, run_id: RunId) -> Run | None:
         """See `Desk.cleaned`."""
@@ -237,7 +237,7 @@ class RemoteDesk:
     async def list_gates(self) -> Sequence[OpenGate]:
         """See `Desk.list_gates`."""
         answer = await self._get("/approvals/pending", source="automation_v2", limit=GATES_MAX)
-        return [gate_of(approval) for approval in reversed(answer["approvals"])]
+        return [gate_of(approval) for approval in reversed(part(answer, "approvals"))]
 
     async def list_gates_of_run(self, run_id: RunId) -> tuple[RunView, Sequence[Gate]]:
         """See `Desk.list_gates_of_run`."""
@@ -254,12 +254,12 @@ class RemoteDesk:
         }
         body |= {"output": decode(command.output)} if command.output is not None else {}
         answer = await self._server.ask("POST", run_path(run_id, "gate"), body=_said(body))
-        return run_of(answer["run"]), True
+        return run_of(part(answer, "run")), True
 
     async def list_waits(self) -> Sequence[OpenWait]:
         """See `Desk.list_waits`."""
         answer = await self._get(f"{BASE}/waits", limit=GATES_MAX)
-        return read(answer["waits"], list[OpenWait])
+        return read(part(answer, "waits"), list[OpenWait])
 
     async def resolve(self, run_id: RunId, command: ResolveWait) -> tuple[Run, Wait | None]:
         """See `Desk.resolve`."""
@@ -280,30 +280,30 @@ class RemoteDesk:
             repeats=True,
         )
         told = answer.get("wait")
-        return run_of(answer["run"]), None if told is None else read(told, Wait)
+        return run_of(part(answer, "run")), None if told is None else read(told, Wait)
 
     # Automations
 
     async def list_automations(self, *, after_id: str, limit: int) -> Sequence[StoredAutomation]:
         """See `Desk.list_automations`."""
         answer = await self._get(BASE, view="summary")
-        rows = map(stored_of, answer["automations"])
+        rows = map(stored_of, part(answer, "automations"))
         return [row for row in rows if row.automation_id > after_id][:limit]
 
     async def automation(
         self, automation_id: str, version: int | None = None
     ) -> tuple[StoredAutomation, Automation]:
         """See `Desk.automation`."""
-        record = (await self._get(_automation_path(automation_id)))["automation"]
+        record = part(await self._get(_automation_path(automation_id)), "automation")
         row = stored_of(record)
         path = _automation_path(automation_id, "versions", str(version or row.version))
-        spec = (await self._get(path))["automation"]
+        spec = part(await self._get(path), "automation")
         return row, _definition_of(spec)
 
     async def records(self, row: StoredAutomation) -> Sequence[AutomationRecord]:
         """See `Desk.records`."""
         answer = await self._get(_automation_path(row.automation_id, "records"))
-        return read(answer["records"], list[AutomationRecord])
+        return read(part(answer, "records"), list[AutomationRecord])
 
     async def list_firings(self, row: StoredAutomation, *, limit: int) -> Sequence[Firing]:
         """See `Desk.list_firings`."""
@@ -325,17 +325,17 @@ class RemoteDesk:
             # The same definition again changes nothing, unless the version was expected.
             repeats=expected_version is None,
         )
-        return stored_of(answer["automation"]), answer.get("event") or ""
+        return stored_of(part(answer, "automation")), answer.get("event") or ""
 
     async def hold(self, automation_id: str, what: str, *, reason: str) -> StoredAutomation:
         """See `Desk.hold`."""
         if what == "delete":
-            row = stored_of((await self._get(_automation_path(automation_id)))["automation"])
+            row = stored_of(part(await self._get(_automation_path(automation_id)), "automation"))
             await self._server.ask("DELETE", _automation_path(automation_id))
             return msgspec.structs.replace(row, deleted_at_ms=time.time_ns() // 1_000_000)
         path = _automation_path(automation_id, what)
         answer = await self._server.ask("POST", path, body={"reason": reason}, repeats=True)
-        return stored_of(answer["automation"])
+        return stored_of(part(answer, "automation"))
 
     async def run_now(
         self,
@@ -350,7 +350,7 @@ class RemoteDesk:
         body |= {"execution_profile": profile.value} if profile is not None else {}
         path = _automation_path(automation_id, "run_now")
         answer = await self._server.ask("POST", path, body=body, key=f"cli-{uuid4()}")
-        return run_of(answer["run"])
+        return run_of(part(answer, "run"))
 
     # Following
 

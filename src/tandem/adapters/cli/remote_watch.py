@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from tandem.adapters.cli.text import note
 from tandem.adapters.cli.tools import Server
-from tandem.adapters.cli.wire import run_of
+from tandem.adapters.cli.wire import part, run_of
 from tandem.domain.errors import Refused, StoreUnavailable
 from tandem.domain.ids import RunId
 from tandem.engine.waiting import is_ended
@@ -150,7 +150,8 @@ class _Watch:
         if isinstance(told, dict) and told.get("status") in ("queued", "running"):
             return False
         path = f"/automations/v2/runs/{quote(self._run_id, safe='')}"
-        run = run_of((await self._server.ask("GET", path, query={"view": "summary"}))["run"])
+        answer = await self._server.ask("GET", path, query={"view": "summary"})
+        run = run_of(part(answer, "run"))
         # Behind an id that was given the numbers are not known before the first event.
         is_told = self._seq >= run.event_seq or (document is None and not self._begins_at_start)
         return is_ended(run) and is_told

@@ -88,6 +88,21 @@ def read(value: object, kind: type[T]) -> T:
         ) from error
 
 
+def part(answer: Any, name: str) -> Any:
+    """Return a part of an answer.
+
+    Raises:
+        Refused: the answer has no such part: the server speaks another version.
+    """
+    if not isinstance(answer, Mapping) or name not in answer:
+        raise Refused(
+            f"an answer of the server has no `{name}`; the versions of server and command line "
+            "differ too much",
+            code="answer_unreadable",
+        )
+    return answer[name]
+
+
 def run_of(record: Mapping[str, Any]) -> Run:
     """Return the row of a run from its record or its summary.
 
@@ -119,7 +134,7 @@ def event_of(record: Mapping[str, Any]) -> LifecycleEvent:
 def stored_of(record: Mapping[str, Any]) -> StoredAutomation:
     """Return the row of a stored automation from its record or its summary."""
     names = ("automation_id", "name", "status", "created_at_ms", "updated_at_ms", "creator_id")
-    given = {name: record[name] for name in names}
+    given = {name: record[name] for name in names if name in record}
     given |= {name: record[name] for name in _MORE if record.get(name) is not None}
     if record.get("schedule"):
         given["schedule"] = canonical(record["schedule"]).decode()

@@ -17,6 +17,10 @@ from tandem.domain.errors import (
 )
 
 _CONTRACT: Final = "AUTOMATION_V2_"
+_REFUSALS: Final = frozenset(
+    {"AUTOMATION_V2_GATE_INVALID_DECISION", "AUTOMATION_V2_REPAIR_PERSIST_FAILED"}
+)
+"""Answered with 400, as the contract wants it, and refusals all the same."""
 _DETAILS: Final = frozenset({"error", "code", "retryable", "hint", "problems"})
 _TEXT_MAX: Final = 500
 
@@ -51,7 +55,7 @@ def error_of(status: int, content: bytes, *, url: str, asked: str) -> EngineErro
         return InvalidAutomation([_problem(each) for each in problems])
     if status == 404:
         return NotFound(message, code=code)
-    if status == 409:
+    if status == 409 or code in _REFUSALS:
         return Refused(message, code=code, details=details)
     if status >= 500:
         kind = StoreUnavailable if status in (502, 503, 504) else StoreError
