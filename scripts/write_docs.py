@@ -13,6 +13,9 @@ from tandem.adapters.http.bodies import Body
 from tandem.adapters.http.call import Endpoint
 from tandem.adapters.http.errors import KINDS
 from tandem.adapters.http.policy import POLICY, Open
+from tandem.adapters.logs.runs import level_of
+from tandem.adapters.logs.words import KEYS, LINES
+from tandem.adapters.metrics.series import SERIES
 from tandem.domain.lifecycle import (
     NODE_TRANSITIONS,
     RUN_TRANSITIONS,
@@ -141,6 +144,70 @@ and an `envelope` with `event_id`, `seq` (within the run, without gaps), `schema
 """
 
 
+def metrics() -> str:
+    """Return docs/reference/metrics.md."""
+    lines = ["| series | kind | labels | meaning |", "|---|---|---|---|"]
+    for series in SERIES:
+        labels = ", ".join(f"`{label}`" for label in series.labels)
+        lines.append(f"| `{series.shown}` | {series.kind.value} | {labels} | {series.sentence} |")
+    table = "\n".join(lines)
+    return f"""{NOTE}
+# Metrics
+
+`GET /metrics`, with `TANDEM_OBSERVABILITY_PROMETHEUS_ENABLED=1`. A histogram has the series
+`_bucket`, `_sum` and `_count`. No label holds an id, so their number is bounded. Beside these there
+are the usual series of the process (`process_resident_memory_bytes`, `process_cpu_seconds_total`,
+`process_open_fds` and others).
+
+`tandem_scheduler_` is about the whole store and read from it at each scrape: several engines of one
+store show the same, so take the maximum and not the sum. Everything else is about one process and
+begins at 0 with it.
+
+{table}
+"""
+
+
+def log() -> str:
+    """Return docs/reference/log.md."""
+    keys = "\n".join(
+        ["| key | meaning |", "|---|---|", *(f"| `{key}` | {says} |" for key, says in KEYS.items())]
+    )
+    own = "\n".join(
+        [
+            "| event | level | meaning |",
+            "|---|---|---|",
+            *(f"| `{event}` | {level} | {says} |" for event, (level, says) in LINES.items()),
+        ]
+    )
+    levels: dict[str, list[str]] = {}
+    for event in RunEvent:
+        levels.setdefault(level_of(event), []).append(f"`{event}`")
+    told = "\n".join(
+        f"- {level}: {', '.join(levels[level])}" for level in ("error", "warning", "info", "debug")
+    )
+    return f"""{NOTE}
+# The log of `tandem serve`
+
+It goes to the standard error, a line for each thing: JSON, or columns on a terminal
+(`TANDEM_LOG_FORMAT`). `TANDEM_LOG_LEVEL` says which lines are written. Tokens, passwords, keys and
+the configured secrets are shown as `[redacted]`, also where they are encoded.
+
+## Keys
+
+{keys}
+
+## Events beside those of runs
+
+{own}
+
+## Levels of lifecycle events
+
+What each of them means is in `docs/reference/events.md`.
+
+{told}
+"""
+
+
 def rules() -> str:
     """Return docs/reference/lifecycle-rules.md, made of the tables beside it."""
     found = [
@@ -260,6 +327,8 @@ DOCUMENTS = {
     "docs/reference/lifecycle-rules.md": rules,
     "docs/reference/events.md": events,
     "docs/lifecycle.md": lifecycle,
+    "docs/reference/log.md": log,
+    "docs/reference/metrics.md": metrics,
     "docs/reference/settings.md": settings,
 }
 

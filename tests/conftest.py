@@ -14,6 +14,7 @@ pytest.register_assert_rewrite(
     "tandem.testing.automation_suite",
     "tandem.testing.event_suite",
     "tandem.testing.access_suite",
+    "tandem.testing.webhook_suite",
     "tandem.testing.record_suite",
 )
 

@@ -25,13 +25,7 @@ RULES = {
     *(f"W-{number:02d}" for number in WEAKNESSES),
     *(f"{part}-{n:02d}" for part, count in APPENDIX.items() for n in range(1, count + 1)),
 }
-WITHOUT_A_ROW = {
-    # Budgets.
-    "T30",
-    "W-11",
-    "W-21",
-    "W-24",
-}
+WITHOUT_A_ROW: set[str] = set()
 
 
 class Row(NamedTuple):

@@ -199,3 +199,15 @@ def test_a_policy_is_one_of_two_words(name: str) -> None:
     assert read_settings({name: " FAIL "}) != read_settings({name: "resume"})
     with pytest.raises(InvalidSetting, match="one of resume, fail"):
         read_settings({name: "forget"})
+
+
+@pytest.mark.parametrize(
+    ("host", "is_allowed"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False)]
+)
+def test_webhooks_without_a_signature_are_for_this_machine_only(
+    host: str, is_allowed: bool
+) -> None:
+    name = "TANDEM_AUTOMATION_WEBHOOK_ALLOW_UNSIGNED_DEV_MODE"
+    settings = read_settings({name: "true", "TANDEM_HOST": host})
+    assert settings.is_unsigned_webhook_allowed is is_allowed
+    assert not read_settings({"TANDEM_HOST": host}).is_unsigned_webhook_allowed

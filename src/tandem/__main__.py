@@ -167,6 +167,12 @@ class LocalTools:
 
         return file_system_of(path)
 
+    def traces_of(self, settings: "Settings") -> str:
+        """See `Tools.traces_of`."""
+        from tandem.adapters.traces.sdk import standing
+
+        return standing(os.environ) if settings.traces == "auto" else "off (TANDEM_TRACES=off)"
+
     async def isolation_of(self, settings: "Settings") -> str:
         """See `Tools.isolation_of`."""
         from tandem.adapters.local.spawner import Spawner

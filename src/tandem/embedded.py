@@ -15,6 +15,7 @@ from tandem.domain.automation_review import Review
 from tandem.domain.backlog import LEASE_DEFAULT_MS, Backlog, BacklogTask
 from tandem.domain.candidate import Candidate, ReviewAction
 from tandem.domain.command import (
+    Allow,
     Cancel,
     Command,
     ContinueNode,
@@ -192,6 +193,44 @@ class Run:
         """
         again = self.status in (RunState.FAILED, RunState.BLOCKED)
         await self._execute(Recover(reason=reason) if again else Resume(reason=reason))
+
+    async def allow(
+        self,
+        *,
+        reason: str,
+        tokens: int | None = None,
+        cost_usd: float | None = None,
+        runtime_ms: int | None = None,
+        tool_calls: int | None = None,
+        resume: bool = True,
+        decided_by: str = "",
+    ) -> None:
+        """Give the run other limits in place of those of its automation.
+
+        Args:
+            reason: why; kept with the run.
+            tokens: how many tokens it may use, all in all.
+            cost_usd: what it may cost.
+            runtime_ms: how long it may be driven.
+            tool_calls: how many tools it may call.
+            resume: let it go on if it was stopped by its budget.
+            decided_by: who says so.
+
+        Raises:
+            InvalidRequest: no limit or no reason is given.
+            Refused: it would go on and be stopped again at once.
+        """
+        await self._execute(
+            Allow(
+                reason=reason,
+                max_total_tokens=tokens,
+                max_total_cost_usd=cost_usd,
+                max_total_runtime_ms=runtime_ms,
+                max_total_tool_calls=tool_calls,
+                resume=resume,
+                decided_by=decided_by,
+            )
+        )
 
     async def recover(self, reason: str = "recovered by operator") -> None:
         """Let a failed or blocked run try again what stopped it, or a paused one go on.

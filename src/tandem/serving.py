@@ -1,16 +1,15 @@
 """The server process: the engine, the application and the listener, from start to SIGTERM."""
 
 import asyncio
-import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
+import msgspec
 import uvicorn
 import uvloop
 
@@ -20,6 +19,7 @@ from tandem.adapters.http.allowances import Allowances
 from tandem.adapters.http.app import make_app
 from tandem.adapters.http.guard import host_of, is_loopback
 from tandem.adapters.http.local_access import LocalAccess
+from tandem.adapters.http.rates import IngressRates
 from tandem.adapters.http.service import HttpLimits, Service
 from tandem.adapters.http.site import Site
 from tandem.adapters.http.sse import StreamLimits, Streams
@@ -32,15 +32,24 @@ from tandem.domain.errors import InvalidRequest
 from tandem.domain.rate import Rate
 from tandem.engine.engine import Engine
 from tandem.engine.queries import Queries
+from tandem.observing import Observing
 from tandem.ports.executor import Executor
 from tandem.settings import Settings
 from tandem.wiring import Parts, open_engine, open_store
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 BACKLOG: Final = 2_048
+LEAVE_MAX_S: Final = 5
+"""So long answers may still take when the server ends; streams say goodbye at once."""
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM)
 
 Say = Callable[[str], None]
+
+
+class Tell(Protocol):
+    """Says something to a person, and to the log by the name of what happened."""
+
+    def __call__(self, event: str, words: str, **facts: str) -> None: ...
 
 
 def serve(
@@ -66,9 +75,7 @@ def serve(
         StoreTooNew: a newer version made it.
     """
     needs_token = check_exposure(settings, host)
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
-    )
+    settings = msgspec.structs.replace(settings, host=host)
     with (
         _listen(host, port) as listener,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop,
@@ -151,15 +158,18 @@ async def _serve(
     say: Say,
     agents: Executor | None,
 ) -> int:
-    log = logging.getLogger("tandem")
+    observing = Observing(settings)
     site = Site(
         access=LocalAccess(settings.api_token_text()),
         limits=HttpLimits(
             body_bytes_max=settings.http_body_bytes_max,
             hosts=_hosts(settings, host, needs_token=needs_token),
             origins=settings.cors_origins,
+            metrics_are_public=settings.metrics_public,
         ),
-        complain=log.error,
+        complain=observing.incident,
+        observers=observing.observers,
+        metrics=observing.metrics,
         allowances=Allowances(
             run_creations_per_min=settings.run_creations_per_min,
             streams_per_client=settings.streams_per_client,
@@ -174,23 +184,32 @@ async def _serve(
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=settings.shutdown_timeout_s,
+            timeout_graceful_shutdown=min(settings.shutdown_timeout_s, LEAVE_MAX_S),
         )
     )
-    stop = _Stop(server, site, say)
-    async with asyncio.TaskGroup() as group:
+
+    def tell(event: str, words: str, **facts: str) -> None:
+        observing.say(event, **facts)
+        say(words)
+
+    stop = _Stop(server, site, tell)
+    async with observing, asyncio.TaskGroup() as group:
         listening = group.create_task(server.serve([listener]), name="listen")
         try:
             async with open_engine(
-                settings, lingers=True, agents=agents, on_problem=log.warning
+                settings,
+                lingers=True,
+                agents=agents,
+                on_problem=observing.problem,
+                prepare=observing.prepare,
             ) as parts:
-                site.open(service_of(parts), access=access_of(parts, complain=log.warning))
+                site.open(service_of(parts), access=access_of(parts, complain=observing.problem))
                 stop.engine = parts.engine
-                _greet(listener, say, needs_token=needs_token)
+                _greet(listener, tell, needs_token=needs_token)
                 await listening
         finally:
             server.should_exit = True
-    say("stopped")
+        tell("stopped", "stopped")
     return 0
 
 
@@ -236,6 +255,11 @@ def service_of(parts: Parts) -> Service:
         streams=Streams(parts.feed, clock, streams),
         clock=clock,
         ids=RandomIds(),
+        webhooks=parts.webhooks,
+        ingress_rates=IngressRates(
+            token_per_min=parts.settings.webhook_rate_per_min,
+            network_per_min=parts.settings.webhook_network_rate_per_min,
+        ),
         read_definition=parse_automation,
         workspace_root=str(Path.cwd()),
     )
@@ -249,24 +273,26 @@ def _hosts(settings: Settings, host: str, *, needs_token: bool) -> frozenset[str
     return frozenset({*names, *settings.allowed_hosts})
 
 
-def _greet(listener: socket.socket, say: Say, *, needs_token: bool) -> None:
+def _greet(listener: socket.socket, tell: Tell, *, needs_token: bool) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    say(f"serving on http://{shown}:{port}")
+    url = f"http://{shown}:{port}"
+    tell("serving", f"serving on {url}", url=url)
     if not needs_token:
-        say(
+        tell(
+            "no_token",
             "no token is there: whoever reaches this address on this machine may do everything; "
-            "`tandem tokens create` makes one, TANDEM_API_TOKEN sets one"
+            "`tandem tokens create` makes one, TANDEM_API_TOKEN sets one",
         )
 
 
 class _Stop:
     """Obeys SIGTERM and SIGINT: the first one ends in order, the next one at once."""
 
-    def __init__(self, server: "_Server", site: Site, say: Say) -> None:
+    def __init__(self, server: "_Server", site: Site, tell: Tell) -> None:
         self._server = server
         self._site = site
-        self._say = say
+        self._tell = tell
         self._asked = False
         self.engine: Engine | None = None
         loop = asyncio.get_running_loop()
@@ -278,7 +304,7 @@ class _Stop:
             # The kernel frees the engine's lock and the supervisors end every body.
             os._exit(128 + number)
         self._asked = True
-        self._say("stopping: what runs may come to its end; once more leaves at once")
+        self._tell("stopping", "stopping: what runs may come to its end; once more leaves at once")
         if self.engine is not None:
             self.engine.stop()
         self._site.leave()

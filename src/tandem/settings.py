@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -279,6 +280,21 @@ SETTINGS: Final = (
         parse=_names,
     ),
     Setting(
+        field="runtime_budget_clock",
+        name="TANDEM_RUNTIME_BUDGET_CLOCK",
+        unit="",
+        sentence="What counts against `max_total_runtime_ms` of runs that are created: the time in "
+        "which an engine drives them, or all time since they were first claimed.",
+        parse=_one_of("active", "wall"),
+    ),
+    Setting(
+        field="token_cost_per_1k_usd",
+        name="TANDEM_TOKEN_COST_PER_1K_USD",
+        unit="USD",
+        sentence="The price of 1,000 tokens for calls that do not say what they cost.",
+        parse=_number(0, 1_000),
+    ),
+    Setting(
         field="isolation",
         name="TANDEM_PROCESS_ISOLATION",
         unit="",
@@ -427,6 +443,36 @@ SETTINGS: Final = (
         parse=_number(0, 1),
     ),
     Setting(
+        field="webhook_rate_per_min",
+        name="TANDEM_PUBLIC_WEBHOOK_RATE_LIMIT_PER_MIN",
+        unit="requests a minute",
+        sentence="How often one webhook address may be asked; 0 for no limit.",
+        parse=_whole(0, 1_000_000),
+    ),
+    Setting(
+        field="webhook_network_rate_per_min",
+        name="TANDEM_PUBLIC_WEBHOOK_NETWORK_RATE_LIMIT_PER_MIN",
+        unit="requests a minute",
+        sentence="How often one network (24 bits of IPv4, 64 bits of IPv6) may ask webhook "
+        "addresses; 0 for no limit. Behind a proxy all senders are one network.",
+        parse=_whole(0, 1_000_000),
+    ),
+    Setting(
+        field="webhook_tolerance_ms",
+        name="TANDEM_WEBHOOK_TOLERANCE_MS",
+        unit="ms",
+        sentence="How far the signed moment of a webhook delivery may be off.",
+        parse=_whole(1_000, 3_600_000),
+    ),
+    Setting(
+        field="webhook_unsigned",
+        name="TANDEM_AUTOMATION_WEBHOOK_ALLOW_UNSIGNED_DEV_MODE",
+        unit="",
+        sentence="Allow webhook triggers without a signature, while the server listens on this "
+        "machine only.",
+        parse=_yes_or_no,
+    ),
+    Setting(
         field="host",
         name="TANDEM_HOST",
         unit="address",
@@ -477,6 +523,44 @@ SETTINGS: Final = (
         unit="bytes",
         sentence="A request with a larger body is refused.",
         parse=_whole(1_024, 1_073_741_824),
+    ),
+    Setting(
+        field="log_format",
+        name="TANDEM_LOG_FORMAT",
+        unit="",
+        sentence="How `tandem serve` writes its log: `json`, a line for each thing; `console`, in "
+        "columns; `auto`, columns on a terminal and JSON elsewhere.",
+        parse=_one_of("auto", "json", "console"),
+    ),
+    Setting(
+        field="log_level",
+        name="TANDEM_LOG_LEVEL",
+        unit="",
+        sentence="The least important lines of that log: `debug` also tells of nodes and requests, "
+        "`info` of runs, `warning` and `error` of what went wrong.",
+        parse=_one_of("debug", "info", "warning", "error"),
+    ),
+    Setting(
+        field="metrics_enabled",
+        name="TANDEM_OBSERVABILITY_PROMETHEUS_ENABLED",
+        unit="yes or no",
+        sentence="Whether `GET /metrics` answers, in the text format of Prometheus.",
+        parse=_yes_or_no,
+    ),
+    Setting(
+        field="metrics_public",
+        name="TANDEM_OBSERVABILITY_PROMETHEUS_PUBLIC",
+        unit="yes or no",
+        sentence="Whether other machines need no token for it; this machine never does.",
+        parse=_yes_or_no,
+    ),
+    Setting(
+        field="traces",
+        name="TANDEM_TRACES",
+        unit="",
+        sentence="`auto` sends spans of runs and attempts where the standard variables of "
+        "OpenTelemetry say, such as OTEL_EXPORTER_OTLP_ENDPOINT; `off` sends none.",
+        parse=_one_of("auto", "off"),
     ),
     Setting(
         field="auth_mode",
@@ -604,6 +688,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     schedule_grace_ms: int = 60_000
     signal_retention_ms: int = 604_800_000
     relaxation_denylist: tuple[str, ...] = ()
+    runtime_budget_clock: str = "active"
+    token_cost_per_1k_usd: float = 0.0
     isolation: str = "auto"
     stop_grace_ms: int = 2_000
     restart_policy: str = "resume"
@@ -624,6 +710,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     learning_max_intervention_rate: float = 0.0
     learning_post_apply_min_sample: int = 3
     learning_regression_margin: float = sys.float_info.epsilon
+    webhook_rate_per_min: int = 120
+    webhook_network_rate_per_min: int = 30
+    webhook_tolerance_ms: int = 300_000
+    webhook_unsigned: bool = False
     host: str = "127.0.0.1"
     port: int = 39_731
     api_token: str = ""
@@ -634,6 +724,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     url: str = ""
     token: str = ""
     login_file: Path | None = None
+    log_format: str = "auto"
+    log_level: str = "info"
+    metrics_enabled: bool = False
+    metrics_public: bool = False
+    traces: str = "auto"
     auth_mode: str = "local_single_tenant"
     assertion_keys_file: Path | None = None
     assertion_issuer: str = "tandem-web"
@@ -644,6 +739,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     streams_per_client: int = 32
     gate_four_eyes: bool = False
     sources: Mapping[str, str] = {}
+
+    @property
+    def is_unsigned_webhook_allowed(self) -> bool:
+        """Whether webhook triggers may be without a signature: nobody else can reach them."""
+        return self.webhook_unsigned and self.host in ("127.0.0.1", "localhost", "::1")
 
     @property
     def has_token(self) -> bool:
@@ -659,6 +759,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.api_token or self.api_token_file is None:
             return self.api_token
         return _secret_of(self.api_token_file, "TANDEM_API_TOKEN_FILE")
+
+    def log_is_json(self, *, on_screen: bool) -> bool:
+        """Say whether the log is for machines; `on_screen` where a person looks at it."""
+        return self.log_format == "json" or (self.log_format == "auto" and not on_screen)
+
+    def secret_values(self) -> tuple[str, ...]:
+        """Return every value that may be shown nowhere; a file that cannot be read has none."""
+        found = [str(getattr(self, setting.field)) for setting in SETTINGS if setting.is_secret]
+        with suppress(InvalidSetting):
+            found.append(self.api_token_text())
+        return tuple(value for value in found if value)
 
     @property
     def runs_at_once(self) -> int:

@@ -1,8 +1,9 @@
 """The only place that picks concrete adapters."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,19 +16,28 @@ from tandem.adapters.local.host import LocalHost
 from tandem.adapters.local.ids import RandomIds
 from tandem.adapters.local.secrets import RandomSecrets
 from tandem.adapters.local.status import StatusFiles
+from tandem.adapters.local.vault import FileVault
 from tandem.adapters.sqlite.store import SqliteStore
+from tandem.adapters.traces.executor import TracedExecutor
+from tandem.adapters.traces.sdk import TracesUnavailable, open_tracing
 from tandem.domain.command import LossPolicy
 from tandem.domain.execution import ExecutionProfile
 from tandem.domain.gate_policy import GatePolicy
 from tandem.domain.learning import LearningPolicy
+from tandem.domain.redaction import Redactor
+from tandem.domain.run import RuntimeClock
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine, Limits
 from tandem.engine.event_feed import EventFeed, FeedLimits
 from tandem.engine.recovery import RecoveryLimits
 from tandem.engine.tokens import Tokens
 from tandem.engine.waiting import Waiters
+from tandem.engine.webhooks import WebhookPolicy, Webhooks
 from tandem.ports.executor import Executor
 from tandem.settings import Settings
+
+if TYPE_CHECKING:
+    from tandem.adapters.traces.runs import RunTraces
 
 DAY_MS = 86_400_000
 
@@ -45,6 +55,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     feed: EventFeed
     """The live events of the store."""
     tokens: Tokens
+    webhooks: Webhooks
 
 
 def open_store(settings: Settings) -> SqliteStore:
@@ -70,6 +81,7 @@ async def open_engine(
     in_process: bool = False,
     agents: Executor | None = None,
     on_problem: Callable[[str], None] | None = None,
+    prepare: Callable[[Parts], None] | None = None,
 ) -> AsyncIterator[Parts]:
     """Open an engine with everything it needs; leaving hands its runs back and closes the store.
 
@@ -83,6 +95,7 @@ async def open_engine(
         in_process: call all Python functions in this process.
         agents: runs the sessions of agent nodes; without, automations with such are not run.
         on_problem: hears what went wrong beside the runs, such as an unwritable status file.
+        prepare: is given the parts before the engine starts, so that what listens misses nothing.
     """
     store = open_store(settings)
     clock = SystemClock()
@@ -98,11 +111,16 @@ async def open_engine(
         on_problem or _ignore,
         writer=settings.status_writer,  # type: ignore[arg-type] # as above
     )
+    bodies: Executor = executor if agents is None else ByKind(executor, agents)
+    stack = ExitStack()
+    traces = stack.enter_context(_open_traces(settings, on_problem or _ignore))
+    if traces is not None:
+        bodies = TracedExecutor(bodies, traces.traceparent)
     try:
         async with status, executor:
             engine = Engine(
                 store=store,
-                executor=executor if agents is None else ByKind(executor, agents),
+                executor=bodies,
                 artifacts=artifacts,
                 files=LocalFiles(),
                 host=LocalHost(settings.state_dir),
@@ -126,6 +144,8 @@ async def open_engine(
                     signal_retention_ms=settings.signal_retention_ms,
                     schedule_grace_ms=settings.schedule_grace_ms,
                     relaxation_denylist=settings.relaxation_denylist,
+                    runtime_clock=RuntimeClock(settings.runtime_budget_clock),
+                    usd_per_1k_tokens=settings.token_cost_per_1k_usd,
                     own_only=own_only,
                     shutdown_policy=LossPolicy(settings.shutdown_policy),
                     shutdown_grace_ms=_grace_ms(settings, lingers=lingers),
@@ -151,6 +171,8 @@ async def open_engine(
                 on_problem=on_problem,
             )
             engine.listen(status.changed, caught_up=status.caught_up, learned=status.learned)
+            if traces is not None:
+                traces.listen_to(engine)
             feed = EventFeed(
                 store,
                 clock,
@@ -170,7 +192,19 @@ async def open_engine(
                 automations=Automations(engine),
                 feed=feed,
                 tokens=Tokens(store=store, clock=clock, secrets=RandomSecrets()),
+                webhooks=Webhooks(
+                    engine,
+                    FileVault(settings.state_dir),
+                    clock=clock,
+                    ids=RandomIds(),
+                    policy=WebhookPolicy(
+                        tolerance_ms=settings.webhook_tolerance_ms,
+                        unsigned_allowed=settings.is_unsigned_webhook_allowed,
+                    ),
+                ),
             )
+            if prepare is not None:
+                prepare(parts)
             async with feed:
                 if drives:
                     async with engine:
@@ -179,6 +213,32 @@ async def open_engine(
                     yield parts
     finally:
         store.close()
+        stack.close()
+
+
+@contextmanager
+def _open_traces(
+    settings: Settings, complain: Callable[[str], None]
+) -> "Iterator[RunTraces | None]":
+    """Yield what makes spans of runs; None when nobody wants any or nothing can send them."""
+    with ExitStack() as stack:
+        tracing = None
+        if settings.traces == "auto":
+            try:
+                tracing = stack.enter_context(open_tracing(os.environ))
+            except TracesUnavailable as error:
+                complain(f"no spans are sent: {error}")
+        if tracing is None:
+            yield None
+            return
+        from tandem.adapters.traces.runs import RunTraces
+
+        yield RunTraces(
+            tracing.tracer,
+            ids=tracing.ids,
+            redactor=Redactor(settings.secret_values()),
+            now_ms=SystemClock().now_ms,
+        )
 
 
 def _grace_ms(settings: Settings, *, lingers: bool) -> int:

@@ -67,6 +67,19 @@ class Process:
         self._process.kill()
         self._end()
 
+    def signal(self, number: int, *, after: str = "") -> None:
+        """Send a signal, once the server has said something."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        while after and after not in self._process.stdout.readline():
+            continue
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Return the exit code once the server has ended by itself."""
+        assert self._process is not None
+        return self._process.wait(timeout=15)
+
     def stop(self) -> int:
         assert self._process is not None
         if self._process.poll() is None:

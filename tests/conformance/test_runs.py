@@ -228,3 +228,29 @@ async def test_a_draft_runs_when_somebody_says_so(c: Conformance) -> None:
     record = await c.api.create({**SPEC, "flow": {"nodes": [node("n1")]}})
     run_id = (await c.api.run_now(record.automation_id)).run_id
     await c.until(run_id, "completed")
+
+
+async def test_row_38_a_planned_task_is_claimed_given_back_and_claimed_again(
+    c: Conformance,
+) -> None:
+    plans = node("n1", metadata={"builder": {"project_backlog_tasks": True}})
+    c.server.script("n1", say={"backlog_tasks": [{"task_id": "t1", "title": "One"}]})
+    await c.active("row-38", flow={"nodes": [plans]})
+    run_id = await c.started("row-38")
+    await c.until(run_id, "completed")
+    listed = (await c.raw.get(f"/automations/v2/runs/{run_id}/backlog/tasks")).json()
+    task_id = listed["tasks"][0]["id"]
+    claim = {"agent_id": "w1", "lease_ms": 1}
+    told = await c.api.claim_backlog_task(run_id, task_id, claim)
+    assert (told["task"]["status"], told["task"]["lease_owner"]) == ("in_progress", "w1")
+    assert told["task"]["lease_expires_at_ms"] >= told["task"]["updated_ts"] + 5_000
+    with pytest.raises(httpx.HTTPStatusError) as error:
+        await c.api.claim_backlog_task(run_id, task_id, claim)
+    assert (status_of(error), code_of(error)) == (
+        409,
+        "AUTOMATION_V2_BACKLOG_TASK_NOT_CLAIMABLE",
+    )
+    back = await c.api.requeue_backlog_task(run_id, task_id)
+    assert (back["task"]["status"], back["task"]["lease_owner"]) == ("runnable", None)
+    again = await c.api.claim_backlog_task(run_id, task_id, claim)
+    assert again["task"]["status"] == "in_progress"

@@ -48,6 +48,14 @@ GROWING = {
     "backlog_task": "backlog_task",
     "backlog_source": "backlog_source",
     "backlog_event": "backlog_event",
+    "webhook_trigger": "webhook_trigger",
+    "webhook_secret": "webhook_secret",
+    "webhook_delivery": "webhook_delivery",
+    "d": "webhook_delivery",
+    "o": "webhook_delivery",
+    "webhook_payload": "webhook_payload",
+    "p": "webhook_payload",
+    "webhook_claim": "webhook_claim",
 }
 """Tables that grow with history, by the names that the statements give them."""
 
@@ -206,6 +214,23 @@ WAYS = {
     "forget_request_keys": ["request_key_age (created_at_ms<?)"],
     "list_audit": ["audit USING INTEGER PRIMARY KEY (rowid>?)"],
     "list_audit_of_tenant": ["audit_of_tenant (tenant=? AND audit_no>?)"],
+    "list_webhook_triggers": ["webhook_trigger_of_automation (tenant=? AND automation_id=?)"],
+    "find_webhook_claims": ["webhook_claim_1 (tenant=? AND trigger_id=? AND key=?)"],
+    "remove_webhook_claims": ["webhook_claim_1 (tenant=?"],
+    "list_webhook_deliveries_of_trigger": [
+        "webhook_delivery_of_trigger (tenant=? AND trigger_id=?)"
+    ],
+    "list_webhook_deliveries_of_automation": [
+        "webhook_delivery_of_automation (tenant=? AND automation_id=?)"
+    ],
+    "list_webhook_deliveries_of_tenant": ["webhook_delivery_of_tenant (tenant=?)"],
+    "list_webhook_deliveries_of_run": ["webhook_delivery_of_run (tenant=? AND run_id=?)"],
+    "list_open_webhook_deliveries": ["webhook_delivery_open"],
+    "trim_webhook_rejections": ["webhook_delivery_not_believed (trigger_id=?)"],
+    "list_old_webhook_deliveries": [
+        "webhook_delivery_received (is_believed=? AND received_at_ms<?)"
+    ],
+    "nth_newest_webhook_delivery": ["COVERING INDEX webhook_delivery_received (is_believed=?)"],
 }
 """The way into the table that each statement has to take."""
 
@@ -245,6 +270,14 @@ PAGED = (
     "list_tokens_of_tenant",
     "list_audit",
     "list_audit_of_tenant",
+    "list_webhook_triggers",
+    "list_webhook_deliveries_of_trigger",
+    "list_webhook_deliveries_of_automation",
+    "list_webhook_deliveries_of_tenant",
+    "list_webhook_deliveries_of_run",
+    "list_open_webhook_deliveries",
+    "list_old_webhook_deliveries",
+    "nth_newest_webhook_delivery",
 )
 """Their order comes from the index: with a limit they stop after a page."""
 
@@ -289,6 +322,14 @@ INDEXES = {
     "assertion_use_expiry": "has_old_assertion_use",
     "request_key_age": "has_old_request_key",
     "audit_of_tenant": "list_audit_of_tenant",
+    "webhook_trigger_of_automation": "list_webhook_triggers",
+    "webhook_delivery_of_trigger": "list_webhook_deliveries_of_trigger",
+    "webhook_delivery_not_believed": "trim_webhook_rejections",
+    "webhook_delivery_of_automation": "list_webhook_deliveries_of_automation",
+    "webhook_delivery_of_tenant": "list_webhook_deliveries_of_tenant",
+    "webhook_delivery_of_run": "list_webhook_deliveries_of_run",
+    "webhook_delivery_open": "list_open_webhook_deliveries",
+    "webhook_delivery_received": "list_old_webhook_deliveries",
 }
 """Every index of the schema, and a statement that must notice when it is gone."""
 

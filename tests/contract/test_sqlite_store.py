@@ -14,6 +14,7 @@ from tandem.testing.event_suite import EventSuite
 from tandem.testing.record_suite import RecordSuite
 from tandem.testing.store_suite import CommitFault, OpenStore, StoreSuite
 from tandem.testing.trigger_suite import TriggerSuite
+from tandem.testing.webhook_suite import WebhookSuite
 
 
 def failing_commit(fault: CommitFault, connection: apsw.Connection) -> None:
@@ -27,7 +28,14 @@ def failing_commit(fault: CommitFault, connection: apsw.Connection) -> None:
 
 
 class TestSqliteStore(
-    StoreSuite, AdmissionSuite, AutomationSuite, AccessSuite, RecordSuite, TriggerSuite, EventSuite
+    StoreSuite,
+    AdmissionSuite,
+    AutomationSuite,
+    AccessSuite,
+    RecordSuite,
+    TriggerSuite,
+    EventSuite,
+    WebhookSuite,
 ):
     """All promises, on one file in WAL mode."""
 

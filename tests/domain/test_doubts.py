@@ -50,3 +50,34 @@ def test_delays_without_a_strategy_have_no_effect(policy: dict[str, Any], names:
 )
 def test_what_was_said_clearly_is_not_doubted(policy: dict[str, Any] | None) -> None:
     assert doubts_of(policy) == []
+
+
+def told(**node: Any) -> list[tuple[str, str]]:
+    action = {"kind": "http", "url": "http://127.0.0.1/", "method": "GET"}
+    document = {
+        "automation_id": "a",
+        "flow": {"nodes": [{"node_id": "n", "action": action, **node}]},
+    }
+    found = find_doubts(Automation.model_validate(document))
+    return [(doubt.code, doubt.path) for doubt in found]
+
+
+def test_calls_of_tools_are_no_limit_of_a_request() -> None:
+    assert told(max_tool_calls=3) == [("max_tool_calls_without_effect", "nodes[0].max_tool_calls")]
+    assert told(max_tool_calls=3, action={"kind": "command", "argv": ["true"]}) == []
+
+
+def test_dead_letter_is_for_what_can_be_sent_out_again() -> None:
+    letter = {"terminal_behavior": {"mode": "dead_letter"}}
+    path = "nodes[0].retry_policy.terminal_behavior"
+    assert told(retry_policy=letter) == [("dead_letter_without_effect", f"{path}.mode")]
+    assert told(retry_policy=letter, effects="external") == []
+    named = {"terminal_behavior": {"mode": "fail_run", "dead_letter": {"queue": "q"}}}
+    assert told(retry_policy=named) == [("dead_letter_without_effect", f"{path}.dead_letter")]
+    assert told(retry_policy={"terminal_behavior": {"mode": "pause_for_review"}}) == []
+
+
+def test_manual_override_has_no_effect() -> None:
+    assert told(retry_policy={"manual_override": {"enabled": True}}) == [
+        ("manual_override_without_effect", "nodes[0].retry_policy.manual_override")
+    ]

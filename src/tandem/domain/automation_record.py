@@ -32,9 +32,17 @@ def spec_record(automation: Automation) -> dict[str, Any]:
 
 
 def snapshot_record(spec: Mapping[str, Any], run: Run) -> dict[str, Any]:
-    """Return the version that a run executes, with the profile that counts for it."""
+    """Return the version that a run executes, with the profile that counts for it.
+
+    What started the run stands in its metadata, as untrusted as it came.
+    """
     profile = run.effective_execution_profile.value
-    return {**spec, "execution": {**spec["execution"], "profile": profile}}
+    snapshot = {**spec, "execution": {**spec["execution"], "profile": profile}}
+    if run.trigger_context is not None:
+        metadata = spec.get("metadata")
+        own = metadata if isinstance(metadata, Mapping) else {}
+        snapshot["metadata"] = {**own, **run.trigger_context}
+    return snapshot
 
 
 def automation_record(spec: Mapping[str, Any], row: StoredAutomation) -> dict[str, Any]:

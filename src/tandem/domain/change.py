@@ -8,6 +8,7 @@ from tandem.domain.artifact import Invalidated, NodeArtifact
 from tandem.domain.ids import ChangeId
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, Run, Wait
+from tandem.domain.usage import Spent
 
 
 class Denial(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +42,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeRun, ...] = ()
     attempts_started: tuple[Attempt, ...] = ()
     attempts_ended: tuple[Attempt, ...] = ()
+    spent: tuple[Spent, ...] = ()
+    """What attempts have spent by now; `added` is in the run of this change already."""
     gates: tuple[Gate, ...] = ()
     waits: tuple[Wait, ...] = ()
     artifacts: tuple[NodeArtifact, ...] = ()

@@ -14,6 +14,7 @@ from tandem.domain.command import (
 )
 from tandem.domain.completion import end_attempt
 from tandem.domain.draft import Draft
+from tandem.domain.guardrail import come_to_rest
 from tandem.domain.hold import hold
 from tandem.domain.lifecycle import DRIVEN, LIVE, NodeState, RunEvent, RunState, StopKind
 from tandem.domain.run import AttemptEnd
@@ -88,7 +89,7 @@ def hand_back(draft: Draft, command: HandBack) -> None:
     interrupt_running(draft, AttemptEnd.STOPPED, reason=command.reason)
     run.owner = None
     if run.status is S.PAUSING:
-        draft.happen(E.RUN_PAUSED, reason=run.pause_reason)
+        come_to_rest(draft)
     elif command.policy is LossPolicy.FAIL:
         fail(draft, E.RUN_FAILED_SHUTDOWN, StopKind.SHUTDOWN, reason=SHUTDOWN_STOPPED)
     else:

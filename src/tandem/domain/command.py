@@ -14,6 +14,7 @@ from tandem.domain.claim_basis import ClaimBasis
 from tandem.domain.hold import Hold
 from tandem.domain.ids import ChangeId, EngineId, GateId, NodeId, RunId, WaitId
 from tandem.domain.signal import Signal
+from tandem.domain.usage import Spent
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -45,6 +46,22 @@ class Recover(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A person lets a failed, blocked or paused run try again; what is completed stays so."""
 
     reason: str = "recovered by operator"
+    owner: EngineId | None = None
+
+
+class Allow(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A person gives a run other limits; what is None stays as it is.
+
+    With `resume` a run that was stopped by its budget goes on.
+    """
+
+    reason: str
+    max_total_runtime_ms: int | None = None
+    max_total_tokens: int | None = None
+    max_total_cost_usd: float | None = None
+    max_total_tool_calls: int | None = None
+    resume: bool = True
+    decided_by: str = ""
     owner: EngineId | None = None
 
 
@@ -221,6 +238,15 @@ class Panic(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     reason: str
 
 
+class Account(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Attempts of an engine had spent this when it let go of their run, or lost it.
+
+    It counts whoever has the run now: what is spent is spent.
+    """
+
+    spent: tuple[Spent, ...]
+
+
 class Reap(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Stop a run that shows no life.
 
@@ -255,6 +281,7 @@ Command = (
     | Pause
     | Resume
     | Recover
+    | Allow
     | Cancel
     | Repair
     | RetryNode
@@ -272,6 +299,7 @@ Command = (
     | HandBack
     | ProcessesEnded
     | Panic
+    | Account
     | Reap
     | AutoResume
     | NoteEnd

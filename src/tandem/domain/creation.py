@@ -12,7 +12,7 @@ from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RunEvent, next_run_state
 from tandem.domain.receipts import record
 from tandem.domain.request_key import RequestKey
-from tandem.domain.run import LifecycleEvent, Run
+from tandem.domain.run import LifecycleEvent, Run, RuntimeClock
 from tandem.domain.trigger import TriggerType, dry_run_of
 
 E = RunEvent
@@ -38,6 +38,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     requested_profile: ExecutionProfile | None = None
     effective_profile: ExecutionProfile = ExecutionProfile.STRICT
     runtime_context: JsonObject | None = None
+    trigger_context: JsonObject | None = None
     automation_version: int | None = None
     """The stored version that it executes; the store refuses it if that may not run."""
     is_dry: bool = False
@@ -47,6 +48,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     key: RequestKey | None = None
     """The key of the request; the same one again creates nothing."""
     needs: Needs = Needs()
+    runtime_clock: RuntimeClock = RuntimeClock.ACTIVE
 
 
 def effective_profile(
@@ -87,7 +89,9 @@ def create(new: NewRun, *, now_ms: int) -> tuple[Run, tuple[LifecycleEvent, ...]
         concurrency_limit=new.needs.concurrency_limit,
         labels=new.needs.labels,
         runtime_context=None if new.runtime_context is None else dict(new.runtime_context),
+        trigger_context=None if new.trigger_context is None else dict(new.trigger_context),
         nodes_total=len(new.plan),
+        runtime_clock=new.runtime_clock,
     )
     happened = [E.RUN_CREATED]
     if new.is_dry:

@@ -10,6 +10,7 @@ from tandem.domain import (
     disposition,
     forking,
     gates,
+    guardrail,
     operating,
     reception,
     recovering,
@@ -20,7 +21,9 @@ from tandem.domain import (
 )
 from tandem.domain.change import Change
 from tandem.domain.command import (
+    Account,
     Adopt,
+    Allow,
     AutoResume,
     Cancel,
     Claim,
@@ -69,6 +72,8 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
             operating.resume(draft, command)
         case Recover():
             recovering.recover(draft, command)
+        case Allow():
+            guardrail.allow(draft, command)
         case Cancel():
             operating.cancel(draft, command)
         case Repair():
@@ -103,6 +108,8 @@ def decide(view: RunView, command: Command, *, change_id: ChangeId, now_ms: int)
             claiming.confirm_processes_ended(draft, command)
         case Panic():
             claiming.fail_panicked(draft, command)
+        case Account():
+            guardrail.account_late(draft, command)
         case Reap():
             staleness.reap(draft, command)
         case AutoResume():

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from tandem.domain.artifact import Invalidated, NodeArtifact
+from tandem.domain.budget import active_ms_of
 from tandem.domain.change import Change, Denial, Throttle
 from tandem.domain.detail import Active, refreshed_detail
 from tandem.domain.errors import Refused
@@ -33,6 +34,7 @@ from tandem.domain.run import (
     Wait,
     WaitStatus,
 )
+from tandem.domain.usage import Spent
 from tandem.domain.view import RunView
 
 _NO_METADATA: JsonObject = {}
@@ -56,6 +58,11 @@ class Draft:
         self.invalidated: list[Invalidated] = []
         self.denial: Denial | None = None
         self.throttles: list[Throttle] = []
+        self.spent: list[Spent] = []
+        self.active_ms: int | None = None
+        """How long the run was driven, measured by its driver; else it is told from the row."""
+        self.active_until_ms = now_ms
+        """Until when the run was driven, where that was before now."""
         self.events: list[LifecycleEvent] = []
         self.moved = False
         self.definition: bytes | None = None
@@ -230,7 +237,13 @@ class Draft:
         """Apply the closing rules (run-lifecycle 2.1) and return the change."""
         run, before = self.run, self.view.run
         self._refresh_detail()
-        close_run(run, change_id=self.change_id, now_ms=self.now_ms)
+        close_run(
+            run,
+            change_id=self.change_id,
+            now_ms=self.now_ms,
+            active_ms=self.active_ms,
+            active_until_ms=self.active_until_ms,
+        )
         return Change(
             change_id=self.change_id,
             builds_on=before.last_change_id,
@@ -247,13 +260,24 @@ class Draft:
             invalidated=tuple(self.invalidated),
             denial=self.denial,
             throttles=tuple(self.throttles),
+            spent=tuple(self.spent),
             events=tuple(self.events),
             definition=self.definition,
         )
 
 
-def close_run(run: Run, *, change_id: ChangeId, now_ms: int) -> None:
-    """Bring the row of a run in line with its state, after whatever changed it."""
+def close_run(
+    run: Run,
+    *,
+    change_id: ChangeId,
+    now_ms: int,
+    active_ms: int | None = None,
+    active_until_ms: int | None = None,
+) -> None:
+    """Bring the row of a run in line with its state, after whatever changed it.
+
+    `active_ms` and `active_until_ms` are as in `Draft`.
+    """
     run.last_change_id = change_id
     run.updated_at_ms = now_ms
     if run.status is not RunState.QUEUED:
@@ -263,6 +287,11 @@ def close_run(run: Run, *, change_id: ChangeId, now_ms: int) -> None:
         run.queued_at_ms = now_ms
     if run.status not in DRIVEN:
         run.engine_id = None
+        until_ms = now_ms if active_until_ms is None else active_until_ms
+        run.active_ms = active_ms_of(run, until_ms=until_ms) if active_ms is None else active_ms
+        run.active_since_ms = None
+    elif run.active_since_ms is None:
+        run.active_since_ms = now_ms
     if run.status is not RunState.PAUSED:
         run.parked = ""
     if run.status is not RunState.PAUSING:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from tandem.domain import attention, triage, waits
+from tandem.domain import attention, guardrail, overrun, triage, waits
 from tandem.domain.accounting import UNSEEN, Facts, account
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.asking import open_approval
@@ -27,6 +27,7 @@ from tandem.domain.phases import is_held
 from tandem.domain.run import Attempt, QueueReason
 from tandem.domain.selection import candidates, is_ready, open_limit
 from tandem.domain.settling import Settled, settle
+from tandem.domain.usage import Spent
 from tandem.domain.view import RunView
 from tandem.domain.wait_definition import ApprovalWait
 
@@ -51,6 +52,9 @@ def advance(
     policy: GatePolicy = _DEFAULTS,
     read_large: ReadLarge = _unreadable,
     starts: bool = True,
+    spent: Sequence[Spent] = (),
+    notes_usage: bool = False,
+    active_ms: int | None = None,
 ) -> Change | None:
     """Take a claimed run one step further; None when there is nothing to write.
 
@@ -60,11 +64,18 @@ def advance(
     artifact, for a wait that takes a value from it. An engine that stops says `starts=False`: then
     what is ready is left to the next engine. `facts` is asked only for what a run that is about to
     complete has promised to leave.
+
+    `spent` is what attempts have spent and no change has counted; alone it makes a change only with
+    `notes_usage`. `active_ms` is how long the run has been driven. A run whose budget is reached
+    starts nothing more; one that has nothing left to start comes to its end.
     """
     draft = Draft(view, change_id=change_id, now_ms=now_ms)
+    draft.active_ms = active_ms
     for item in settled:
         settle(draft, item)
+    guardrail.account(draft, spent)
     attention.pass_time(draft)
+    _keep_budget(draft)
     if starts:
         if draft.run.status is S.RUNNING:
             _start_ready(draft, engine_id, policy, read_large)
@@ -77,7 +88,18 @@ def advance(
     if draft.run.status in DRIVEN:
         # Bodies that were stopped are buried by the driver before its next step.
         draft.run.cleanup = None
+    if spent and notes_usage and not draft.events:
+        guardrail.note_usage(draft)
     return draft.close() if draft.events else None
+
+
+def _keep_budget(draft: Draft) -> None:
+    """Stop the run if its budget is reached and anything would go on."""
+    if draft.run.status is not S.RUNNING:
+        return
+    text = overrun.find_reached(draft)
+    if text and (draft.in_state(N.RUNNING) or _is_anything_ready(draft)):
+        guardrail.trip(draft, text)
 
 
 def _start_ready(
@@ -187,8 +209,7 @@ def _rest(draft: Draft, facts: Facts) -> None:
     if draft.in_state(N.RUNNING):
         return
     if run.status is S.PAUSING:
-        draft.happen(E.RUN_PAUSED, reason=run.pause_reason)
-        run.detail = run.pause_reason
+        guardrail.come_to_rest(draft)
     elif run.status is S.RUNNING:
         _park_or_finish(draft, facts)
 

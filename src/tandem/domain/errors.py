@@ -121,6 +121,16 @@ class Refused(EngineError):
         self.details: Mapping[str, Any] = details or {}
 
 
+class BudgetReached(Refused):
+    """A call may not be made: the run has spent its budget, or the node all calls of its own."""
+
+    code = "budget_exceeded"
+
+    def __init__(self, message: str, *, of_node: bool = False) -> None:
+        self.of_node = of_node
+        super().__init__(message)
+
+
 class NothingToDo(Refused):
     """What was asked holds already; nothing was written. Whoever asked may count it as done."""
 

@@ -97,6 +97,7 @@ def new_run(
         concurrency_key=needs.concurrency_key,
         concurrency_limit=needs.concurrency_limit,
         labels=needs.labels,
+        runtime_clock=before.runtime_clock,
         runtime_context=before.runtime_context,
         nodes_total=before.nodes_total,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from tandem.domain.automation import Automation
+from tandem.domain.budget import budget_of
 from tandem.domain.deliverable import deliverables_of
 from tandem.domain.ids import DefinitionDigest, NodeId
 from tandem.domain.lanes import Lane, lanes_of
@@ -44,6 +45,7 @@ class Plan:
 
     __slots__ = (
         "automation",
+        "budget",
         "by_id",
         "deliverables",
         "digest",
@@ -77,6 +79,7 @@ class Plan:
         for plan_node, after in zip(self.nodes, successors, strict=True):
             plan_node.successors = tuple(after)
         self.parallel = automation.parallel_max
+        self.budget = budget_of(automation.execution)
         self.phases = Phases(automation)
         self.lanes, self.lane_no = lanes_of(automation, self.phases)
         self.deliverables = deliverables_of(automation)

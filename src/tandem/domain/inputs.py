@@ -66,6 +66,15 @@ def declared_names(schema: JsonObject) -> frozenset[str] | None:
     return frozenset(_properties(schema))
 
 
+def declares(declared: "JsonObject | None", name: str) -> bool:
+    """Say whether a declaration names this input.
+
+    Raises:
+        InvalidAutomation: the declaration is no schema.
+    """
+    return name in _properties(input_schema(declared))
+
+
 def fill_inputs(declared: "JsonObject | None", given: JsonObject) -> JsonObject:
     """Return `given` with the defaults of what is missing, checked against the declaration.
 

@@ -137,6 +137,8 @@ class RunEvent(StrEnum):
     WAIT_WOKEN_REQUEUED = "stateful_wait_woken_requeued"
     WAIT_TIMEOUT_NOTED = "stateful_wait_timeout_paused_run"
     WAIT_TIMEOUT_CANCELLED = "stateful_wait_timeout_cancelled_run"
+    USAGE_RECORDED = "usage_recorded"
+    RUN_BUDGET_CHANGED = "run_budget_changed"
     LEARNING_AUTO_APPLIED = "workflow_learning_candidate_auto_applied"
     REVIEW_REQUESTED = "automation_review_requested"
 
@@ -243,6 +245,9 @@ RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     **{(state, E.NODE_OUTPUT_SET): state for state in frozenset(RunState) - {S.CANCELLED}},
     **{(state, E.NODE_DISPOSITION_SET): state for state in RunState},
     **{(state, E.RUN_FORKED): state for state in RunState},
+    # What was spent is counted wherever the run has gone meanwhile.
+    **{(state, E.USAGE_RECORDED): state for state in RunState},
+    **{(state, E.RUN_BUDGET_CHANGED): state for state in RunState},
     (S.QUEUED, E.RUN_FORKED_FROM): S.QUEUED,
     (S.QUEUED, E.NODE_REUSED): S.QUEUED,
     # A run that is taken up again asks anew what it asked when it was cancelled.

@@ -4,6 +4,7 @@ from tandem.domain.command import Cancel, Pause, Resume
 from tandem.domain.draft import Draft
 from tandem.domain.errors import NothingToDo
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState, StopKind
+from tandem.domain.overrun import refuse_exceeded
 from tandem.domain.reviving import queue, refuse_cleanup
 from tandem.domain.run import Run
 from tandem.domain.stopping import cancel_run
@@ -23,6 +24,9 @@ def pause(draft: Draft, command: Pause) -> None:
             draft.happen(E.RUN_PAUSED, reason=command.reason)
         elif command.now:
             run.pause_mode = PAUSE_NOW
+        # From now on a person holds it, even if its budget had stopped it.
+        run.stop_kind = None
+        run.stop_reason = ""
     elif run.status in (S.QUEUED, S.AWAITING_APPROVAL) or goes_on_by_itself(run):
         draft.happen(E.RUN_PAUSED, reason=command.reason)
         run.due_at_ms = None
@@ -55,6 +59,7 @@ def resume(draft: Draft, command: Resume) -> None:
         hint = f"it waits for the {run.parked} and goes on by itself"
         raise draft.refusal("resume", hint, code=code)
     refuse_cleanup(draft, "resume")
+    refuse_exceeded(draft, "resume")
     draft.happen(E.RUN_RESUMED, reason=command.reason)
     run.resume_reason = command.reason
     run.owner = command.owner

@@ -29,6 +29,8 @@ class FailureClass(StrEnum):
     """The output contract was not met."""
     VERIFICATION_FAILED = "verification_failed"
     """The verification command said no."""
+    BUDGET_EXCEEDED = "budget_exceeded"
+    """The node has used all calls that it may make; trying again would not help."""
     INTERRUPTED = "server_restart_interrupted"
     """The engine that ran the attempt died."""
     STALE = "stale_no_provider_activity"

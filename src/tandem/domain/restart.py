@@ -11,6 +11,7 @@ from tandem.domain.command import Adopt, LossPolicy
 from tandem.domain.draft import Draft
 from tandem.domain.lifecycle import DRIVEN, NodeState, RunEvent, RunState, StopKind
 from tandem.domain.run import AttemptEnd
+from tandem.domain.staleness import last_activity_at_ms
 
 E, N, S = RunEvent, NodeState, RunState
 
@@ -34,6 +35,8 @@ def adopt(draft: Draft, command: Adopt) -> None:
     if command.epoch not in (None, run.epoch):
         raise draft.refusal("adopt", f"engine {command.dead} has claimed it again")
     reason = f"engine {command.dead} died"
+    # Nobody knows how long it went on after its last sign of life; no budget pays for that.
+    draft.active_until_ms = last_activity_at_ms(run)
     in_progress = sorted(draft.in_state(N.RUNNING))
     interrupt_running(draft, AttemptEnd.INTERRUPTED, reason=reason, probed=command.probed)
     if run.status is S.PAUSING:

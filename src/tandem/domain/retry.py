@@ -9,7 +9,7 @@ from tandem.domain.retry_policy import RetryPolicy
 
 DELAY_MAX_MS = 86_400_000
 _PROVIDER_DELAYS_MS = (2_000, 5_000, 8_000)
-_NEVER = frozenset({FailureClass.OUTPUT_TOO_LARGE})
+_NEVER = frozenset({FailureClass.OUTPUT_TOO_LARGE, FailureClass.BUDGET_EXCEEDED})
 _ALWAYS = frozenset({FailureClass.INTERRUPTED})
 
 

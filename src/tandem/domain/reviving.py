@@ -8,6 +8,7 @@ from tandem.domain.draft import Draft
 from tandem.domain.ids import EngineId
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import RESTING, NodeState, RunEvent, RunState
+from tandem.domain.overrun import refuse_exceeded
 from tandem.domain.reset import reset, reset_one
 
 E, N, S = RunEvent, NodeState, RunState
@@ -38,8 +39,12 @@ def revive(
     """Queue a run that rests, with these nodes and everything after them pending again.
 
     `gone` is as in `domain.reset.reset`.
+
+    Raises:
+        Refused: the budget of the run is reached.
     """
     run = draft.run
+    refuse_exceeded(draft, "take up")
     draft.happen(event, reason=reason, metadata=metadata)
     reset(draft, roots, reason=reason, gone=gone)
     _ask_anew(draft, reason=reason)

@@ -23,6 +23,7 @@ from tandem.domain.ids import (
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState, StopKind
 from tandem.domain.reading import Reading
 from tandem.domain.trigger import TriggerType
+from tandem.domain.usage import Usage
 
 
 class QueueReason(StrEnum):
@@ -51,6 +52,29 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
+class RuntimeClock(StrEnum):
+    """What counts as the runtime of a run; chosen when it is created."""
+
+    ACTIVE = "active"
+    """The time in which an engine drives it."""
+    WALL = "wall"
+    """All time since it was first claimed, as the original counts it."""
+
+
+class Allowance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Limits that an operator gave to one run in place of those of its definition.
+
+    `resumes` says that a run which comes to rest because of its budget goes on by itself once
+    that is not reached any more.
+    """
+
+    max_total_runtime_ms: int | None = None
+    max_total_tokens: int | None = None
+    max_total_cost_usd: float | None = None
+    max_total_tool_calls: int | None = None
+    resumes: bool = False
+
+
 class Run(msgspec.Struct, kw_only=True):
     """The small hot row of a run. The driver of a run changes its own copy in place.
 
@@ -69,6 +93,9 @@ class Run(msgspec.Struct, kw_only=True):
     person, `reaped_at_ms` is when it was last found stale.
     `learnings` is what the run was told when it was claimed, `learning_summary` what was learned of
     it; both are written beside the changes, never by one.
+    `prompt_tokens` to `tool_calls` are the sums over its attempts and never go back; the money is
+    in billionths of a dollar. `active_ms` is how long it was driven before `active_since_ms`, which
+    is None while nobody drives it.
     """
 
     run_no: int = 0
@@ -89,6 +116,8 @@ class Run(msgspec.Struct, kw_only=True):
     effective_execution_profile: ExecutionProfile = ExecutionProfile.STRICT
     runtime_context: dict[str, Any] | None = None
     """The context that was given with the run; that of its definition is not copied here."""
+    trigger_context: dict[str, Any] | None = None
+    """What is kept of the trigger that started it: `automation_webhook` for a delivery."""
     started_by: str = ""
     """Who asked for the run; empty when nobody is known."""
     status: RunState = RunState.QUEUED
@@ -136,6 +165,26 @@ class Run(msgspec.Struct, kw_only=True):
     reaped_at_ms: int | None = None
     learnings: tuple[Learning, ...] = ()
     learning_summary: LearningSummary | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cost_nano_usd: int = 0
+    tool_calls: int = 0
+    active_ms: int = 0
+    active_since_ms: int | None = None
+    runtime_clock: RuntimeClock = RuntimeClock.ACTIVE
+    allowance: Allowance | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """What its attempts have spent."""
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            total_tokens=self.total_tokens,
+            cost_nano_usd=self.cost_nano_usd,
+            tool_calls=self.tool_calls,
+        )
 
 
 class Handling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -211,6 +260,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     unmet: tuple[str, ...] = ()
     is_repair_charged: bool = False
+    usage: Usage | None = None
+    """What it has spent, as far as that was told; written beside its start and end."""
 
     @property
     def is_charged(self) -> bool:

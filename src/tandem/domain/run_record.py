@@ -51,10 +51,10 @@ def context_run_id(run: Run) -> str:
 def usage_of(run: Run) -> dict[str, Any]:
     """Return what the run has used of models so far."""
     return {
-        "prompt_tokens": 0,
-        "completion_tokens": 0,
-        "total_tokens": 0,
-        "estimated_cost_usd": 0.0,
+        "prompt_tokens": run.usage.prompt_tokens,
+        "completion_tokens": run.usage.completion_tokens,
+        "total_tokens": run.usage.total_tokens,
+        "estimated_cost_usd": run.usage.cost_usd,
     }
 
 

@@ -31,6 +31,7 @@ from tandem.domain.partial_failure import spread
 from tandem.domain.profile import repair_budget
 from tandem.domain.reading import Reading, Relaxation
 from tandem.domain.retry import GiveUp, RetryAt, decide_retry
+from tandem.domain.retry_policy import TerminalMode
 from tandem.domain.run import AttemptEnd, Failure, NodeRun
 from tandem.domain.schema_pause import (
     PAUSE_REASON,
@@ -44,6 +45,7 @@ E, N, S = RunEvent, NodeState, RunState
 
 INTERRUPTIONS_MAX = 5
 REASON_CHARS_MAX = 500
+REVIEW = "paused for review of a node that gave up"
 _REUSED: JsonObject = {
     "accepted_candidate_source": "preexisting_output",
     "status": "reused_valid",
@@ -252,6 +254,7 @@ def _settle_repair(
     else:
         kind = VIOLATION if VIOLATION in outcome.unmet else "artifact_contract_unmet"
         halt(draft, plan_node, kept, E.NODE_BLOCKED, kind, reason)
+    _ask_for_review(draft, plan_node, reason)
 
 
 def _holds_run(draft: Draft, plan_node: PlanNode, outcome: NeedsRepair) -> bool:
@@ -378,8 +381,25 @@ def _settle_failure(draft: Draft, plan_node: PlanNode, node: NodeRun, outcome: F
             halt(draft, plan_node, node, E.NODE_FAILED, kind, reason, why=why)
             failure = draft.node(node.node_no).failure
             draft.run.detail = failed_detail(failure) if failure is not None else reason
+            _ask_for_review(draft, plan_node, reason)
         case _:
             assert_never(decision)
+
+
+def _ask_for_review(draft: Draft, plan_node: PlanNode, reason: str) -> None:
+    """Hold the run for a person where the policy of a node that gave up says so (W-24).
+
+    What runs lands first. The person retries the node, skips it or gives it an output; a plain
+    resume lets the run end by it.
+    """
+    policy, run = plan_node.node.retry_policy, draft.run
+    behavior = policy.terminal_behavior if policy is not None else None
+    if behavior is None or behavior.mode is not TerminalMode.PAUSE_FOR_REVIEW:
+        return
+    if run.status is S.RUNNING:
+        draft.happen(E.RUN_PAUSE_REQUESTED, reason=REVIEW)
+        run.pause_reason = f"{REVIEW}: node `{plan_node.node_id}`: {reason}"
+        run.detail = run.pause_reason
 
 
 def _attempts_max(plan_node: PlanNode, outcome: Failed) -> int:

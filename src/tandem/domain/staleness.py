@@ -11,6 +11,7 @@ from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
 from tandem.domain.lifecycle import DRIVEN, NodeState, RunEvent, RunState, StopKind
 from tandem.domain.outcome import FailureClass
+from tandem.domain.overrun import refuse_exceeded
 from tandem.domain.reviving import queue
 from tandem.domain.run import AttemptEnd, NodeRun, Run
 from tandem.domain.settling import halt, mark
@@ -58,6 +59,7 @@ def reap(draft: Draft, command: Reap) -> None:
         run.cleanup = run.engine_id
     terminal, again = _mark_nodes(draft, seconds)
     run.reaped_at_ms = draft.now_ms
+    draft.active_until_ms = last_activity_at_ms(draft.view.run)
     run.owner = None
     quiet = f"after no provider activity for at least {seconds}s"
     if terminal and run.status is S.RUNNING:
@@ -67,13 +69,12 @@ def reap(draft: Draft, command: Reap) -> None:
         draft.happen(E.RUN_FAILED_STALE, reason=run.detail, stop_kind=run.stop_kind)
         return
     names = f"; repairable node(s): {', '.join(again)}" if again else ""
-    was_held = run.status is S.PAUSING
+    was_held, held = run.status is S.PAUSING, (run.stop_kind, run.stop_reason)
     _stop(draft, f"automation run paused {quiet}{names}")
     draft.happen(E.RUN_PAUSED_STALE, reason=run.detail, stop_kind=run.stop_kind)
     if was_held:
         # A person wants it paused, so it does not go on by itself.
-        run.stop_kind = None
-        run.stop_reason = ""
+        run.stop_kind, run.stop_reason = held
     else:
         run.pause_reason = STALE
 
@@ -138,6 +139,7 @@ def auto_resume(draft: Draft, command: AutoResume) -> None:
         now_ms=draft.now_ms, reaped_at_ms=reaped_at_ms, window_ms=command.window_ms
     ):
         raise draft.refusal("auto-resume", "it was found stale too long ago; a person resumes it")
+    refuse_exceeded(draft, "auto-resume")
     if not _is_repairable(draft.view):
         raise draft.refusal("auto-resume", "none of its stale nodes has an attempt left")
     run.auto_resumes += 1

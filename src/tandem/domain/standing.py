@@ -14,9 +14,11 @@ import msgspec
 from tandem.domain.admission import Facts, Lock, refuse
 from tandem.domain.automation_keeping import hold_of
 from tandem.domain.automation_review import Review, hold_sentence
+from tandem.domain.guardrail import is_stopped
 from tandem.domain.hold import Hold
 from tandem.domain.ids import EngineId, RunId, TenantId
 from tandem.domain.lifecycle import TERMINAL, RunEvent, RunState
+from tandem.domain.overrun import allow_command, is_raised
 from tandem.domain.run import Gate, LifecycleEvent, QueueReason, Run, Wait
 from tandem.domain.stored_automation import StoredAutomation
 
@@ -81,6 +83,8 @@ class ReasonKind(StrEnum):
     GATE = "gate"
     TIMER = "timer"
     PAUSED = "paused"
+    BUDGET = "budget"
+    """Its budget is used up."""
     PAUSING = "pausing"
     RUNNING = "running"
     ENGINE_DEAD = "engine_dead"
@@ -119,6 +123,8 @@ def explain(found: Situation) -> Reason:
             return _at_gate(found)
         case S.PAUSED if run.parked:
             return _on_timer(found)
+        case S.PAUSED if is_stopped(run):
+            return _out_of_budget(found)
         case S.PAUSED:
             return _paused(found)
         case _:
@@ -383,6 +389,21 @@ def _paused(found: Situation) -> Reason:
         since_ms=event.recorded_at_ms if event is not None else found.run.updated_at_ms,
         held_by=(who,) if who else (),
         freed_by="`tandem resume`, or its cancellation",
+    )
+
+
+def _out_of_budget(found: Situation) -> Reason:
+    run = found.run
+    event = next((event for event in found.events if event.event in _PAUSES), None)
+    raised = is_raised(run, now_ms=found.now_ms)
+    words = (
+        "its budget was used up and has been raised since" if raised else "its budget is used up"
+    )
+    return Reason(
+        kind=K.BUDGET,
+        sentence=f"{words}: {run.stop_reason}",
+        since_ms=event.recorded_at_ms if event is not None else run.updated_at_ms,
+        freed_by="`tandem resume`" if raised else allow_command(run),
     )
 
 

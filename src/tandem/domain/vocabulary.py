@@ -197,9 +197,9 @@ WORDS: Final[Mapping[RunEvent, Word]] = {
         ),
     ),
     E.RUN_AUTO_RESUMED: Word(
-        "The run goes on without a person after it was found stale.",
+        "The run goes on by itself: after it was found stale, or after its budget was raised.",
         _run("auto_resumed"),
-        ("auto_resume_window_ms", "stale_reaped_at_ms"),
+        ("auto_resume_window_ms", "stale_reaped_at_ms", "stop_kind", "agent_ids"),
     ),
     E.RUN_STOPPED: Word("A person ended the run.", _run("cancelled")),
     E.RUN_CANCELLED: Word(
@@ -396,6 +396,16 @@ WORDS: Final[Mapping[RunEvent, Word]] = {
         "Nothing came in time, which ends the run.",
         "automation.v2.wait.timeout_cancelled",
         ("wait_id", "event_type"),
+    ),
+    E.USAGE_RECORDED: Word(
+        "What attempts have spent was counted, and nothing else happened.",
+        _run("usage_recorded"),
+        ("attempts", "total_tokens", "estimated_cost_usd", "tool_calls"),
+    ),
+    E.RUN_BUDGET_CHANGED: Word(
+        "A person gave the run other limits.",
+        _run("budget_changed"),
+        ("allowed", "before", "resume", "actor"),
     ),
     E.LEARNING_AUTO_APPLIED: Word(
         "What was learned from the end of the run is applied without a person, as settings allow.",

@@ -22,7 +22,7 @@ from tandem.domain.artifact import (
     reusable,
 )
 from tandem.domain.command import Probed
-from tandem.domain.errors import EngineError, Refused, StoreUnavailable
+from tandem.domain.errors import BudgetReached, EngineError, Refused, StoreUnavailable
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import AttemptId, EngineId, NodeId, attempt_id, idempotency_key
 from tandem.domain.json import JsonValue, canonical, decode, digest, encode
@@ -49,6 +49,7 @@ from tandem.domain.time_limits import limits_of
 from tandem.domain.view import RunView
 from tandem.engine.contract import History, Judged, judge
 from tandem.engine.facts import RunFacts
+from tandem.engine.meter import AttemptMeter, outcome_of
 from tandem.engine.start import find_obstacle
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
@@ -103,13 +104,19 @@ class AttemptRunner:
         return find_obstacle(view, self._files)
 
     async def run(
-        self, view: RunView, plan_node: PlanNode, *, number: int, report: Progress
+        self,
+        view: RunView,
+        plan_node: PlanNode,
+        *,
+        number: int,
+        report: Progress,
+        meter: AttemptMeter,
     ) -> Settled:
         """Run one attempt of a node that was started in the store, and settle its outcome."""
         judged = Judged(Stopped(reason=""))
         inputs = ""
         try:
-            spec = self._spec(view, plan_node, number)
+            spec = self._spec(view, plan_node, number, meter)
             contract = plan_node.node.output_contract
             history = await self._history(view, plan_node, number, report)
             if history.may_reuse:
@@ -117,7 +124,7 @@ class AttemptRunner:
                 again = self._reuse(view, plan_node, number, history, inputs)
                 if again is not None:
                     return again
-            outcome = await self._within_limits(spec, plan_node, report)
+            outcome = await self._within_limits(spec, plan_node, report, meter)
             judged = Judged(outcome)
             if isinstance(outcome, Succeeded) and contract is not None:
                 judged = await judge(
@@ -128,6 +135,8 @@ class AttemptRunner:
                     verify=partial(self._verify, spec, report),
                     history=history,
                 )
+        except BudgetReached as refusal:
+            judged = Judged(outcome_of(refusal))
         except EngineError as error:
             judged = Judged(Failed(failure_class=FailureClass.MISSING_CONFIG, message=str(error)))
         return await self._settled(view, plan_node, number, judged, report, inputs=inputs)
@@ -348,7 +357,9 @@ class AttemptRunner:
         """
         return decode(self._artifacts.get(view.run.tenant, ref))
 
-    def _spec(self, view: RunView, plan_node: PlanNode, number: int) -> AttemptSpec:
+    def _spec(
+        self, view: RunView, plan_node: PlanNode, number: int, meter: AttemptMeter | None = None
+    ) -> AttemptSpec:
         run = view.run
         node = view.node(plan_node.node_no)
         outputs = _Outputs(self, view)
@@ -369,6 +380,7 @@ class AttemptRunner:
             scratch=f"{self._scratch_root}/{run.run_id}/{plan_node.node_id}/{number}",
             output_bytes_max=self._output_bytes_max,
             runtime_context=view.runtime_context,
+            meter=meter,
         )
 
     def _action(self, view: RunView, plan_node: PlanNode, outputs: "_Outputs") -> Action:
@@ -384,14 +396,15 @@ class AttemptRunner:
         return _ACTION.validate_python(_with_texts(template, resolved))
 
     async def _within_limits(
-        self, spec: AttemptSpec, plan_node: PlanNode, report: Progress
+        self, spec: AttemptSpec, plan_node: PlanNode, report: Progress, meter: AttemptMeter
     ) -> Outcome:
         idle_ms, absolute_ms = limits_of(plan_node)
-        if idle_ms is None and absolute_ms is None:
+        if idle_ms is None and absolute_ms is None and meter.tool_calls_max is None:
             return await self._executor.run(spec, report)
-        idle = self._clock.deadline(idle_ms)
+        idle, budget = self._clock.deadline(idle_ms), self._clock.deadline(None)
         try:
-            async with self._clock.deadline(absolute_ms), idle:
+            async with self._clock.deadline(absolute_ms), idle, budget:
+                meter.end = partial(budget.reschedule_in, 0)
 
                 def progress(kind: str, text: str = "") -> None:
                     idle.reschedule_in(idle_ms)
@@ -399,6 +412,8 @@ class AttemptRunner:
 
                 return await self._executor.run(spec, progress)
         except TimeoutError:
+            if meter.ending is not None:
+                return meter.ending
             which = (
                 f"idle timed out after {idle_ms} ms without progress"
                 if idle.has_expired

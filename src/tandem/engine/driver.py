@@ -6,28 +6,33 @@ it already holds, so the result of a finished body is never dropped.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from tandem.domain.artifact import ArtifactRef
+from tandem.domain.budget import active_ms_of, reached, used_by
 from tandem.domain.change import Change
-from tandem.domain.command import Command, HandBack, LossPolicy, ProcessesEnded
+from tandem.domain.command import Account, Command, HandBack, LossPolicy, ProcessesEnded
 from tandem.domain.driving import advance
 from tandem.domain.errors import ChangeRefused, LeaseLost, NotFound, Refused, StoreUnavailable
 from tandem.domain.gate_policy import GatePolicy
 from tandem.domain.graph import PlanNode
+from tandem.domain.guardrail import is_stopped
 from tandem.domain.ids import ChangeId, EngineId, RunId
 from tandem.domain.json import JsonValue
 from tandem.domain.lifecycle import DRIVEN, NodeState, RunState
 from tandem.domain.operating import PAUSE_NOW
 from tandem.domain.outcome import Failed, FailureClass, Stopped
-from tandem.domain.run import Attempt, Run
+from tandem.domain.overrun import budget_for
+from tandem.domain.run import Attempt, Run, RuntimeClock
 from tandem.domain.settling import Settled
 from tandem.domain.start_check import Obstacle
 from tandem.domain.starting import fail_start
+from tandem.domain.usage import Spent, Usage
 from tandem.domain.view import RunView
 from tandem.engine.attempts import AttemptRunner
 from tandem.engine.leases import OwnLease
+from tandem.engine.meter import AttemptMeter, Key, Ledger
 from tandem.ports.clock import Clock
 from tandem.ports.store import Store
 
@@ -57,6 +62,7 @@ class Driver:
         report: Report,
         complain: Callable[[str], None],
         lease: OwnLease,
+        usd_per_1k_tokens: float = 0.0,
     ) -> None:
         self.view = view
         self._engine_id = engine_id
@@ -70,9 +76,20 @@ class Driver:
         self._complain = complain
         self._lease = lease
         self._is_store_away = False
-        self._epoch = view.run.epoch
+        self.epoch = view.run.epoch
+        """The number of the claim under which it drives."""
         self._settled: list[Settled] = []
-        self._attempts: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._ledger = Ledger(
+            clock=clock,
+            reached=self._reached,
+            usd_per_1k_tokens=usd_per_1k_tokens,
+            told=lambda: self.poke(stale=False),
+        )
+        # By a clock that nobody can set: a budget of runtime is not spent by setting the other one.
+        self._active_before_ms = active_ms_of(view.run, until_ms=clock.now_ms())
+        self._driven_since_ms = clock.ticks_ms()
+        self._attempts: dict[Key, asyncio.Task[None]] = {}
+        self._meters: dict[Key, AttemptMeter] = {}
         self._wake = asyncio.Event()
         self._is_stale = False
         self._is_stopping = False
@@ -110,6 +127,7 @@ class Driver:
             finally:
                 # Whatever the reason: no body outlives its driver.
                 await self._stop_attempts()
+        await self._account_rest()
         await self._confirm_cleanup()
 
     async def _drive(self, group: asyncio.TaskGroup) -> None:
@@ -137,6 +155,7 @@ class Driver:
             if change is not None:
                 self._begin(group, change)
             await self._bury_stopped()
+            await self._keep_budget()
             if self._is_draining and not self.is_active:
                 self._is_stopping = True
             if self.view.run.status in DRIVEN:
@@ -160,7 +179,7 @@ class Driver:
             )
             await self._write(failed)
             return failed
-        taken = len(self._settled)
+        taken, spent = len(self._settled), self._ledger.unwritten()
         change = advance(
             self.view,
             settled=self._settled,
@@ -171,18 +190,25 @@ class Driver:
             policy=self._gate_policy,
             read_large=self._read_large,
             starts=not self._is_draining,
+            spent=spent,
+            notes_usage=self._ledger.write_in_ms == 0,
+            active_ms=self._active_ms,
         )
         if change is None:
             # What is left are outcomes of attempts that no longer count.
             del self._settled[:taken]
             return None
-        await self._write(change, settles=taken)
+        await self._write(change, settles=taken, spent=spent)
         return change
 
-    async def _write(self, change: Change, *, settles: int = 0) -> None:
+    async def _write(
+        self, change: Change, *, settles: int = 0, spent: Sequence[Spent] = ()
+    ) -> None:
         await self._store.apply(change)
         del self._settled[:settles]
         self.view.apply(change)
+        if spent:
+            self._ledger.written(spent)
         self._announce(self.view, change)
         if any(wait.signal_key for wait in change.waits):
             # A signal that came before may have woken the wait in the same transaction.
@@ -212,21 +238,67 @@ class Driver:
             return
         self.view = await self._store.load(run.run_id, tenant=run.tenant)
         self._end_forgotten()
+        self._ledger.look_again()
         if self.view.run.pause_mode == PAUSE_NOW:
             await self._cut_short()
 
-    async def _cut_short(self) -> None:
-        """End the attempts of a run that is to pause at once; those that have ended count.
+    async def _cut_short(self, only: Collection[Key] | None = None) -> None:
+        """End attempts of a run that is to pause at once; those that have ended count.
 
         The run stays `pausing`, and nobody else can claim it, until the bodies are dead.
         """
-        await self._stop_attempts()
+        await self._stop_attempts(only)
         ended = {(item.node_no, item.number) for item in self._settled}
         for node_no in sorted(self.view.running):
-            number = self.view.node(node_no).attempts
-            if (node_no, number) not in ended:
+            key = node_no, self.view.node(node_no).attempts
+            if key not in ended and (only is None or key in only):
                 outcome = Stopped(reason=self.view.run.pause_reason)
-                self._settled.append(Settled(node_no=node_no, number=number, outcome=outcome))
+                self._settled.append(Settled(node_no=key[0], number=key[1], outcome=outcome))
+
+    # The budget
+
+    async def _keep_budget(self) -> None:
+        """End what may not go on in a run that was stopped at its budget.
+
+        What asks before it spends ends itself at its next call, or lands without one.
+        """
+        run = self.view.run
+        if run.status is not RunState.PAUSING or not is_stopped(run):
+            return
+        if run.pause_mode == PAUSE_NOW:
+            await self._cut_short()
+            return
+        rude = {key for key, meter in self._meters.items() if not meter.asks}
+        if rude:
+            await self._cut_short(rude)
+
+    @property
+    def _active_ms(self) -> int:
+        return self._active_before_ms + self._clock.ticks_ms() - self._driven_since_ms
+
+    def _reached(self, more: Usage) -> str:
+        budget = budget_for(self.view)
+        if budget.is_unlimited:
+            return ""
+        now_ms = self._clock.now_ms()
+        used = used_by(self.view.run, now_ms=now_ms, active_ms=self._active_ms, more=more)
+        return reached(used, budget)
+
+    def _runtime_left_ms(self) -> int | None:
+        """Return how long the run may still be driven; None for any time."""
+        run, limit = self.view.run, budget_for(self.view).runtime_ms
+        if limit is None or run.status is not RunState.RUNNING:
+            return None
+        used = used_by(run, now_ms=self._clock.now_ms(), active_ms=self._active_ms)
+        return max(limit - used.runtime_ms, 1)
+
+    async def _account_rest(self) -> None:
+        """Count what was spent and not written, also when the run is not ours any more (W-21)."""
+        spent = self._ledger.unwritten()
+        if spent and await self._execute(Account(spent=spent)):
+            self._ledger.written(spent)
+
+    # Attempts
 
     async def _bury_stopped(self) -> None:
         """Wait for bodies that a reset stopped: the run may not end before they are dead."""
@@ -245,11 +317,19 @@ class Driver:
         """Wait until an attempt ends, somebody pokes, or a moment is due."""
         if self._settled or self._is_stale or self._is_stopping:
             return
-        due_at_ms = self.view.next_due_at_ms()
-        if due_at_ms is None:
+        due_at_ms, spans_ms = self.view.next_due_at_ms(), []
+        if due_at_ms is not None:
+            spans_ms.append(min(max(due_at_ms - self._clock.now_ms(), 1), REST_MAX_MS))
+        left_ms, write_in_ms = self._runtime_left_ms(), self._ledger.write_in_ms
+        if left_ms is not None:
+            is_wall = self.view.run.runtime_clock is RuntimeClock.WALL
+            spans_ms.append(min(left_ms, REST_MAX_MS) if is_wall else left_ms)
+        if write_in_ms is not None:
+            spans_ms.append(write_in_ms)
+        if not spans_ms:
             await self._wake.wait()
         else:
-            span_ms = min(max(due_at_ms - self._clock.now_ms(), 1), REST_MAX_MS)
+            span_ms = min(spans_ms)
             with suppress(TimeoutError):
                 async with self._clock.deadline(span_ms):
                     await self._wake.wait()
@@ -271,7 +351,10 @@ class Driver:
     async def _attempt(
         self, plan_node: PlanNode, attempt: Attempt, older: list[asyncio.Task[None]]
     ) -> None:
-        run_id = self.view.run.run_id
+        run_id, key = self.view.run.run_id, (attempt.node_no, attempt.number)
+        meter = self._meters[key] = self._ledger.meter(
+            key, node_id=plan_node.node_id, tool_calls_max=plan_node.node.max_tool_calls
+        )
 
         def report(kind: str, text: str = "") -> None:
             self._report(run_id, plan_node.node_id, kind, text)
@@ -285,7 +368,7 @@ class Driver:
                 self.poke()
                 return
             settled = await self._runner.run(
-                self.view, plan_node, number=attempt.number, report=report
+                self.view, plan_node, number=attempt.number, report=report, meter=meter
             )
         except Exception as error:  # noqa: BLE001 # the boundary that records the outcome
             settled = Settled(
@@ -297,7 +380,8 @@ class Driver:
                 ),
             )
         finally:
-            self._attempts.pop((attempt.node_no, attempt.number), None)
+            self._attempts.pop(key, None)
+            self._meters.pop(key, None)
         self._settled.append(settled)
         self._wake.set()
 
@@ -316,21 +400,20 @@ class Driver:
             await self._clock.sleep(STORE_RETRY_MS)
         return True
 
-    async def _stop_attempts(self) -> None:
-        tasks = list(self._attempts.values())
+    async def _stop_attempts(self, only: Collection[Key] | None = None) -> None:
+        tasks = [t for key, t in self._attempts.items() if only is None or key in only]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
     def _is_mine(self, run: Run) -> bool:
-        return (
-            run.status in DRIVEN and run.engine_id == self._engine_id and run.epoch == self._epoch
-        )
+        return run.status in DRIVEN and run.engine_id == self._engine_id and run.epoch == self.epoch
 
     async def _give_back(self) -> None:
         await self._stop_attempts()
         await self._write_settled()
+        await self._account_rest()
         await self._execute(HandBack(engine_id=self._engine_id, policy=self._policy))
 
     async def _write_settled(self) -> None:
@@ -353,7 +436,7 @@ class Driver:
         if run.status not in DRIVEN and run.cleanup is None:
             return  # this driver itself brought the run to rest
         fresh = await self._stored(run)
-        if fresh is None or fresh.epoch != self._epoch:
+        if fresh is None or fresh.epoch != self.epoch:
             return  # a later driver answers for what lives now
         if fresh.status not in DRIVEN and fresh.cleanup == self._engine_id:
             await self._execute(ProcessesEnded(engine_id=self._engine_id))
@@ -366,8 +449,11 @@ class Driver:
             except StoreUnavailable:
                 await self._clock.sleep(STORE_RETRY_MS)
 
-    async def _execute(self, command: Command) -> None:
-        """Run a command of the driver's own; a store that is away is waited for."""
+    async def _execute(self, command: Command) -> bool:
+        """Run a command of the driver's own; a store that is away is waited for.
+
+        Returns whether it was obeyed.
+        """
         run = self.view.run
         while True:
             try:
@@ -380,9 +466,11 @@ class Driver:
                 )
                 self.view = await self._store.load(run.run_id, tenant=run.tenant)
             except (Refused, NotFound):
-                return  # another engine was first, or the run was deleted: nothing is left to do
+                return (
+                    False  # another engine was first, or the run was deleted: nothing is left to do
+                )
             except StoreUnavailable:
                 await self._clock.sleep(STORE_RETRY_MS)
                 continue
             self._announce(self.view, change)
-            return
+            return True

@@ -13,6 +13,7 @@ from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.automation_keeping import AutomationCommand
 from tandem.domain.change import Change
 from tandem.domain.command import (
+    Allow,
     Command,
     HandBack,
     LossPolicy,
@@ -52,7 +53,7 @@ from tandem.domain.learning import LearningPolicy
 from tandem.domain.lifecycle import TERMINAL, StopKind
 from tandem.domain.preview import ResetPreview, preview
 from tandem.domain.request_key import RequestKey
-from tandem.domain.run import Run, Wait
+from tandem.domain.run import Run, RuntimeClock, Wait
 from tandem.domain.signal import Signal, check_signal
 from tandem.domain.standing import Reason
 from tandem.domain.stored_automation import AutomationChange
@@ -65,6 +66,7 @@ from tandem.engine.backlog import Backlogs
 from tandem.engine.driver import Driver
 from tandem.engine.dry_run import DryRun, tell
 from tandem.engine.handoffs import Handoffs
+from tandem.engine.inbox import Inbox
 from tandem.engine.learning import LearningPasses
 from tandem.engine.leases import RENEWALS, OwnLease
 from tandem.engine.recovery import Recovery, RecoveryLimits
@@ -97,6 +99,7 @@ ARTIFACT_REST_MS = 3_600_000
 Listener = Callable[[RunView, Change], None]
 CaughtUp = Callable[[RunId], Awaitable[None]]
 LearnedListener = Callable[[RunView], None]
+LeftListener = Callable[[RunId, int], None]
 Output = Callable[[RunId, str, str, str], None]
 
 
@@ -118,6 +121,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     signal_retention_ms: int = 604_800_000
     """How long an accepted signal can still be found by a wait that is registered."""
     relaxation_denylist: tuple[str, ...] = ()
+    runtime_clock: RuntimeClock = RuntimeClock.ACTIVE
+    """What counts as the runtime of runs that this engine creates."""
+    usd_per_1k_tokens: float = 0.0
+    """The price of tokens for calls that do not know theirs."""
     own_only: bool = False
     """Claim only runs that this engine created or was asked to resume; start none by itself."""
     schedule_grace_ms: int = 60_000
@@ -238,8 +245,21 @@ class Engine(Reviews):
             complain=self._complain,
         )
         self.backlogs = Backlogs(store=store, artifacts=artifacts, clock=clock, new_token=ids.new)
+        self.inbox = Inbox(
+            store=store,
+            clock=clock,
+            new_change_id=self.new_change_id,
+            prepare=self.prepare,
+            written=self._written_for,
+        )
         self._learned: list[LearnedListener] = []
+        self._left: list[LeftListener] = []
+        self.sweep_failures: dict[str, int] = {}
+        """How often each part of the sweep could not be done, by its name."""
+        self._failing: set[str] = set()
+        self._is_entered = False
         self._is_stopping = False
+        self._stopped_at_ms = 0
         self._stack = AsyncExitStack()
 
     # Life
@@ -265,6 +285,7 @@ class Engine(Reviews):
             self._group.create_task(self._renew(), name="renew"),
             self._group.create_task(self._sweep(), name="sweep"),
         ]
+        self._is_entered = True
         return self
 
     async def __aexit__(
@@ -291,6 +312,26 @@ class Engine(Reviews):
             self._host.leave()
 
     @property
+    def is_driving(self) -> bool:
+        """Whether this engine was entered and claims runs, as far as it has places."""
+        return self._is_entered and not self._is_stopping
+
+    @property
+    def driven(self) -> int:
+        """How many runs this engine drives now."""
+        return len(self._drivers)
+
+    @property
+    def lease_age_ms(self) -> int:
+        """How long ago the lease was renewed last."""
+        return self._lease.age_ms
+
+    @property
+    def lease_left_ms(self) -> int:
+        """How long attempts may still run without a renewal; 0 when the lease is over."""
+        return self._lease.left_ms
+
+    @property
     def changes_elsewhere(self) -> int | None:
         """How often this engine noticed that others wrote; None while it does not look.
 
@@ -304,20 +345,30 @@ class Engine(Reviews):
         return self._is_stopping
 
     def stop(self) -> None:
-        """Claim and sweep no more; what runs goes on until the engine is left."""
+        """Claim and sweep no more. With a grace time it begins now, and nothing new is started.
+
+        Without one, what runs goes on until the engine is left.
+        """
+        if not self._is_stopping:
+            self._stopped_at_ms = self._clock.ticks_ms()
         self._is_stopping = True
+        if self.limits.shutdown_grace_ms > 0:
+            for driver in self._drivers.values():
+                driver.drain(self.limits.shutdown_policy)
         self._work.set()
 
     async def _drain(self) -> None:
-        """Let the attempts that run come to their end, for as long as the grace time allows."""
+        """Let the attempts that run come to their end, for what is left of the grace time."""
         if self.limits.shutdown_grace_ms <= 0:
             return
         for driver in self._drivers.values():
             driver.drain(self.limits.shutdown_policy)
-        if self._drives:
+        passed_ms = self._clock.ticks_ms() - self._stopped_at_ms
+        left_ms = self.limits.shutdown_grace_ms - passed_ms
+        if self._drives and left_ms > 0:
             # What does not end in time is handed back by force.
             with suppress(TimeoutError):
-                async with self._clock.deadline(self.limits.shutdown_grace_ms):
+                async with self._clock.deadline(left_ms):
                     await asyncio.wait(list(self._drives))
 
     async def fail_running_runs_for_shutdown(self) -> int:
@@ -362,6 +413,7 @@ class Engine(Reviews):
         *,
         caught_up: CaughtUp | None = None,
         learned: LearnedListener | None = None,
+        left: LeftListener | None = None,
     ) -> None:
         """Call `listener` after every change that this engine made, on the loop, in order.
 
@@ -371,8 +423,12 @@ class Engine(Reviews):
                 id of a run before anyone who waits for that run is told, and returns in bounded
                 time, whatever happened.
             learned: called with a run when something was learned from its end, which is later.
+            left: called with the run and the epoch when this engine drives a run no more,
+                whatever the reason, also when another engine has taken it.
         """
         self._listeners.append(listener)
+        if left is not None:
+            self._left.append(left)
         if learned is not None:
             self._learned.append(learned)
         if caught_up is not None:
@@ -472,10 +528,7 @@ class Engine(Reviews):
         if owned and not is_dry:
             self._refuse_unlabelled(new.needs.labels)
         run = await self.store.create_run(new, now_ms=self._clock.now_ms())
-        self._work.set()
-        self._tell_watchers()
-        if not owned:
-            self._host.wake_others()
+        self._created(wakes_others=not owned)
         return run
 
     def prepare(
@@ -483,11 +536,13 @@ class Engine(Reviews):
         automation: Automation,
         inputs: JsonObject | None = None,
         *,
+        run_id: RunId | None = None,
         workspace: str = "",
         tenant: TenantId = LOCAL_TENANT,
         trigger_type: str = TriggerType.MANUAL,
         trigger_reason: str = "",
         consumed_handoff_id: str = "",
+        trigger_context: JsonObject | None = None,
         profile: ExecutionProfile | None = None,
         runtime_context: JsonObject | None = None,
         stored_version: int | None = None,
@@ -497,7 +552,14 @@ class Engine(Reviews):
         started_by: str = "",
         key: RequestKey | None = None,
     ) -> NewRun:
-        """Put a run together that is about to be created; see `start`. Nothing is written.
+        """Put a run together that is about to be created, for whoever writes more with it.
+
+        Nothing is written.
+
+        Args:
+            run_id: its id, where that is known before.
+            trigger_context: what the run keeps of what started it.
+            others: as `start` has them.
 
         Raises:
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
@@ -507,7 +569,7 @@ class Engine(Reviews):
         given = fill_inputs(automation.inputs, inputs or {})
         workspace = workspace or declared_workspace(automation)
         return NewRun(
-            run_id=RunId(f"automation-v2-run-{self._ids.new()}"),
+            run_id=run_id or RunId(f"automation-v2-run-{self._ids.new()}"),
             tenant=tenant,
             change_id=self.new_change_id(),
             plan=plan,
@@ -517,6 +579,7 @@ class Engine(Reviews):
             trigger_type=trigger_type,
             trigger_reason=trigger_reason,
             consumed_handoff_id=consumed_handoff_id,
+            trigger_context=trigger_context,
             requested_profile=profile,
             effective_profile=effective_profile(automation, profile, self._default_profile),
             runtime_context=runtime_context,
@@ -532,12 +595,15 @@ class Engine(Reviews):
                 inputs=given,
                 real_path=self._files.real_path(workspace) if workspace else "",
             ),
+            runtime_clock=self.limits.runtime_clock,
         )
 
-    def _created(self) -> None:
-        """Runs were created that any engine may have."""
+    def _created(self, *, wakes_others: bool = True) -> None:
+        """Runs were created, which any engine may have but for owned ones."""
         self._work.set()
-        self._host.wake_others()
+        self._tell_watchers()
+        if wakes_others:
+            self._host.wake_others()
 
     async def tell_dry_run(self, run: Run) -> DryRun:
         """Say what the real run would do that this dry one stands for.
@@ -565,7 +631,7 @@ class Engine(Reviews):
                 is recorded, as that of a decision meant for another asking is.
             StoreUnavailable: nothing was written.
         """
-        if isinstance(command, Resume | Recover) and command.owner == self.engine_id:
+        if isinstance(command, Resume | Recover | Allow) and command.owner == self.engine_id:
             self._refuse_unlabelled(self._run(run_id, tenant).labels)
         change = await self.store.execute(
             run_id,
@@ -901,6 +967,7 @@ class Engine(Reviews):
                 busy = await self._claim_some() + await self._wake_some()
                 if not self.limits.own_only:
                     busy += await self.schedules.fire_due()
+                busy += await self._take_deliveries()
             except EngineError:
                 # The store is away, or holds a definition that cannot be read: neither may end
                 # the engine and the runs that it drives.
@@ -918,6 +985,7 @@ class Engine(Reviews):
         # The net under the sockets: also when this engine is so busy that it never rests.
         if await self.store.changed_elsewhere():
             self._elsewhere += 1
+            self.inbox.is_due = True
             self._poke_changed()
 
     async def _claim_some(self) -> int:
@@ -958,6 +1026,7 @@ class Engine(Reviews):
             report=self._report,
             complain=self._complain,
             lease=self._lease,
+            usd_per_1k_tokens=self.limits.usd_per_1k_tokens,
         )
         run_id = view.run.run_id
         former, self._drivers[run_id] = self._drivers.get(run_id), driver
@@ -984,6 +1053,8 @@ class Engine(Reviews):
             # The run may be driven here again already, before its former driver has noticed.
             if self._drivers.get(run_id) is driver:
                 del self._drivers[run_id]
+            for left in self._left:
+                left(run_id, driver.epoch)
             self._work.set()
 
     async def _panic(self, driver: Driver, error: Exception) -> None:
@@ -1012,6 +1083,24 @@ class Engine(Reviews):
                 # Another engine was first, or the run cannot be read and holds up no other.
                 continue
         return woken
+
+    async def _take_deliveries(self) -> int:
+        """Let deliveries at webhooks become what they lead to.
+
+        An engine that is there for runs of its own leaves them to others.
+        """
+        return 0 if self.limits.own_only else await self.inbox.take()
+
+    def look_into_inbox(self) -> None:
+        """Have this engine and all others look: a delivery has just been stored."""
+        self.inbox.is_due = True
+        self._wake(())
+
+    async def _tend_inbox(self) -> None:
+        """Look into the inbox whoever said something, and forget what is old."""
+        self.inbox.is_due = True
+        self._work.set()
+        await self.inbox.forget()
 
     def _announce(self, view: RunView, change: Change) -> None:
         run = view.run
@@ -1042,6 +1131,7 @@ class Engine(Reviews):
 
     def _woken(self) -> None:
         """Another process has written something that may concern this engine."""
+        self.inbox.is_due = True
         self._elsewhere += 1
         self._work.set()
         self._poke_changed()
@@ -1109,6 +1199,7 @@ class Engine(Reviews):
                 self._recovery.auto_resume,
                 self._tend_signals,
                 self._forget_access,
+                self._tend_inbox,
                 self._wake_freed,
                 self._learning.learn,
                 self._archive,
@@ -1116,9 +1207,21 @@ class Engine(Reviews):
             ):
                 # What cannot be done now (the store is away, a process does not die) is tried
                 # again with the next turn.
-                with suppress(EngineError):
+                name = part.__name__.lstrip("_")
+                try:
                     await part()
+                except EngineError as error:
+                    self._sweep_failed(name, error)
+                else:
+                    self._failing.discard(name)
             await self._clock.sleep(SWEEP_MS)
+
+    def _sweep_failed(self, name: str, error: EngineError) -> None:
+        """Count it, and say it once for each time that it begins to fail."""
+        self.sweep_failures[name] = self.sweep_failures.get(name, 0) + 1
+        if name not in self._failing:
+            self._failing.add(name)
+            self._complain(f"the sweep could not {name.replace('_', ' ')}: {error}; trying again")
 
     async def _archive(self) -> None:
         """Pack some of what is old; while there is more, again with the next sweep."""

@@ -51,6 +51,11 @@ class OwnLease:
         return min(pause_ms, self.left_ms or pause_ms)
 
     @property
+    def age_ms(self) -> int:
+        """How long ago the renewal that is on disk was asked for."""
+        return max(self._clock.ticks_ms() - self._renewed_at_ms, 0)
+
+    @property
     def left_ms(self) -> int:
         """How long the attempts may still run without a renewal; 0 when they have to end."""
         over_at_ms = self._renewed_at_ms + self._lease_ms - self._lease_ms // STOP_SHARE

@@ -9,6 +9,7 @@ from tandem.domain.action import Action
 from tandem.domain.ids import AttemptId, EngineId, NodeId, RunId, TenantId
 from tandem.domain.json import JsonObject, JsonValue
 from tandem.domain.outcome import Outcome
+from tandem.ports.meter import Meter
 
 
 class AttemptSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +39,10 @@ class AttemptSpec(msgspec.Struct, frozen=True, kw_only=True):
     scratch: str = ""
     output_bytes_max: int = 16 * 1024 * 1024
     runtime_context: JsonObject | None = None
+    meter: Meter | None = None
+    """Where the body says what it spends; None where nobody counts, as in a probe."""
+    traceparent: str = ""
+    """The span of the attempt (W3C Trace Context), empty when it has none."""
 
 
 class Progress(Protocol):

@@ -37,6 +37,7 @@ from tandem.ports.access import AccessStore
 from tandem.ports.backlog import BacklogStore
 from tandem.ports.learning import LearningStore
 from tandem.ports.triggers import TriggerStore
+from tandem.ports.webhooks import WebhookStore
 
 
 class Claimed(NamedTuple):
@@ -265,7 +266,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     waits_ms: Sequence[int]
 
 
-class Store(LearningStore, AccessStore, TriggerStore, BacklogStore, Protocol):
+class Store(LearningStore, AccessStore, TriggerStore, BacklogStore, WebhookStore, Protocol):
     """Rows of runs. Every write is one transaction, on disk before the awaitable is done."""
 
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:

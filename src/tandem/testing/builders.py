@@ -22,6 +22,7 @@ from tandem.domain.lifecycle import RunState
 from tandem.domain.phases import Phases, is_held
 from tandem.domain.run import Run
 from tandem.domain.signal import Signal, SignalKind
+from tandem.domain.usage import Spending
 from tandem.domain.view import RunView
 from tandem.domain.wait_definition import (
     Correlation,
@@ -84,9 +85,10 @@ def automation(
     concurrency: Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),
     profile: str | None = None,
+    limits: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Automation:
-    """Return an automation of these nodes; `fields` are others of its own."""
+    """Return an automation of these nodes; `limits` are budgets, `fields` are others of its own."""
     return Automation.model_validate(
         {
             "automation_id": "simulated",
@@ -95,6 +97,7 @@ def automation(
                 "max_parallel_agents": parallel,
                 "workspace": workspace,
                 "profile": profile,
+                **(limits or {}),
             },
             "concurrency": concurrency,
             "resources": {"labels": list(labels)},
@@ -129,6 +132,10 @@ def fresh_view(
 
 def _profile_of(made: Automation) -> ExecutionProfile:
     return effective_profile(made, None, ExecutionProfile.GUIDED)
+
+
+CALL: Final = Spending(prompt_tokens=70, completion_tokens=30, cost_usd=0.001, tool_calls=1)
+"""What each call of a body costs in simulated worlds with budgets."""
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +176,28 @@ def random_story(random: Random) -> Story:
     fields |= _draw_rules(random, nodes, scripts)
     made = automation(*nodes, parallel=parallel, **fields)
     return Story(automation=made, scripts=scripts, workspace=workspace)
+
+
+def with_budget(random: Random, story: Story) -> Story:
+    """Give a story limits, and bodies that spend; all calls of it ask, or none does."""
+    asks = random.random() < 0.8
+    call = random.choice((CALL, msgspec.structs.replace(CALL, tool_calls=0)))
+    scripts = {
+        name: msgspec.structs.replace(
+            script, calls=random.choice((0, 1, 2, 5)), call=call, asks=asks
+        )
+        for name, script in story.scripts.items()
+    }
+    limits = {
+        "max_total_tokens": random.choice((None, 100, 250, 900)),
+        "max_total_tool_calls": random.choice((None, 1, 3, 8)),
+        "max_total_runtime_ms": random.choice((None, None, 150, 1_000)),
+    }
+    policy = story.automation.execution
+    made = story.automation.model_copy(
+        update={"execution": policy.model_copy(update=limits) if policy is not None else None}
+    )
+    return msgspec.structs.replace(story, automation=made, scripts=scripts)
 
 
 def _draw_rules(

@@ -13,7 +13,9 @@ from tandem.domain.ids import AttemptId, EngineId
 from tandem.domain.json import JsonValue
 from tandem.domain.outcome import Failed, FailureClass, NeedsRepair, Outcome, Succeeded
 from tandem.domain.provider import provider_of_url
+from tandem.domain.usage import Spending
 from tandem.ports.executor import AttemptSpec, Progress
+from tandem.ports.meter import Meter
 from tandem.testing.clock import SimulatedClock
 from tandem.testing.loop import Process
 
@@ -38,6 +40,11 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     says: dict[str, JsonValue] = msgspec.field(default_factory=dict)
     rejects: int = 0
     unmet: tuple[str, ...] = ()
+    calls: int = 0
+    """How many calls a body makes that cost something."""
+    call: Spending = Spending()
+    asks: bool = True
+    """Whether it asks before each call; else it reports them afterwards."""
 
 
 class Body(msgspec.Struct, kw_only=True):
@@ -120,7 +127,10 @@ class ScriptedExecutor:
         bodies.start(body)
         try:
             progress("event", "started")
-            await self._clock.sleep(script.duration_ms)
+            if script.calls and attempt.meter is not None:
+                await self._spend(script, attempt.meter)
+            else:
+                await self._clock.sleep(script.duration_ms)
             result = outcome_of(script, bodies.ends[body.key], attempt)
             bodies.end(body, result)
             return result
@@ -132,6 +142,18 @@ class ScriptedExecutor:
                 finally:
                     if self._process.is_alive:
                         bodies.end(body)
+
+    async def _spend(self, script: Script, meter: Meter) -> None:
+        """Make the calls of a body one after the other."""
+        each_ms = script.duration_ms / script.calls
+        for _ in range(script.calls):
+            if script.asks:
+                with await meter.reserve(Spending(tool_calls=script.call.tool_calls)) as call:
+                    await self._clock.sleep(each_ms)
+                    call.spend(script.call)
+            else:
+                await self._clock.sleep(each_ms)
+                meter.report(script.call)
 
     def _answer(self, attempt: AttemptSpec) -> Outcome:
         """Answer an effects probe: it sees from outside whether a body came to its end."""

@@ -12,6 +12,7 @@ from tandem.adapters.sql.rows import ATTEMPT_BITS, NODE_BITS, event_of
 from tandem.adapters.sqlite.archive import unpack
 from tandem.domain.admission import overlap
 from tandem.domain.graph import Plan, PlanNode
+from tandem.domain.guardrail import AUTO_RESUMED as ALLOWED_MORE
 from tandem.domain.hold import is_automation_key
 from tandem.domain.lifecycle import (
     DRIVEN,
@@ -26,6 +27,7 @@ from tandem.domain.lifecycle import (
 from tandem.domain.node import NodeKind
 from tandem.domain.phases import is_held
 from tandem.domain.receipts import ChainCheck
+from tandem.domain.usage import Usage
 from tandem.testing.executor import Bodies, Body
 
 E, N, S = RunEvent, NodeState, RunState
@@ -43,6 +45,8 @@ _REVIVING = frozenset(
         E.RUN_REOPENED,
     }
 )
+CALL_TOKENS = 100
+"""What a call of a simulated body costs."""
 _BY_HAND = frozenset({E.NODE_SKIPPED, E.NODE_OUTPUT_SET})
 _RESETTING = _REVIVING | _BY_HAND | {E.GATE_DECIDED, E.NODE_APPROVAL_ROLLBACK}
 
@@ -76,6 +80,9 @@ class _Replay:
         self.change_id = ""
         self.in_change: set[tuple[RunEvent, str | None]] = set()
         self.auto_resumes = 0
+        self.is_allowed_more = False
+        self.tokens_max = plan.budget.tokens
+        self.tool_calls_max = plan.budget.tool_calls
         self.is_reaped = False
         self.chain = ChainCheck()
 
@@ -96,8 +103,12 @@ class Invariants:
         self._runs_max = 0
         self._runs_total_max: int | None = None
         self.auto_resumes_max = 2
+        self.keeps_budgets = False
+        """Whether no two engines can spend for one run without knowing of each other."""
         self.is_apart = False
         """Whether engines have machines of their own and know only the leases of others."""
+        self.all_ask: Callable[[str], bool] = lambda _run_id: False
+        """Whether all bodies of a run ask before they spend."""
         self.trusted: Callable[[Body], bool] = lambda _body: True
         """Whether the engine of a body could do its work for as long as its lease lasts."""
 
@@ -276,7 +287,17 @@ class Invariants:
         self._ends += after in TERMINAL and replay.status not in TERMINAL
         if event in (E.RUN_PAUSED_STALE, E.RUN_FAILED_STALE):
             self._follow_reap(replay, where)
-        if event is E.RUN_AUTO_RESUMED:
+        if event is E.RUN_BUDGET_CHANGED:
+            replay.is_allowed_more = True
+            given = msgspec.json.decode(row["metadata"])["allowed"]
+            replay.tokens_max = _larger(replay.tokens_max, given.get("max_total_tokens"))
+            replay.tool_calls_max = _larger(
+                replay.tool_calls_max, given.get("max_total_tool_calls")
+            )
+        if event is E.RUN_AUTO_RESUMED and row["reason"] == ALLOWED_MORE:
+            _must(replay.is_allowed_more, f"{where}: nobody allowed it more")
+            replay.is_allowed_more = False
+        elif event is E.RUN_AUTO_RESUMED:
             replay.auto_resumes += 1
             _must(replay.is_reaped, f"{where}: it was not paused as stale")
             _must(replay.auto_resumes <= self.auto_resumes_max, f"{where}: too often")
@@ -361,7 +382,8 @@ class Invariants:
         _must(head == replay.chain.head, f"{what}: the chain of its events ends elsewhere")
         completed = replay.nodes.count(N.COMPLETED)
         _must(run["nodes_completed"] == completed, f"{what}: {completed} nodes are completed")
-        self._compare_nodes(run_no, replay, what)
+        spent = self._compare_nodes(run_no, replay, what)
+        self._compare_usage(run, replay, spent, what)
         self._compare_rest(run, replay, what)
 
     def _check_deleted(self, run_no: int, replay: _Replay) -> None:
@@ -383,7 +405,26 @@ class Invariants:
         )
         _must(left == [{"rows": 0}], f"{what} was deleted and left {left}")
 
-    def _compare_nodes(self, run_no: int, replay: _Replay, what: str) -> None:
+    def _compare_usage(
+        self, run: dict[str, Any], replay: _Replay, spent: Counter[str], what: str
+    ) -> None:
+        """The run is the sum of its attempts, and over its budget by one call for each at most."""
+        for name in Usage.__struct_fields__:
+            _must(run[name] == spent[name], f"{what}: {name} is {run[name]}, not {spent[name]}")
+        driven = run["active_since_ms"] is not None
+        _must(driven == (replay.status in DRIVEN), f"{what}: driven since {driven}")
+        if not self.keeps_budgets or not self.all_ask(replay.run_id):
+            return
+        # Calls of unknown size may be under way in each running attempt; tools are counted before.
+        slack = replay.plan.parallel * CALL_TOKENS
+        if replay.tokens_max is not None:
+            within = run["total_tokens"] < replay.tokens_max + max(slack, 1)
+            _must(within, f"{what}: {run['total_tokens']} of {replay.tokens_max} tokens")
+        if replay.tool_calls_max is not None:
+            within = run["tool_calls"] <= replay.tool_calls_max
+            _must(within, f"{what}: {run['tool_calls']} of {replay.tool_calls_max} calls")
+
+    def _compare_nodes(self, run_no: int, replay: _Replay, what: str) -> Counter[str]:
         first = run_no << NODE_BITS
         last = (run_no + 1 << NODE_BITS) - 1
         parts = self._find("SELECT rows FROM archive_part WHERE run_no = ? ORDER BY part", run_no)
@@ -395,12 +436,15 @@ class Invariants:
             stored = rows[number]["state"] if number in rows else N.PENDING.value
             _must(stored == state.value, f"{what}: node {number} is {stored}, not {state.value}")
         attempts = self._find(
-            "SELECT attempt_no, outcome, ended_at_ms FROM attempt WHERE attempt_no BETWEEN ? AND ?",
+            "SELECT attempt_no, outcome, ended_at_ms, usage FROM attempt"
+            " WHERE attempt_no BETWEEN ? AND ?",
             first << ATTEMPT_BITS,
             (last + 1 << ATTEMPT_BITS) - 1,
         )
         counts: dict[int, int] = {}
+        spent: Counter[str] = Counter()
         for row in (*packed["attempt"], *attempts):
+            spent.update(msgspec.json.decode(row["usage"] or "{}"))
             key, number = divmod(row["attempt_no"], 1 << ATTEMPT_BITS)
             node_no = key - first
             counts[node_no] = counts.get(node_no, 0) + 1
@@ -411,6 +455,7 @@ class Invariants:
             _must(is_open == runs, f"{what}: attempt {number} of node {node_no}: {row['outcome']}")
         for node_no, row in rows.items():
             _must(row["attempts"] == counts.get(node_no, 0), f"{what}: attempts of node {node_no}")
+        return spent
 
     def _compare_rest(self, run: dict[str, Any], replay: _Replay, what: str) -> None:
         status = replay.status
@@ -573,3 +618,8 @@ def _must(holds: bool, message: str) -> None:
 def _as_dict(cursor: apsw.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
     names = [column[0] for column in cursor.get_description()]
     return dict(zip(names, row, strict=True))
+
+
+def _larger(limit: int | None, given: int | None) -> int | None:
+    """Return the highest limit that a run ever had; one that began without any stays so."""
+    return limit if limit is None or given is None else max(limit, given)

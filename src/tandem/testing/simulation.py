@@ -33,6 +33,7 @@ from tandem.domain.automation_keeping import (
 from tandem.domain.automation_review import Review
 from tandem.domain.change import Change
 from tandem.domain.command import (
+    Allow,
     Cancel,
     Command,
     ContinueNode,
@@ -72,7 +73,13 @@ from tandem.engine.engine import Engine, Limits
 from tandem.engine.recovery import RecoveryLimits
 from tandem.ports.store import Delivered
 from tandem.testing.artifacts import MemoryArtifacts, NoFiles
-from tandem.testing.builders import Story, ending_of, random_story, signals_of
+from tandem.testing.builders import (
+    Story,
+    ending_of,
+    random_story,
+    signals_of,
+    with_budget,
+)
 from tandem.testing.clock import SimulatedClock
 from tandem.testing.executor import Bodies, Body, Script, ScriptedExecutor
 from tandem.testing.faults import Crashed, Fault, Faults, FaultyCommit
@@ -95,6 +102,8 @@ CRASHES_MAX = 4
 HOUR_MS = 3_600_000
 PAUSED_WORLDS = 0.2
 """The part of all worlds in which somebody pauses the automation."""
+BUDGET_WORLDS = 0.3
+"""The part of all worlds in which bodies spend, and runs may not spend all they like."""
 SIMULATED = AutomationId("simulated")
 _MEMORY = Path("/dev/shm")  # noqa: S108 # a folder of its own is made below it
 
@@ -301,6 +310,11 @@ class World:
         # A source of its own: worlds without a pause stay what their seeds made them.
         self._pauses = Random(f"automation {seed}")
         self._pauses_automation = self._pauses.random() < PAUSED_WORLDS
+        self._budgets = Random(f"budget {seed}")
+        self._has_budgets = self._budgets.random() < BUDGET_WORLDS
+        # An engine that stood still may have spent what the next one does not know of.
+        self.invariants.all_ask = self._all_ask
+        self.invariants.keeps_budgets = not self.is_ill and not self.is_apart
         self._born = 0
         self._jumped_ms = 0
         self._sent = 0
@@ -331,6 +345,10 @@ class World:
         count = self.random.choice((0, 1, 2, 4))
         kinds = list(Fault)
         return {self.random.randint(2, 60): self.random.choice(kinds) for _ in range(count)}
+
+    def _all_ask(self, run_id: str) -> bool:
+        story = self.stories.get(RunId(run_id))
+        return story is not None and all(script.asks for script in story.scripts.values())
 
     # Judging
 
@@ -622,6 +640,29 @@ class World:
             await self.clock.sleep(self._pauses.choice((0, 5, 60, 400)))
             await self._ask_automation(command)
 
+    async def _raise_budgets(self) -> None:
+        """Allow runs more, or hardly more, at any moment."""
+        for _ in range(self._budgets.choice((0, 1, 4, 8))):
+            await self.clock.sleep(self._budgets.choice((0, 3, 40, 200, 900)))
+            runs, living = self.invariants.runs(), self.living()
+            if runs and living:
+                row = self._budgets.choice(runs)
+                command = self._more(
+                    row, self._budgets.choice((0, 1, 5)), resume=self._budgets.random() < 0.7
+                )
+                await self.command(self._budgets.choice(living), RunId(row["run_id"]), command)
+
+    def _more(self, row: Mapping[str, Any], calls: int, *, resume: bool) -> Allow:
+        """Return the command that lets a run make so many more calls."""
+        elapsed_ms = self.clock.now_ms() - (row["started_at_ms"] or self.clock.now_ms())
+        return Allow(
+            reason="simulated",
+            max_total_tokens=row["total_tokens"] + 100 * calls,
+            max_total_tool_calls=row["tool_calls"] + calls,
+            max_total_runtime_ms=max(elapsed_ms, row["active_ms"]) + 60_000 * calls,
+            resume=resume,
+        )
+
     async def _ask_automation(self, command: AutomationCommand) -> None:
         living = self.living()
         if living:
@@ -646,6 +687,8 @@ class World:
                 continue
             process, run_id = self.random.choice(living), RunId(row["run_id"])
             if status is RunState.PAUSED and not row["parked"]:
+                if self._has_budgets:
+                    await self.command(process, run_id, self._more(row, 100, resume=True))
                 await self.command(process, run_id, Resume())
             await self._decide_gates(process, run_id)
             await self._send_signals(process, run_id)
@@ -695,6 +738,8 @@ class World:
     def _draw_story(self) -> Story:
         """Draw a run; in ill worlds some bodies are silent for longer than a run may be."""
         story = random_story(self.random)
+        if self._has_budgets:
+            story = with_budget(self._budgets, story)
         if not self.is_ill or (self.gentle and self.random.random() < 0.5):
             return story
         limited = {n.node_id for n in story.automation.flow.nodes if n.timeout_ms}
@@ -730,6 +775,8 @@ class World:
         ]
         if self._pauses_automation:
             starting.append(group.create_task(self._pause_automation()))
+        if self._has_budgets:
+            starting.append(group.create_task(self._raise_budgets()))
         for _ in range(self.random.choice((0, 2, 5, 10))):
             await self.clock.sleep(self.random.choice((0, 1, 7, 40, 150, 600)))
             await self._interfere()

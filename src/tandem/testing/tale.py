@@ -1,6 +1,6 @@
 """A run told step by step without a store: each step is decided, checked and applied."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tandem.domain.accounting import FileFact
@@ -11,6 +11,7 @@ from tandem.domain.driving import advance
 from tandem.domain.ids import ChangeId, EngineId, NodeId
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import (
+    DRIVEN,
     NODE_EVENTS,
     NODE_TRANSITIONS,
     RUN_TRANSITIONS,
@@ -36,6 +37,7 @@ from tandem.domain.run import (
     Wait,
 )
 from tandem.domain.settling import Settled
+from tandem.domain.usage import NOTHING, Spent, Usage
 from tandem.domain.view import RunView
 from tandem.testing.builders import fresh_view
 
@@ -64,10 +66,14 @@ class Tale:
     def __init__(self, *nodes: Mapping[str, Any], parallel: int = 4, **fields: Any) -> None:
         self.view = fresh_view(*nodes, parallel=parallel, **fields)
         self.now_ms = 1_000
+        self.spent: list[Spent] = []
+        """What attempts have spent and no change has counted."""
+        self.notes_usage = False
         self.drains = False
         """Whether the engine is about to stop and starts nothing new."""
         self.facts = SeenFiles()
         self.changes: list[Change] = []
+        self.counted: list[Spent] = []
         self.events: list[LifecycleEvent] = []
         self.started: dict[tuple[int, int], Attempt] = {}
         self.ended: dict[tuple[int, int], Attempt] = {}
@@ -102,10 +108,23 @@ class Tale:
             change_id=self._change_id(),
             now_ms=self.now_ms,
             starts=not self.drains,
+            spent=tuple(self.spent),
+            notes_usage=self.notes_usage,
         )
         if change is not None:
             self._add(change)
+            self.spent.clear()
         return change
+
+    def spend(self, node_id: str, **usage: int) -> "Tale":
+        """Let the newest attempt of a node spend something more."""
+        key = self._number(node_id), self.node(node_id).attempts
+        added = Usage(**usage)
+        before = sum_of([*self.counted, *self.spent], key)
+        self.spent.append(
+            Spent(node_no=key[0], number=key[1], usage=before.plus(added), added=added)
+        )
+        return self
 
     def settle(
         self, node_id: str, outcome: Outcome, *, output: bytes | None = None, **read: Any
@@ -229,6 +248,7 @@ class Tale:
             assert key in self.started
             assert key not in self.ended
             self.ended[key] = attempt
+        self.counted += change.spent
         self.gates |= {gate.gate_id: gate for gate in change.gates}
         self.waits |= {wait.wait_id: wait for wait in change.waits}
 
@@ -245,6 +265,8 @@ class Tale:
         assert set(view.ready) == set(fresh.ready)
         assert set(view.ready_parked) == set(fresh.ready_parked)
         assert view.run.nodes_completed == view.completed
+        assert view.run.usage == sum_of(self.counted)
+        assert (view.run.active_since_ms is not None) == (view.run.status in DRIVEN)
         open_attempts = {number for number, _ in self.started.keys() - self.ended.keys()}
         assert open_attempts == view.running
         assert len(view.running) <= view.plan.parallel
@@ -256,3 +278,12 @@ class Tale:
     def waits_left(self) -> list[Wait]:
         """Return the waits whose newest row still waits."""
         return [wait for wait in self.waits.values() if wait.status in OPEN_WAITS]
+
+
+def sum_of(spent: Iterable[Spent], key: tuple[int, int] | None = None) -> Usage:
+    """Return what was spent in all, or by one attempt."""
+    total = NOTHING
+    for item in spent:
+        if key in (None, (item.node_no, item.number)):
+            total = total.plus(item.added)
+    return total

@@ -80,6 +80,15 @@ def test_doctor_keeps_to_the_isolation_that_is_set(
     assert call("doctor", "--json").json["isolation"] == "subreaper"
 
 
+def test_doctor_says_whether_spans_are_sent(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    off = "off (OTEL_EXPORTER_OTLP_ENDPOINT turns them on)"
+    assert call("doctor", "--json").json["traces"] == off
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    assert "traces    on, by OTLP over HTTP\n" in call("doctor").out
+    monkeypatch.setenv("TANDEM_TRACES", "off")
+    assert call("doctor", "--json").json["traces"] == "off (TANDEM_TRACES=off)"
+
+
 def test_setting_that_is_not_allowed_is_a_usage_error(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

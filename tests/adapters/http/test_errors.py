@@ -143,6 +143,11 @@ async def metadata_of_text(server: Server) -> httpx2.Response:
     return await server.ask("POST", f"{BASE}/x/share", json={"visibility": "org"})
 
 
+async def handed_over_without_a_workspace(server: Server) -> httpx2.Response:
+    await server.post(BASE, spec("x"))
+    return await server.ask("GET", f"{BASE}/x/handoffs")
+
+
 async def sharing_with_nobody(server: Server) -> httpx2.Response:
     await server.post(BASE, spec("x"))
     return await server.ask("POST", f"{BASE}/x/share", json={"visibility": "secret"})
@@ -284,6 +289,23 @@ MEETINGS: dict[str, Meet] = {
     ),
     "RUN_CLEANUP_PENDING": refusing("run_cleanup_pending"),
     "RETRY_EXHAUSTED": refusing("retry_exhausted"),
+    "LIMIT_REQUIRED": after("/allow", {"reason": "r"}),
+    "LIMIT_INVALID": after("/allow", {"reason": "r", "max_total_tokens": -1}),
+    "RUN_BUDGET_EXCEEDED": refusing("run_budget_exceeded"),
+    "AUTOMATION_V2_BACKLOG_TASK_REQUIRED": after("/backlog/tasks/%20/claim", {}),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_FOUND": after("/backlog/tasks/zz/claim", {}),
+    "AUTOMATION_V2_BACKLOG_TASK_INVALID_TYPE": after("/backlog/tasks/n1/claim", {}),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_CLAIMABLE": refusing(
+        "AUTOMATION_V2_BACKLOG_TASK_NOT_CLAIMABLE"
+    ),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_REQUEUEABLE": refusing(
+        "AUTOMATION_V2_BACKLOG_TASK_NOT_REQUEUEABLE"
+    ),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_COMPLETABLE": refusing(
+        "AUTOMATION_V2_BACKLOG_TASK_NOT_COMPLETABLE"
+    ),
+    "HANDOFF_WITHOUT_WORKSPACE": handed_over_without_a_workspace,
+    "HANDOFF_FOLDER_INVALID": refusing("handoff_folder_invalid"),
     "TENANT_CONTEXT_DENIED": raising(HttpError("TENANT_CONTEXT_DENIED", "no assertion came")),
     "NOT_FOUND": raising(NotFound("no such thing")),
     "INVALID_REQUEST": raising(InvalidRequest("no")),
@@ -294,8 +316,13 @@ MEETINGS: dict[str, Meet] = {
     "INTERNAL_ERROR": raising(RuntimeError("/secret/path")),
 }
 ELSEWHERE = {
+    "AUDIT_PERSISTENCE_FAILED": "test_access",
+    "RATE_LIMITED": "test_permissions",
+    "IDEMPOTENCY_KEY_REUSED": "test_permissions",
+    "VALIDATION_FAILED": "test_permissions",
     "AUTH_REQUIRED": "test_guard",
     "LOOPBACK_ONLY": "test_guard",
+    "METRICS_DISABLED": "test_operations",
     "AUTOMATION_V2_GATE_SELF_APPROVAL_FORBIDDEN": "test_guard",
     "ENGINE_STARTING": "test_guard",
     "HOST_DENIED": "test_guard",
@@ -303,6 +330,20 @@ ELSEWHERE = {
     "SCOPE_DENIED": "test_routes",
     "AUTOMATION_V2_UPDATE_FAILED": "test_automations",
     "AUTOMATION_V2_RUN_CREATE_FAILED": "test_automations",
+    "AUTOMATION_WEBHOOK_CREATE_FAILED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_UPDATE_FAILED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_ROTATE_FAILED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_ROTATE_UNSUPPORTED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_REVEAL_FAILED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_RESET_VERIFICATION_FAILED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_SECRET_IMPORT_FAILED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_EVENT_STATUS_INVALID": "test_webhooks",
+    "AUTOMATION_WEBHOOK_TRIGGER_NOT_FOUND": "test_webhooks",
+    "AUTOMATION_WEBHOOK_DELIVERY_NOT_FOUND": "test_webhooks",
+    "AUTOMATION_WEBHOOK_EVENT_NOT_FOUND": "test_webhooks",
+    "AUTOMATION_WEBHOOK_TOKEN_UNAVAILABLE": "test_webhooks",
+    "AUTOMATION_WEBHOOK_TRIGGER_DISABLED": "test_webhooks",
+    "AUTOMATION_WEBHOOK_PAYLOAD_UNAVAILABLE": "test_webhooks",
 }
 
 

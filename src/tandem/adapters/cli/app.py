@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "runs": ("runs", "runs"),
     "gates": ("gates", "gates"),
     "waits": ("waits", "waits"),
+    "webhooks": ("webhooks", "webhooks"),
     "learning": ("learning", "learning"),
     "governance": ("governance", "governance"),
     "tokens": ("tokens", "tokens"),

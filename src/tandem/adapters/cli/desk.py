@@ -57,8 +57,8 @@ class Desk(Protocol):
         """Return all there is to say about a run."""
         ...
 
-    async def why(self, run_id: RunId) -> Reason:
-        """Return what a run waits for."""
+    async def why(self, run_id: RunId) -> tuple[Reason, RunView, int]:
+        """Return what a run waits for, the run, and the moment of the answer."""
         ...
 
     async def list_events(

@@ -89,10 +89,12 @@ class LocalDesk:
         """See `Desk.story`."""
         return read_story(self._tools, self._settings, self._store, run_id)
 
-    async def why(self, run_id: RunId) -> Reason:
+    async def why(self, run_id: RunId) -> tuple[Reason, RunView, int]:
         """See `Desk.why`."""
+        now_ms = _now_ms()
         host = self._tools.open_host(self._settings)
-        return reasons.why(self._store, host, run_id, tenant=LOCAL_TENANT, now_ms=_now_ms())
+        reason = reasons.why(self._store, host, run_id, tenant=LOCAL_TENANT, now_ms=now_ms)
+        return reason, self._store.read(run_id, tenant=LOCAL_TENANT), now_ms
 
     async def list_events(
         self, run_id: RunId, *, after_seq: int, limit: int

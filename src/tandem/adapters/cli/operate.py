@@ -60,6 +60,41 @@ def unpause(tools: Tools, selection: Selection, reason: str) -> int:
 
 @click.command()
 @selects()
+@click.option("--tokens", type=click.IntRange(min=0), help="The limit of tokens, all in all.")
+@click.option("--cost-usd", type=click.FloatRange(min=0), help="The limit of cost, all in all.")
+@click.option("--tool-calls", type=click.IntRange(min=0), help="The limit of calls of tools.")
+@click.option("--runtime", metavar="SPAN", help="The limit of runtime: `90m`, or milliseconds.")
+@click.option("--no-resume", is_flag=True, help="Leave a run that stopped at its budget paused.")
+@_needed_reason
+@click.pass_obj
+def allow(
+    tools: Tools,
+    selection: Selection,
+    tokens: int | None,
+    cost_usd: float | None,
+    tool_calls: int | None,
+    runtime: str | None,
+    no_resume: bool,
+    reason: str,
+) -> int:
+    """Give a run other limits than its automation; one that stopped at its budget goes on."""
+    from tandem.adapters.cli.session import person
+    from tandem.domain.command import Allow
+
+    command = Allow(
+        reason=reason,
+        max_total_tokens=tokens,
+        max_total_cost_usd=cost_usd,
+        max_total_tool_calls=tool_calls,
+        max_total_runtime_ms=None if runtime is None else _span_ms("--runtime", runtime),
+        resume=not no_resume,
+        decided_by=person(),
+    )
+    return _obey(tools, selection, command, usual=("paused",))
+
+
+@click.command()
+@selects()
 @_reason
 @click.pass_obj
 def cancel(tools: Tools, selection: Selection, reason: str) -> int:
@@ -496,6 +531,19 @@ def _object_of(option: str, given: str) -> dict[str, Any]:
     return value
 
 
+def _span_ms(option: str, given: str) -> int:
+    from pydantic_core import PydanticCustomError
+
+    from tandem.domain.duration import parse_duration_ms
+
+    if given.strip().isdecimal():
+        return int(given)
+    try:
+        return int(str(parse_duration_ms(given)))
+    except PydanticCustomError as error:
+        raise click.UsageError(f"{option}: {error.message()}") from None
+
+
 def _pair(pair: str) -> tuple[str, Any]:
     """Return name and value of `NAME=VALUE`; what is no JSON is a text."""
     import json
@@ -520,6 +568,7 @@ def _model_policy(model: str) -> dict[str, Any]:
 COMMANDS: Final = (
     pause,
     unpause,
+    allow,
     cancel,
     recover,
     redeliver,

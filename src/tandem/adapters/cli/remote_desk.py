@@ -57,6 +57,14 @@ _NODE_COMMANDS: Final[Mapping[type, str]] = {
 }
 
 
+_LIMITS: Final = (
+    "max_total_tokens",
+    "max_total_cost_usd",
+    "max_total_tool_calls",
+    "max_total_runtime_ms",
+)
+
+
 def _step(text: str) -> str:
     return quote(text, safe="")
 
@@ -132,9 +140,10 @@ class RemoteDesk:
         """See `Desk.story`."""
         return story_of_rows(await self._rows(run_id), beside=self.beside)
 
-    async def why(self, run_id: RunId) -> Reason:
+    async def why(self, run_id: RunId) -> tuple[Reason, RunView, int]:
         """See `Desk.why`."""
-        return read(part(await self._get(run_path(run_id, "why")), "why"), Reason)
+        rows = await self._rows(run_id)
+        return rows.reason, rows.view(), rows.now_ms
 
     async def list_events(
         self, run_id: RunId, *, after_seq: int, limit: int
@@ -411,6 +420,10 @@ def _request_of(run_id: RunId, command: Command) -> tuple[str, str, dict[str, An
         case commands.RetryNode() | commands.ContinueNode() | commands.Skip():
             word = _preview_action(command)
             return "POST", run_path(run_id, "tasks", command.node_id, word), body
+        case commands.Allow():
+            given = msgspec.to_builtins(command)
+            said = {name: given[name] for name in _LIMITS if given[name] is not None}
+            return "POST", run_path(run_id, "allow"), {**body, **said, "resume": command.resume}
         case commands.Dispose():
             path = run_path(run_id, "tasks", command.node_id, "disposition")
             return "PATCH", path, {**body, "disposition": command.disposition}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tandem.domain.ids import RunId
     from tandem.domain.run import Run
     from tandem.domain.standing import Reason
+    from tandem.domain.view import RunView
 
 LISTED_MAX: Final = 10_000
 FOLLOW_S: Final = 0.2
@@ -108,6 +109,7 @@ def show(tools: Tools, run: str, as_json: bool) -> None:
     if told.reason.kind not in (ReasonKind.RUNNING, ReasonKind.ENDED):
         summary.print_reason(told.reason)
     summary.print_times(told)
+    summary.print_usage(told.view, told.now_ms)
     summary.print_decisions(told)
     summary.print_lineage(told.run, told.forks)
     click.echo()
@@ -127,18 +129,21 @@ def why(tools: Tools, run: str, as_json: bool) -> None:
     """Say what a run waits for, since when, who holds it, and what would free it."""
     from tandem.adapters.cli import text
     from tandem.adapters.cli.references import short_id
-    from tandem.adapters.cli.summary import print_reason
+    from tandem.adapters.cli.story import budget_document
+    from tandem.adapters.cli.summary import print_reason, print_usage
 
-    async def read(desk: Desk) -> tuple[RunId, Reason]:
+    async def read(desk: Desk) -> tuple[RunId, tuple[Reason, RunView, int]]:
         run_id = await desk.find_run_id(run)
         return run_id, await desk.why(run_id)
 
-    run_id, reason = ask(tools, read)
+    run_id, (reason, view, now_ms) = ask(tools, read)
     if as_json:
-        text.print_json({"run_id": run_id, **text.plain(reason)})
+        told = {"run_id": run_id, **text.plain(reason), **budget_document(view, now_ms)}
+        text.print_json(told)
         return
     click.echo(f"run {short_id(run_id)}: {text.clean(reason.sentence)}")
     print_reason(reason)
+    print_usage(view, now_ms)
 
 
 @runs.command()

@@ -23,10 +23,18 @@ def serve(tools: Tools, host: str | None, port: int | None) -> int:
 
     Without a token it listens on this machine only.
     """
+    import sys
+
     settings = tools.read_settings()
+    is_for_machines = settings.log_is_json(on_screen=sys.stderr.isatty())
+
+    def say(text: str) -> None:
+        if not is_for_machines:  # else the log says it, so that every line of it is JSON
+            click.echo(text, err=True)
+
     return tools.serve(
         settings,
         host=settings.host if host is None else host,
         port=settings.port if port is None else port,
-        say=lambda text: click.echo(text, err=True),
+        say=say,
     )

@@ -12,10 +12,12 @@ from tandem.adapters.cli import text
 from tandem.adapters.cli.references import short_id
 from tandem.adapters.cli.tools import LocalStore, Tools
 from tandem.domain.artifact import NodeArtifact
+from tandem.domain.budget import Standing, standings, used_by
 from tandem.domain.gate_record import decision_record, pending_gate
 from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
 from tandem.domain.json import JsonObject, JsonValue
 from tandem.domain.lifecycle import TERMINAL, NodeState, RunState
+from tandem.domain.overrun import allow_command, budget_for, is_raised
 from tandem.domain.run import Attempt, Gate, Run
 from tandem.domain.standing import Reason, ReasonKind
 from tandem.domain.verdict import verdict_of
@@ -192,6 +194,8 @@ def explain(story: Story) -> Explanation:
                     why=f"{run.parked}{due}",
                     next=(*resolve, resume) if alone else tuple(resolve),
                 )
+            if story.reason.kind is ReasonKind.BUDGET:
+                return _explain_budget(story, done, resume)
             return Explanation(
                 what=f"paused; {done}",
                 why=run.pause_reason,
@@ -215,6 +219,18 @@ def _explain_held(story: Story, done: str) -> Explanation:
         where=run.resource_key,
         why=f"{reason.kind.value}: {reason.sentence}",
         next=(shlex.join(["tandem", "automations", "resume", run.automation_id]) + story.beside,),
+    )
+
+
+def _explain_budget(story: Story, done: str, resume: str) -> Explanation:
+    run, name = story.run, short_id(story.run.run_id)
+    if is_raised(run, now_ms=story.now_ms):
+        return Explanation(what=f"paused; {done}", why=story.reason.sentence, next=(resume,))
+    allow = allow_command(run).strip("`").replace(run.run_id, name)
+    return Explanation(
+        what=f"stopped by its budget; {done}",
+        why=run.stop_reason,
+        next=(allow, f"tandem runs cancel {name}"),
     )
 
 
@@ -299,6 +315,7 @@ def document(story: Story) -> dict[str, Any]:
     return {
         **text.plain(run),
         "duration_ms": story.duration_ms,
+        **budget_document(view, story.now_ms),
         "holder": story.holder or None,
         "explanation": text.plain(explain(story)),
         "reason": text.plain(story.reason),
@@ -323,6 +340,25 @@ def document(story: Story) -> dict[str, Any]:
         ],
         "outputs": dict(story.outputs),
         "status_file": story.status_file or None,
+    }
+
+
+def budget_of(view: RunView, now_ms: int) -> tuple[Standing, ...]:
+    """Return what a run may use, and what is left of it."""
+    return standings(used_by(view.run, now_ms=now_ms), budget_for(view))
+
+
+def budget_document(view: RunView, now_ms: int) -> dict[str, Any]:
+    """Return what a run has used and may use, for programs."""
+    used = used_by(view.run, now_ms=now_ms)
+    return {
+        "prompt_tokens": used.usage.prompt_tokens,
+        "completion_tokens": used.usage.completion_tokens,
+        "total_tokens": used.usage.total_tokens,
+        "estimated_cost_usd": used.usage.cost_usd,
+        "tool_calls": used.usage.tool_calls,
+        "runtime_ms": used.runtime_ms,
+        "budget": [text.plain(standing) for standing in budget_of(view, now_ms)],
     }
 
 

@@ -1,13 +1,14 @@
 """The story of a run, printed for a person."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import click
 
 from tandem.adapters.cli import text
-from tandem.adapters.cli.story import Story, explain, holder_of
+from tandem.adapters.cli.story import Story, budget_of, explain, holder_of
+from tandem.domain.budget import BudgetKind
 from tandem.domain.gate_record import decision_record, on_expiry_words
 from tandem.domain.lifecycle import NodeState
 from tandem.domain.reading import SKIPPED
@@ -30,6 +31,7 @@ def print_summary(story: Story) -> None:
     print_nodes(story, nodes_max=_NODES_MAX)
     click.echo(f"\n{text.one_line(run.name or run.automation_id)}  {run.run_id}")
     print_explanation(story)
+    print_usage(story.view, story.now_ms)
     print_outputs(story)
     print_artifacts(story)
     print_status_file(story)
@@ -83,6 +85,31 @@ def print_times(story: Story) -> None:
     holder = holder_of(run)
     if holder is not None:
         _print_field("engine", f"{holder} ({story.holder})")
+
+
+def print_usage(view: RunView, now_ms: int) -> None:
+    """Print what a run has used, and of each budget what is left."""
+    usage = view.run.usage
+    said = [
+        f"{usage.total_tokens:,} tokens" if usage.total_tokens else "",
+        f"{usage.cost_usd:.4f} USD" if usage.cost_nano_usd else "",
+        text.count(usage.tool_calls, "tool call") if usage.tool_calls else "",
+    ]
+    _print_field("used", ", ".join(filter(None, said)))
+    for one in budget_of(view, now_ms):
+        used, limit, left = map(_amount_of(one.budget), (one.used, one.limit, one.left))
+        _print_field("budget", f"{one.budget}: {used} of {limit}, {left} left")
+
+
+def _amount_of(budget: BudgetKind) -> Callable[[float], str]:
+    """Return how amounts of a budget are written."""
+    match budget:
+        case BudgetKind.RUNTIME:
+            return lambda amount: text.span(int(amount))
+        case BudgetKind.COST:
+            return lambda amount: f"{amount:.4f} USD"
+        case _:
+            return lambda amount: f"{int(amount):,}"
 
 
 def print_lineage(run: Run, forks: Sequence[ForkRow]) -> None:

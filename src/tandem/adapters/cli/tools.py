@@ -13,6 +13,7 @@ from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine
 from tandem.engine.event_feed import EventFeed
 from tandem.engine.tokens import Tokens
+from tandem.engine.webhooks import Webhooks
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.host import Host
 from tandem.ports.store import Store
@@ -89,6 +90,11 @@ class OpenEngine(Protocol):
     @property
     def tokens(self) -> Tokens:
         """The tokens that its store keeps."""
+        ...
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The webhook triggers that its store keeps."""
         ...
 
 
@@ -307,6 +313,10 @@ class Tools(Protocol):
 
     def file_system_of(self, path: Path) -> str:
         """Return the type of the file system that holds `path`; empty where it cannot be told."""
+        ...
+
+    def traces_of(self, settings: Settings) -> str:
+        """Say in one line whether spans are sent, and what is missing if not."""
         ...
 
     async def isolation_of(self, settings: Settings) -> str:

@@ -55,6 +55,7 @@ def _examine(tools: Tools, settings: Settings) -> dict[str, Any]:
         "file_system": tools.file_system_of(_existing(settings.state_dir)) or "unknown",
         "fsync_ms": _fsync_ms(settings.state_dir),
         "isolation": asyncio.run(tools.isolation_of(settings)),
+        "traces": tools.traces_of(settings),
         "settings": _settings(settings),
     }
 
@@ -136,6 +137,7 @@ def _print_findings(found: dict[str, Any]) -> None:
         "files": found["file_system"],
         "fsync": "not measured: the folder cannot be written" if speed is None else f"{speed} ms",
         "isolation": found["isolation"],
+        "traces": found["traces"],
     }
     for name, value in lines.items():
         click.echo(f"{name:<10}{value}")

@@ -15,37 +15,50 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tandem.adapters.http.call import Call, Endpoint, answer
 from tandem.adapters.http.errors import HttpError, respond
 from tandem.adapters.http.guard import Guard
+from tandem.adapters.http.measured import Measured
 from tandem.adapters.http.openapi import openapi
 from tandem.adapters.http.policy import POLICY, Open
 from tandem.adapters.http.routes import (
     approvals,
     artifacts,
     automations,
+    backlog,
+    budgets,
     bulk,
     events,
     gates,
+    handoffs,
     health,
+    operations,
     rows,
     runs,
     scheduler,
     tasks,
     waits,
+    webhook_ingress,
+    webhook_triggers,
 )
 from tandem.adapters.http.site import Site
 from tandem.domain.errors import EngineError
 
 MODULES: Final = (
     health,
+    operations,
     automations,
     runs,
     rows,
     tasks,
     gates,
     approvals,
+    budgets,
+    backlog,
+    handoffs,
     waits,
     bulk,
     artifacts,
     events,
+    webhook_triggers,
+    webhook_ingress,
     scheduler,
 )
 HEADERS: Final = (
@@ -67,6 +80,9 @@ CONTEXT: Final = {
     "run_id": "runID",
     "node_id": "nodeID",
     "task_id": "taskID",
+    "trigger_id": "triggerID",
+    "delivery_id": "deliveryID",
+    "event_id": "eventID",
 }
 """Parts of the path that an error tells, and their names there."""
 
@@ -111,7 +127,7 @@ def make_app(site: Site, routes: Iterable[Endpoint] | None = None) -> ASGIApp:
             allow_methods=("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"),
             allow_headers=HEADERS,
         )
-    return Guard(inner, site)
+    return Measured(Guard(inner, site), site)
 
 
 class _Resource:
@@ -124,6 +140,7 @@ class _Resource:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         endpoint = self._methods.get(method)
+        scope["reached"].path = next(iter(self._methods.values())).path
         if endpoint is None:
             response = _not_allowed(sorted(self._methods))
         else:

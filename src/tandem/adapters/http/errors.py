@@ -89,6 +89,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         says="The route answers only to this machine.",
         do="Ask from the machine that the server runs on.",
     ),
+    "METRICS_DISABLED": Kind(
+        status=MISSING,
+        says="The metrics are off.",
+        do="Set TANDEM_OBSERVABILITY_PROMETHEUS_ENABLED=1 and start the server again.",
+    ),
     "ENGINE_STARTING": Kind(
         status=503,
         says="The engine opens its store.",
@@ -100,6 +105,77 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "METHOD_NOT_ALLOWED": Kind(
         status=405, says="The path does not know this method.", do="See the `Allow` header."
+    ),
+    # Webhooks
+    "AUTOMATION_WEBHOOK_CREATE_FAILED": Kind(
+        status=BAD,
+        says="A field of the new trigger has a value that it may not have.",
+        do="Mend the field.",
+    ),
+    "AUTOMATION_WEBHOOK_UPDATE_FAILED": Kind(
+        status=BAD,
+        says="A field of the trigger would have a value that it may not have.",
+        do="Mend the field.",
+    ),
+    "AUTOMATION_WEBHOOK_ROTATE_FAILED": Kind(
+        status=BAD,
+        says="The overlap is out of bounds.",
+        do="Send `overlap_seconds` within its bounds.",
+    ),
+    "AUTOMATION_WEBHOOK_ROTATE_UNSUPPORTED": Kind(
+        status=BAD,
+        says="The secret of the trigger is made by its provider.",
+        do="Rotate it at the provider.",
+    ),
+    "AUTOMATION_WEBHOOK_REVEAL_FAILED": Kind(
+        status=BAD,
+        says="The provider of the trigger has no verification tokens.",
+        do="Rotate the secret instead.",
+    ),
+    "AUTOMATION_WEBHOOK_RESET_VERIFICATION_FAILED": Kind(
+        status=BAD,
+        says="The provider of the trigger has no verification tokens.",
+        do="Rotate the secret instead.",
+    ),
+    "AUTOMATION_WEBHOOK_SECRET_IMPORT_FAILED": Kind(
+        status=BAD,
+        says="The secret is unusable, or the trigger has one of ours.",
+        do="Send the secret of the provider.",
+    ),
+    "AUTOMATION_WEBHOOK_EVENT_STATUS_INVALID": Kind(
+        status=BAD,
+        says="There is no such status of a delivery.",
+        do="Send one of those that are listed.",
+    ),
+    "AUTOMATION_WEBHOOK_TRIGGER_NOT_FOUND": Kind(
+        status=MISSING,
+        says="The automation has no such trigger.",
+        do="List its triggers.",
+    ),
+    "AUTOMATION_WEBHOOK_DELIVERY_NOT_FOUND": Kind(
+        status=MISSING,
+        says="The trigger has no such delivery, or it is too old.",
+        do="List its deliveries.",
+    ),
+    "AUTOMATION_WEBHOOK_EVENT_NOT_FOUND": Kind(
+        status=MISSING,
+        says="There is no such raw event, or it is too old.",
+        do="List the raw events.",
+    ),
+    "AUTOMATION_WEBHOOK_TOKEN_UNAVAILABLE": Kind(
+        status=CONFLICT,
+        says="No verification token has come, or it was shown before.",
+        do="Reset the verification.",
+    ),
+    "AUTOMATION_WEBHOOK_TRIGGER_DISABLED": Kind(
+        status=CONFLICT,
+        says="The trigger is disabled.",
+        do="Enable it first.",
+    ),
+    "AUTOMATION_WEBHOOK_PAYLOAD_UNAVAILABLE": Kind(
+        status=CONFLICT,
+        says="The body of the delivery is not there: it was not believed, or is too old.",
+        do="Have the sender deliver it again.",
     ),
     # The body and the query
     "BODY_TOO_LARGE": Kind(
@@ -359,6 +435,57 @@ KINDS: Final[Mapping[str, Kind]] = {
         status=MISSING,
         says="The run has no such artifact, or its bytes are gone or were changed.",
         do="List the artifacts of the run; a node that is retried makes them anew.",
+    ),
+    # Budgets
+    "LIMIT_REQUIRED": Kind(
+        status=BAD, says="No limit is given.", do="Send one of the `max_total_…` keys."
+    ),
+    "LIMIT_INVALID": Kind(status=BAD, says="A limit is below 0.", do="Send 0 or more."),
+    "RUN_BUDGET_EXCEEDED": Kind(
+        status=CONFLICT,
+        says="The run would be stopped again at once: a budget is used up.",
+        do="Raise that limit with `allow`.",
+    ),
+    # Backlogs and handoffs
+    "AUTOMATION_V2_BACKLOG_TASK_REQUIRED": Kind(
+        status=BAD,
+        says="The path names no task.",
+        do="Name a task of the run.",
+    ),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_FOUND": Kind(
+        status=MISSING,
+        says="The run has no such task.",
+        do="List the tasks of the run.",
+    ),
+    "AUTOMATION_V2_BACKLOG_TASK_INVALID_TYPE": Kind(
+        status=CONFLICT,
+        says="This is a node of the run, and no task of its backlog.",
+        do="Name a task of the backlog.",
+    ),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_CLAIMABLE": Kind(
+        status=CONFLICT,
+        says="Somebody has the task, it is done, or it waits for another one.",
+        do="Look at its `status` and try another.",
+    ),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_REQUEUEABLE": Kind(
+        status=CONFLICT,
+        says="The task is done.",
+        do="Retry its node to plan anew.",
+    ),
+    "AUTOMATION_V2_BACKLOG_TASK_NOT_COMPLETABLE": Kind(
+        status=CONFLICT,
+        says="The task is not claimed, or by somebody else.",
+        do="Claim it first.",
+    ),
+    "HANDOFF_WITHOUT_WORKSPACE": Kind(
+        status=BAD,
+        says="The automation has no workspace, so nothing can be handed over to it.",
+        do="Give it a `workspace_root`.",
+    ),
+    "HANDOFF_FOLDER_INVALID": Kind(
+        status=BAD,
+        says="A handoff folder of the automation is no folder of its workspace.",
+        do="Mend its `handoff_config`.",
     ),
     # The state
     "REFUSED": Kind(

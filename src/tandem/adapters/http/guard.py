@@ -9,16 +9,31 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tandem.adapters.http.errors import HttpError, respond
 from tandem.adapters.http.site import Site
+from tandem.domain.caller import ActorKind, Caller
+from tandem.domain.caller import Scope as CallerScope
 from tandem.domain.errors import EngineError
+from tandem.domain.ids import LOCAL_TENANT
 
 COMPAT: Final = "/compat/0.7"
 """The base path for clients that know the states and the connections of 0.7 only (D1, D10)."""
 PROXIED: Final = "/api/engine"
 """The prefix under which proxies forward what needs no token of ours."""
 HEALTH: Final = "/global/health"
+PROBES: Final = frozenset({"/healthz", "/readyz"})
+"""Asked by programs that know neither a token nor the name of this server."""
+METRICS: Final = "/metrics"
 PUBLIC: Final = ("/webhooks/automations/",)
 """Paths whose POST is judged by a signature of its own."""
 
+SCRAPER: Final = Caller(
+    tenant=LOCAL_TENANT,
+    kind=ActorKind.SYSTEM,
+    scopes=frozenset({CallerScope.VIEWER}),
+    source="scraper",
+)
+"""Whoever asks for the metrics without a token."""
+
+_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _SECURITY: Final[Mapping[str, str]] = {
     "x-content-type-options": "nosniff",
@@ -64,17 +79,32 @@ class Guard:
         method, path = str(scope["method"]), str(scope["path"])
         is_public = method == "POST" and path.startswith(PUBLIC)
         scope["caller"] = None
+        if path in PROBES and method in ("GET", "HEAD"):
+            return
         if path == HEALTH and method in ("GET", "HEAD"):
             self._check_host(headers)
             return
         if method != "OPTIONS" and not is_public:
-            scope["caller"] = await self._site.access.caller_of(headers, peer_of(scope))
+            scope["caller"] = (
+                SCRAPER
+                if path == METRICS and self._may_scrape(headers, peer_of(scope))
+                else await self._site.access.caller_of(headers, peer_of(scope))
+            )
         if not self._site.is_ready:
             raise HttpError("ENGINE_STARTING", "the engine is starting")
         if not is_public:
             self._check_host(headers)
             if method not in _SAFE:
                 self._check_origin(headers)
+
+    def _may_scrape(self, headers: Headers, peer: str) -> bool:
+        """Say whether metrics are told without a token: to this machine, not to who is behind it.
+
+        A proxy on this machine is no scraper: it speaks for somebody else, and says so.
+        """
+        if self._site.limits.metrics_are_public:
+            return True
+        return is_loopback(peer) and not any(name in headers for name in _FORWARDED)
 
     def _check_host(self, headers: Headers) -> None:
         """Refuse names that a page of somebody else may have bound to this address."""

@@ -18,8 +18,34 @@ class Open(StrEnum):
 
 S = Scope
 
+_HOOKS: Final = "/automations/v2/{automation_id}/webhook-triggers"
+_HOOK: Final = f"{_HOOKS}/{{trigger_id}}"
+_DELIVERY: Final = f"{_HOOK}/deliveries/{{delivery_id}}"
+
 POLICY: Final[Mapping[str, Scope | Open]] = {
+    # Webhooks
+    "POST /webhooks/automations/{token}": Open.INGRESS,
+    "POST /webhooks/automations/{token}/{nonce}": Open.INGRESS,
+    f"GET {_HOOKS}": S.VIEWER,
+    f"POST {_HOOKS}": S.EDITOR,
+    f"GET {_HOOK}": S.VIEWER,
+    f"PATCH {_HOOK}": S.EDITOR,
+    f"DELETE {_HOOK}": S.EDITOR,
+    f"POST {_HOOK}/disable": S.EDITOR,
+    f"POST {_HOOK}/rotate-secret": S.EDITOR,
+    f"POST {_HOOK}/import-secret": S.EDITOR,
+    f"POST {_HOOK}/reveal-verification-token": S.EDITOR,
+    f"POST {_HOOK}/reset-verification": S.EDITOR,
+    f"GET {_HOOK}/deliveries": S.VIEWER,
+    f"GET {_DELIVERY}": S.VIEWER,
+    f"POST {_DELIVERY}/redeliver": S.OPERATOR,
+    "GET /automations/v2/webhook-events": S.VIEWER,
+    "GET /automations/v2/webhook-events/{event_id}": S.VIEWER,
+    "GET /automations/v2/runs/{run_id}/webhook-events": S.VIEWER,
     "GET /global/health": Open.HEALTH,
+    "GET /healthz": Open.HEALTH,
+    "GET /readyz": Open.HEALTH,
+    "GET /metrics": S.VIEWER,
     "GET /global/workspace": S.VIEWER,
     "GET /openapi.json": S.VIEWER,
     "GET /scheduler/metrics": S.VIEWER,
@@ -66,6 +92,16 @@ POLICY: Final[Mapping[str, Scope | Open]] = {
     "GET /automations/v2/runs/{run_id}/artifacts/{digest}": S.VIEWER,
     "GET /automations/v2/graduation/summary": S.VIEWER,
     "GET /approvals/pending": S.VIEWER,
+    # Budgets
+    "GET /automations/v2/runs/{run_id}/usage": S.VIEWER,
+    "POST /automations/v2/runs/{run_id}/allow": S.OPERATOR,
+    # Backlogs and handoffs
+    "GET /automations/v2/runs/{run_id}/backlog/tasks": S.VIEWER,
+    "POST /automations/v2/runs/{run_id}/backlog/tasks/{task_id}/claim": S.OPERATOR,
+    "POST /automations/v2/runs/{run_id}/backlog/tasks/{task_id}/requeue": S.OPERATOR,
+    "POST /automations/v2/runs/{run_id}/backlog/tasks/{task_id}/complete": S.OPERATOR,
+    "GET /automations/v2/{automation_id}/handoffs": S.VIEWER,
+    "POST /automations/v2/{automation_id}/handoffs/{handoff_id}/approve": S.OPERATOR,
     # Waits
     "GET /automations/v2/waits": S.VIEWER,
     "POST /automations/v2/runs/{run_id}/waits/{node_id}/resolve": S.OPERATOR,

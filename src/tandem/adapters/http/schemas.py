@@ -102,6 +102,30 @@ class SignalBody(Body):
     source: Text | None = None
 
 
+class AllowRun(Reasoned):
+    """Other limits for a run; what is not given stays. With `resume` one that stopped goes on."""
+
+    max_total_runtime_ms: int | None = None
+    max_total_tokens: int | None = None
+    max_total_cost_usd: float | None = None
+    max_total_tool_calls: int | None = None
+    resume: bool = True
+
+
+class ClaimTaskBody(Reasoned):
+    """Who has a task, and for how long."""
+
+    agent_id: Text | None = None
+    lease_ms: int | None = None
+
+
+class CompleteTaskBody(Reasoned):
+    """Who has done a task; the token of the claim counts, without one the agent."""
+
+    agent_id: Text | None = None
+    lease_token: Text | None = None
+
+
 class RunNow(Reasoned):
     """Start a run of the current version; `profile` is short for `execution_profile`."""
 

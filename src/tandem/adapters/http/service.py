@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from tandem.adapters.http.rates import IngressRates
 from tandem.adapters.http.sse import Streams
 from tandem.domain.automation import Automation
 from tandem.domain.caller import Caller
@@ -13,6 +14,7 @@ from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine
 from tandem.engine.queries import Queries
 from tandem.engine.waiting import Waiters
+from tandem.engine.webhooks import Webhooks
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
 from tandem.ports.ids import Ids
@@ -44,6 +46,21 @@ class Access(Protocol):
         ...
 
 
+class Observer(Protocol):
+    """Hears of requests; it must not block."""
+
+    def answered(self, method: str, route: str, status: int, seconds: float | None) -> None:
+        """A request has ended. `route` is its template, empty when none knows the path.
+
+        `seconds` is None for a stream, which ends when somebody has enough of it.
+        """
+        ...
+
+    def streaming(self, more: int) -> None:
+        """So many more streams are open now, or fewer."""
+        ...
+
+
 class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of the server."""
 
@@ -52,6 +69,8 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Names under which it may be asked, without ports; None for any."""
     origins: tuple[str, ...] = ()
     """Web pages of these origins may ask."""
+    metrics_are_public: bool = False
+    """Other machines need no token for the metrics."""
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +85,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     streams: Streams
     clock: Clock
     ids: Ids
+    webhooks: Webhooks
+    ingress_rates: IngressRates
     read_definition: Callable[[object], Automation]
     """Makes an automation of JSON data.
 

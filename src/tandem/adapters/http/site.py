@@ -1,11 +1,11 @@
 """The server from its start to its end: who may ask, and the engine once it is open."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tandem.adapters.http.allowances import Allowances
 from tandem.adapters.http.errors import HttpError
-from tandem.adapters.http.service import Access, HttpLimits, Service
+from tandem.adapters.http.service import Access, HttpLimits, Observer, Service
 
 
 class Site:
@@ -16,6 +16,8 @@ class Site:
         limits: the bounds of the server.
         allowances: what its callers may have; without, as much as they like.
         complain: hears of mistakes of ours that were answered with a number only.
+        observers: hear how each request ended.
+        metrics: returns what `GET /metrics` shows; None turns it off.
     """
 
     def __init__(
@@ -24,11 +26,15 @@ class Site:
         access: Access,
         limits: HttpLimits,
         complain: Callable[[str], None],
+        observers: Sequence[Observer] = (),
+        metrics: Callable[[], bytes] | None = None,
         allowances: Allowances | None = None,
     ) -> None:
         self.access = access
         self.limits = limits
         self.complain = complain
+        self.observers = observers
+        self.metrics = metrics
         self.allowances = allowances or Allowances()
         self._service: Service | None = None
         self.leaving = asyncio.Event()

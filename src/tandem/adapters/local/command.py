@@ -22,6 +22,7 @@ from tandem.adapters.local.process import (
     SupervisorLost,
 )
 from tandem.adapters.local.spawner import Spawner
+from tandem.adapters.local.usage_file import UsageFile
 from tandem.adapters.local.workspace import file_artifact, inside
 from tandem.domain.action import CommandAction
 from tandem.domain.errors import NotFound, Refused
@@ -69,6 +70,7 @@ class CommandExecutor:
                 return program
             stdout_max = max(self._log_bytes_max, attempt.output_bytes_max)
             with (
+                UsageFile(attempt, scratch, progress),
                 Output(
                     "stdout", scratch / "stdout.log", progress, log_bytes_max=stdout_max
                 ) as stdout,

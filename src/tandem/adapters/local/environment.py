@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tandem.adapters.local import usage_file
 from tandem.domain.json import encode
 from tandem.ports.executor import AttemptSpec
 
@@ -24,10 +25,12 @@ def chosen(env: Mapping[str, str], pass_env: Sequence[str]) -> dict[str, str]:
 def identifiers(attempt: AttemptSpec, scratch: Path) -> dict[str, str]:
     """Return the TANDEM_ variables of an attempt; they win over everything a user sets.
 
+    TANDEM_USAGE_FILE names a file in which the body tells what it spends (`usage_file`).
     TANDEM_RUNTIME_CONTEXT names a file with the context of the run, if it has one.
     TANDEM_REPAIR is a JSON list of reasons, unset unless the attempt before missed its contract.
     TANDEM_LEARNINGS is a JSON list of lines, unset unless something was learned and approved; the
     engine bounds how many there are and how long.
+    TRACEPARENT is the span of the attempt, where spans are made.
     """
     found = {
         "TANDEM_RUN_ID": attempt.run_id,
@@ -40,6 +43,7 @@ def identifiers(attempt: AttemptSpec, scratch: Path) -> dict[str, str]:
         "TANDEM_WORKSPACE": attempt.workspace,
         "TANDEM_SCRATCH": str(scratch),
         "TANDEM_INPUTS": str(scratch / "inputs.json"),
+        "TANDEM_USAGE_FILE": str(scratch / usage_file.NAME),
     }
     if attempt.runtime_context is not None:
         found["TANDEM_RUNTIME_CONTEXT"] = str(scratch / "runtime_context.json")
@@ -48,6 +52,8 @@ def identifiers(attempt: AttemptSpec, scratch: Path) -> dict[str, str]:
         found["TANDEM_REPAIR"] = encode(reasons).decode()
     if attempt.learnings:
         found["TANDEM_LEARNINGS"] = encode(list(attempt.learnings)).decode()
+    if attempt.traceparent:
+        found["TRACEPARENT"] = attempt.traceparent
     return found
 
 

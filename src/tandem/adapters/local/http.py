@@ -168,6 +168,8 @@ def _request(
     import httpx2
 
     headers = {"Idempotency-Key": attempt.idempotency_key}
+    if attempt.traceparent:
+        headers["traceparent"] = attempt.traceparent
     content: bytes | None = None
     if action.json_body is not None:
         content = encode(action.json_body)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import isawaitable
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from tandem.adapters.local.process import (
     Signalled,
     SupervisorLost,
 )
+from tandem.adapters.local.usage_file import UsageFile
 from tandem.adapters.local.workspace import inside
 from tandem.domain.action import PythonAction
 from tandem.domain.errors import Refused
 from tandem.domain.json import decode, encode
 from tandem.domain.outcome import Failed, FailureClass, Outcome, Succeeded, too_large
+from tandem.domain.usage import read_spending
 from tandem.ports.executor import AttemptSpec, Progress
 
 
@@ -96,7 +99,8 @@ class PythonExecutor:
             wants_context = self._wanting_context[name] = functions.wants_context(function)
         arguments: Any = decode(encode(action.arguments)) if action.arguments else {}
         if wants_context:
-            arguments = functions.with_context(function, arguments, _context(attempt))
+            context = _context(attempt) | {"report_usage": partial(_report, attempt)}
+            arguments = functions.with_context(function, arguments, context)
         return function(**arguments)
 
     # --- in a worker process
@@ -118,10 +122,11 @@ class PythonExecutor:
                 "cwd": attempt.workspace or str(scratch),
                 "output_bytes_max": attempt.output_bytes_max,
             }
-            while True:
-                outcome = await self._try(attempt, job, key, scratch, progress)
-                if outcome is not None:
-                    return outcome
+            with UsageFile(attempt, scratch, progress):
+                while True:
+                    outcome = await self._try(attempt, job, key, scratch, progress)
+                    if outcome is not None:
+                        return outcome
 
     async def _try(
         self,
@@ -158,6 +163,13 @@ def _key(attempt: AttemptSpec, action: PythonAction) -> WorkerKey:
         folders.append(str(inside(attempt.workspace, ".")))
     env = environment.chosen(action.env, action.pass_env) | {"TANDEM_ENGINE_ID": attempt.engine_id}
     return WorkerKey(attempt.engine_id, tuple(folders), tuple(sorted(env.items())))
+
+
+def _report(attempt: AttemptSpec, **spending: Any) -> None:
+    """Count what a function of the host says that it has spent."""
+    read = read_spending(encode(spending))
+    if attempt.meter is not None:
+        attempt.meter.report(read)
 
 
 def _context(attempt: AttemptSpec) -> dict[str, Any]:

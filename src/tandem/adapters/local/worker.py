@@ -109,11 +109,19 @@ def answer(job: dict[str, Any], modules: Modules) -> bytes:
 def call(job: dict[str, Any]) -> bytes:
     """Call the function of a job and return its result as JSON."""
     function = functions.find(job["function"])
-    arguments = functions.with_context(function, job["arguments"], job["context"])
+    context = job["context"] | {"report_usage": report_usage}
+    arguments = functions.with_context(function, job["arguments"], context)
     result = function(**arguments)
     if isawaitable(result):
         result = asyncio.run(_awaited(result))
     return functions.to_json(result)
+
+
+def report_usage(**spending: Any) -> None:
+    """Tell the engine what a call has cost."""
+    line = json.dumps(spending).encode() + b"\n"
+    with open(os.environ["TANDEM_USAGE_FILE"], "ab", buffering=0) as file:
+        file.write(line)
 
 
 async def _awaited(result: Awaitable[object]) -> object:

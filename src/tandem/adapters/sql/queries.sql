@@ -19,7 +19,10 @@ UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq =
        stop_kind = :stop_kind, stop_reason = :stop_reason, pause_reason = :pause_reason,
        resume_reason = :resume_reason, last_failure = :last_failure,
        interruptions = :interruptions, auto_resumes = :auto_resumes, reaped_at_ms = :reaped_at_ms,
-       pause_mode = :pause_mode
+       pause_mode = :pause_mode, prompt_tokens = :prompt_tokens,
+       completion_tokens = :completion_tokens, total_tokens = :total_tokens,
+       cost_nano_usd = :cost_nano_usd, tool_calls = :tool_calls, active_ms = :active_ms,
+       active_since_ms = :active_since_ms, allowance = :allowance
  WHERE run_no = :run_no AND last_change_id = :builds_on AND epoch = :epoch RETURNING run_no;
 
 -- name: insert_run
@@ -30,14 +33,14 @@ INSERT INTO run (run_id, tenant, automation_id, name, definition_digest, definit
        event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms, parked,
        detail, stop_reason, pause_reason, resume_reason, inputs, workspace, nodes_total,
        nodes_completed, started_by, queued_at_ms, lock_path, concurrency_key, concurrency_limit,
-       labels, event_hash, consumed_handoff_id)
+       labels, event_hash, consumed_handoff_id, runtime_clock, trigger_context)
 VALUES (:run_id, :tenant, :automation_id, :name, :definition_digest, :definition_version,
        :automation_version, :trigger_type, :trigger_reason, :requested_execution_profile,
        :effective_execution_profile, :runtime_context, :status, :last_change_id, 0, :owner,
        :event_seq, :created_at_ms, :updated_at_ms, :started_at_ms, :finished_at_ms, :due_at_ms, '',
        :detail, '', '', '', :inputs, :workspace, :nodes_total, 0, :started_by, :queued_at_ms,
        :lock_path, :concurrency_key, :concurrency_limit, :labels, :event_hash,
-       :consumed_handoff_id)
+       :consumed_handoff_id, :runtime_clock, :trigger_context)
 RETURNING run_no;
 
 -- name: put_definition
@@ -69,6 +72,10 @@ UPDATE attempt SET ended_at_ms = :ended_at_ms, outcome = :outcome, failure_class
        message = :message, detail = :detail, exit_code = :exit_code, unmet = :unmet,
        is_repair_charged = :is_repair_charged
  WHERE attempt_no = :attempt_no;
+
+-- name: meter_attempt
+-- What an attempt has spent by now.
+UPDATE attempt SET usage = :usage WHERE attempt_no = :attempt_no;
 
 -- name: put_gate
 -- One asking of a gate.
@@ -1250,3 +1257,165 @@ SELECT * FROM audit WHERE audit_no > :after_no ORDER BY audit_no LIMIT :limit;
 -- Records of one tenant in their order.
 SELECT * FROM audit WHERE tenant = :tenant AND audit_no > :after_no
  ORDER BY audit_no LIMIT :limit;
+
+-- name: add_webhook_trigger
+-- A new trigger.
+INSERT INTO webhook_trigger (tenant, trigger_id, automation_id, public_path_token, trigger)
+VALUES (:tenant, :trigger_id, :automation_id, :public_path_token, :trigger);
+
+-- name: put_webhook_trigger
+-- A trigger as it is now.
+UPDATE webhook_trigger SET trigger = :trigger WHERE trigger_id = :trigger_id;
+
+-- name: find_webhook_trigger
+-- A trigger of a tenant.
+SELECT trigger FROM webhook_trigger WHERE trigger_id = :trigger_id AND tenant = :tenant;
+
+-- name: find_webhook_trigger_by_token
+-- The trigger that has this address.
+SELECT trigger FROM webhook_trigger WHERE public_path_token = :public_path_token;
+
+-- name: list_webhook_triggers
+-- The triggers of an automation, newest first.
+SELECT trigger FROM webhook_trigger WHERE tenant = :tenant AND automation_id = :automation_id
+ ORDER BY trigger_no DESC LIMIT :limit;
+
+-- name: remove_webhook_trigger
+-- A trigger is gone.
+DELETE FROM webhook_trigger WHERE trigger_id = :trigger_id;
+
+-- name: add_webhook_secret
+-- Another secret.
+INSERT INTO webhook_secret (trigger_id, version, sealed) VALUES (:trigger_id, :version, :sealed);
+
+-- name: end_webhook_secret
+-- A secret is valid until a moment, if it was valid without an end.
+UPDATE webhook_secret SET valid_until_ms = :valid_until_ms
+ WHERE trigger_id = :trigger_id AND version = :version;
+
+-- name: remove_webhook_secrets
+-- The secrets before a version are forgotten.
+DELETE FROM webhook_secret WHERE trigger_id = :trigger_id AND version < :version;
+
+-- name: list_webhook_secrets
+-- The secrets of a trigger that are valid at a moment, newest first.
+SELECT version, sealed, valid_until_ms FROM webhook_secret
+ WHERE trigger_id = :trigger_id AND (valid_until_ms IS NULL OR valid_until_ms > :now_ms)
+ ORDER BY version DESC LIMIT 2;
+
+-- name: find_webhook_claims
+-- Those of some idempotency keys that were claimed.
+SELECT key, fingerprint, delivery_id FROM webhook_claim
+ WHERE tenant = :tenant AND trigger_id = :trigger_id
+   AND key IN (SELECT value FROM json_each(:keys));
+
+-- name: add_webhook_claim
+-- A delivery is the first with an idempotency key.
+INSERT INTO webhook_claim (tenant, trigger_id, key, fingerprint, delivery_id, claimed_at_ms)
+VALUES (:tenant, :trigger_id, :key, :fingerprint, :delivery_id, :claimed_at_ms);
+
+-- name: remove_webhook_claims
+-- The idempotency keys of a trigger go with it.
+DELETE FROM webhook_claim WHERE tenant = :tenant AND trigger_id = :trigger_id;
+
+-- name: add_webhook_delivery
+-- A delivery has come; its number comes back.
+INSERT INTO webhook_delivery (delivery_id, event_id, tenant, trigger_id, automation_id, status,
+       run_id, duplicate_of, is_believed, received_at_ms, delivery, event)
+VALUES (:delivery_id, :event_id, :tenant, :trigger_id, :automation_id, :status, :run_id,
+       :duplicate_of, :is_believed, :received_at_ms, :delivery, :event)
+RETURNING delivery_no;
+
+-- name: settle_webhook_delivery
+-- A delivery that is open becomes something.
+UPDATE webhook_delivery SET status = :status, run_id = :run_id, delivery = :delivery
+ WHERE delivery_id = :delivery_id AND status = 'received' RETURNING delivery_no;
+
+-- name: add_webhook_payload
+-- The body of a delivery.
+INSERT INTO webhook_payload (delivery_no, payload) VALUES (:delivery_no, :payload);
+
+-- name: read_webhook_payload
+-- The body of a raw event.
+SELECT p.payload FROM webhook_delivery d JOIN webhook_payload p ON p.delivery_no = d.delivery_no
+ WHERE d.event_id = :event_id AND d.tenant = :tenant;
+
+-- name: find_webhook_delivery
+-- A delivery of a tenant.
+SELECT d.delivery, d.event,
+       (SELECT o.run_id FROM webhook_delivery o WHERE o.delivery_id = d.duplicate_of) AS of_run,
+       EXISTS (SELECT 1 FROM webhook_payload p WHERE p.delivery_no = d.delivery_no) AS has_payload
+  FROM webhook_delivery d WHERE d.delivery_id = :delivery_id AND d.tenant = :tenant;
+
+-- name: find_webhook_event
+-- A raw event of a tenant.
+SELECT d.delivery, d.event,
+       (SELECT o.run_id FROM webhook_delivery o WHERE o.delivery_id = d.duplicate_of) AS of_run,
+       EXISTS (SELECT 1 FROM webhook_payload p WHERE p.delivery_no = d.delivery_no) AS has_payload
+  FROM webhook_delivery d WHERE d.event_id = :event_id AND d.tenant = :tenant;
+
+-- name: list_webhook_deliveries_of_trigger
+-- Deliveries at a trigger, newest first; in one status, or with their payload kept, only where asked.
+SELECT d.delivery, d.event,
+       (SELECT o.run_id FROM webhook_delivery o WHERE o.delivery_id = d.duplicate_of) AS of_run,
+       EXISTS (SELECT 1 FROM webhook_payload p WHERE p.delivery_no = d.delivery_no) AS has_payload
+  FROM webhook_delivery d WHERE d.trigger_id = :of AND d.tenant = :tenant
+   AND (:status = '' OR d.status = :status) AND (:raw_only = 0 OR d.event_id IS NOT NULL)
+ ORDER BY d.delivery_no DESC LIMIT :limit;
+
+-- name: list_webhook_deliveries_of_automation
+-- Deliveries for an automation, newest first; in one status, or with their payload kept, only where asked.
+SELECT d.delivery, d.event,
+       (SELECT o.run_id FROM webhook_delivery o WHERE o.delivery_id = d.duplicate_of) AS of_run,
+       EXISTS (SELECT 1 FROM webhook_payload p WHERE p.delivery_no = d.delivery_no) AS has_payload
+  FROM webhook_delivery d WHERE d.tenant = :tenant AND d.automation_id = :of
+   AND (:status = '' OR d.status = :status) AND (:raw_only = 0 OR d.event_id IS NOT NULL)
+ ORDER BY d.delivery_no DESC LIMIT :limit;
+
+-- name: list_webhook_deliveries_of_run
+-- Deliveries that started or woke a run, newest first; in one status, or with their payload kept, only where asked.
+SELECT d.delivery, d.event,
+       (SELECT o.run_id FROM webhook_delivery o WHERE o.delivery_id = d.duplicate_of) AS of_run,
+       EXISTS (SELECT 1 FROM webhook_payload p WHERE p.delivery_no = d.delivery_no) AS has_payload
+  FROM webhook_delivery d WHERE d.tenant = :tenant AND d.run_id = :of
+   AND (:status = '' OR d.status = :status) AND (:raw_only = 0 OR d.event_id IS NOT NULL)
+ ORDER BY d.delivery_no DESC LIMIT :limit;
+
+-- name: list_webhook_deliveries_of_tenant
+-- Deliveries of a tenant, newest first; in one status, or with their payload kept, only where asked.
+SELECT d.delivery, d.event,
+       (SELECT o.run_id FROM webhook_delivery o WHERE o.delivery_id = d.duplicate_of) AS of_run,
+       EXISTS (SELECT 1 FROM webhook_payload p WHERE p.delivery_no = d.delivery_no) AS has_payload
+  FROM webhook_delivery d WHERE d.tenant = :tenant
+   AND (:status = '' OR d.status = :status) AND (:raw_only = 0 OR d.event_id IS NOT NULL)
+ ORDER BY d.delivery_no DESC LIMIT :limit;
+
+-- name: list_open_webhook_deliveries
+-- Deliveries that still have to become something, oldest first.
+SELECT tenant, delivery_id FROM webhook_delivery
+ WHERE status = 'received' AND delivery_no > :after_no ORDER BY delivery_no LIMIT :limit;
+
+-- name: trim_webhook_rejections
+-- Of the deliveries at a trigger that were not believed the newest stay.
+DELETE FROM webhook_delivery WHERE delivery_no IN (
+    SELECT delivery_no FROM webhook_delivery WHERE trigger_id = :trigger_id AND is_believed = 0
+     ORDER BY delivery_no DESC LIMIT 10 OFFSET :kept);
+
+-- name: list_old_webhook_deliveries
+-- Deliveries of one kind that came before a moment, oldest first.
+SELECT delivery_no, status FROM webhook_delivery
+ WHERE is_believed = :is_believed AND received_at_ms < :before_ms
+ ORDER BY received_at_ms LIMIT :limit;
+
+-- name: nth_newest_webhook_delivery
+-- When the first of the believed deliveries came that are too many, if there are too many.
+SELECT received_at_ms FROM webhook_delivery WHERE is_believed = 1
+ ORDER BY received_at_ms DESC LIMIT 1 OFFSET :kept;
+
+-- name: remove_webhook_payload
+-- The body of a delivery is forgotten.
+DELETE FROM webhook_payload WHERE delivery_no = :delivery_no;
+
+-- name: remove_webhook_delivery
+-- A delivery is forgotten.
+DELETE FROM webhook_delivery WHERE delivery_no = :delivery_no AND status <> 'received';

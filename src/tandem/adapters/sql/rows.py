@@ -12,6 +12,7 @@ from tandem.domain.firing import Firing
 from tandem.domain.ids import NodeId, RunId, attempt_id
 from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, PolicyState, Run, Wait
 from tandem.domain.stored_automation import AutomationRecord, StoredAutomation
+from tandem.domain.usage import Spent
 from tandem.ports.store import EngineRow
 
 Row = tuple[Any, ...]
@@ -23,6 +24,7 @@ _encode = msgspec.json.encode
 _JSON_COLUMNS = (
     "inputs",
     "runtime_context",
+    "trigger_context",
     "labels",
     "last_failure",
     "output_ref",
@@ -39,6 +41,8 @@ _JSON_COLUMNS = (
     "unmet",
     "learnings",
     "learning_summary",
+    "allowance",
+    "usage",
 )
 _JSON_COLUMNS_OF: dict[type, tuple[str, ...]] = {}
 _HASH_COLUMNS = ("event_hash", "record_hash")
@@ -95,6 +99,8 @@ def run_row(run: Run) -> Row:
         _encode(run.labels).decode(),
         _hash(run.event_hash),
         run.consumed_handoff_id,
+        run.runtime_clock.value,
+        None if run.trigger_context is None else _encode(run.trigger_context).decode(),
     )
 
 
@@ -150,6 +156,14 @@ def move_row(change: Change) -> Row:
         run.auto_resumes,
         run.reaped_at_ms,
         run.pause_mode,
+        run.prompt_tokens,
+        run.completion_tokens,
+        run.total_tokens,
+        run.cost_nano_usd,
+        run.tool_calls,
+        run.active_ms,
+        run.active_since_ms,
+        _json(run.allowance),
         run.run_no,
         change.builds_on,
         change.epoch_before,
@@ -206,6 +220,11 @@ def end_row(run_no: int, attempt: Attempt) -> Row:
         attempt.is_repair_charged or None,
         attempt_no(run_no, attempt.node_no, attempt.number),
     )
+
+
+def meter_row(run_no: int, spent: Spent) -> Row:
+    """Return the values of `meter_attempt`."""
+    return (_json(spent.usage), attempt_no(run_no, spent.node_no, spent.number))
 
 
 def gate_row(run_no: int, gate: Gate) -> Row:

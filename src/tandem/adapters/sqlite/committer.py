@@ -16,6 +16,7 @@ from tandem.domain.errors import EngineError, StoreUnavailable
 
 T = TypeVar("T")
 Statements = Callable[[apsw.Connection], T]
+CommitListener = Callable[[int, float], None]
 
 _TURN_POLL_S = 0.0005
 _TURN_POLL_MAX_S = 0.01
@@ -80,6 +81,8 @@ class Committer:
         self._turn_asked_at: float | None = None
         self.commits = 0
         self.writes = 0
+        self.on_commit: CommitListener | None = None
+        """Hears of every commit that succeeded: how many writes it had, and its seconds."""
 
     @property
     def connection(self) -> apsw.Connection:
@@ -185,6 +188,8 @@ class Committer:
 
     def _transact(self, batch: list[_Write]) -> None:
         connection = self._connection
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             connection.execute("BEGIN IMMEDIATE")
             for write in batch:
@@ -207,6 +212,8 @@ class Committer:
         else:
             for write in batch:
                 write.decide()
+            if self.on_commit is not None:
+                self.on_commit(len(batch), loop.time() - began)
         self.commits += 1
         self.writes += len(batch)
 

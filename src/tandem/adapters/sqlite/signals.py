@@ -36,6 +36,8 @@ class Deliver(msgspec.Struct, frozen=True, tag=True):
     signal_no: int
     change_id: ChangeId
     now_ms: int
+    received_at_ms: int | None = None
+    """When it came, if that is not now."""
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> Delivered:
         """See `Write`."""
@@ -44,7 +46,8 @@ class Deliver(msgspec.Struct, frozen=True, tag=True):
         signal, tenant = self.signal, self.tenant
         named = (tenant, signal.kind.value, signal.subject, signal.idempotency_key)
         raw = msgspec.json.encode(signal)
-        added = fetch(connection, tables.sql["add_signal"], (*named, self.now_ms, raw))
+        came_at_ms = self.now_ms if self.received_at_ms is None else self.received_at_ms
+        added = fetch(connection, tables.sql["add_signal"], (*named, came_at_ms, raw))
         if not added:
             (known,) = fetch(connection, tables.sql["find_signal"], named)
             return Delivered(

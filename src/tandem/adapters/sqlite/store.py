@@ -32,6 +32,7 @@ from tandem.adapters.sqlite.connection import (
     open_connection,
     refuse_network_file_system,
 )
+from tandem.adapters.sqlite.hooks import Hooks
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals
 from tandem.adapters.sqlite.standing import read_queue, read_standing
 from tandem.adapters.sqlite.tables import Found, Tables, bare_view, fetch
@@ -44,7 +45,7 @@ from tandem.adapters.sqlite.transfer import (
 )
 from tandem.adapters.sqlite.triggers import Triggers
 from tandem.adapters.sqlite.turnstile import Turnstile
-from tandem.adapters.sqlite.writer import CommitTimes, Writer
+from tandem.adapters.sqlite.writer import CommitTimes, WriteListener, Writer
 from tandem.adapters.sqlite.writer_process import WRITER_PROGRAM, WriterProcess
 from tandem.adapters.sqlite.writes import (
     Apply,
@@ -119,7 +120,7 @@ _IN_STATUS = {
 }
 
 
-class SqliteStore(Beside, AccessRows, Triggers, Backlogs):
+class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
     """Rows of runs in one file. Writes go through the committer, reads have their own connection.
 
     `synchronous` is FULL: what was acknowledged is on disk. NORMAL survives a killed process but
@@ -181,6 +182,10 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs):
     def committer(self) -> Committer:
         """The write path of this process, for its counters."""
         return self._committer
+
+    def listen(self, on_write: WriteListener) -> None:
+        """Call `on_write(place, writes, seconds)` after writes that went to disk together."""
+        self._writer.listen(on_write)
 
     @property
     def writer(self) -> str:

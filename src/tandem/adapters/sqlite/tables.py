@@ -133,6 +133,8 @@ class Tables:
             execute(sql["end_attempt"], rows.end_row(run_no, attempt))
         for attempt in change.attempts_started:
             execute(sql["start_attempt"], rows.start_row(run_no, attempt))
+        for spent in change.spent:
+            execute(sql["meter_attempt"], rows.meter_row(run_no, spent))
         for gate in change.gates:
             execute(sql["put_gate"], rows.gate_row(run_no, gate))
         for wait in change.waits:

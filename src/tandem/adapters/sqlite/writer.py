@@ -3,7 +3,8 @@
 import asyncio
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 import apsw
@@ -16,6 +17,7 @@ from tandem.domain.errors import StoreUnavailable
 
 T = TypeVar("T")
 Commit = Callable[[apsw.Connection], None]
+WriteListener = Callable[[str, int, float], None]
 
 SLOW_COMMIT_S: Final = 0.002
 """A loop that stands still this long at the median commit is better off with a process."""
@@ -80,6 +82,15 @@ class Writer:
         self._is_closed = False
         self._held: list[Pending] = []
         self._is_sending = False
+        self._on_write: WriteListener | None = None
+
+    def listen(self, on_write: WriteListener) -> None:
+        """Call `on_write(place, writes, seconds)` whenever writes that went together are on disk.
+
+        `inline` that is a commit; with the process it is what was sent to it at once.
+        """
+        self._on_write = on_write
+        self._committer.on_commit = partial(on_write, "inline")
 
     @property
     def place(self) -> str:
@@ -147,7 +158,20 @@ class Writer:
         self._is_sending = False
         if self._is_elsewhere and self._process is not None:
             held, self._held = self._held, []
+            self._measure(held, loop)
             self._process.send(held, loop)
+
+    def _measure(self, sent: Sequence[Pending], loop: asyncio.AbstractEventLoop) -> None:
+        on_write = self._on_write
+        if on_write is None or not sent:
+            return
+        began = loop.time()
+
+        def done(future: asyncio.Future[Any]) -> None:
+            if not future.cancelled() and future.exception() is None:
+                on_write("process", len(sent), loop.time() - began)
+
+        sent[-1].future.add_done_callback(done)
 
     def _decided(self, pending: Pending) -> None:
         try:

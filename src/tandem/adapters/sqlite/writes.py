@@ -29,6 +29,14 @@ from tandem.adapters.sqlite.triggering import (
     NewRows,
     TakeHandoff,
 )
+from tandem.adapters.sqlite.webhooks import (
+    CreateTrigger,
+    DeleteTrigger,
+    ExecuteOnTrigger,
+    ForgetDeliveries,
+    Receive,
+    SettleDelivery,
+)
 from tandem.domain import forking
 from tandem.domain.admission import Claimant
 from tandem.domain.automation_keeping import AutomationCommand, decide_automation
@@ -555,6 +563,12 @@ AnyWrite = (
     | TakeHandoff
     | MarkArchived
     | TendBacklog
+    | CreateTrigger
+    | ExecuteOnTrigger
+    | DeleteTrigger
+    | Receive
+    | SettleDelivery
+    | ForgetDeliveries
 )
 
 

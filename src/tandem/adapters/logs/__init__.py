@@ -1,0 +1,1 @@
+"""The log of a server: one line for each thing, with ids, without secrets."""

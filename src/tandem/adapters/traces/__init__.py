@@ -1,0 +1,1 @@
+"""Runs and attempts as spans of OpenTelemetry."""

@@ -1,0 +1,185 @@
+"""Budgets of runs on a real engine and store."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tandem import Automation, Engine, Run
+from tandem.domain.errors import Refused
+from tandem.domain.lifecycle import RunState, StopKind
+from tandem.domain.run import AttemptEnd
+from tests.engine.conftest import WAIT_S, Bench, call, command, events
+
+SPEND = (
+    'echo \'{"prompt_tokens": 60, "completion_tokens": 40, "tool_calls": 1}\' >> $TANDEM_USAGE_FILE'
+)
+
+
+async def until_row(run: Run, holds: Any) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not holds(run.row):
+            await asyncio.sleep(0.01)
+
+
+def usage_of_attempts(bench: Bench, run: Run) -> list[int | None]:
+    attempts = bench.engine.parts.store.list_attempts(run.run_id, tenant=run.row.tenant)
+    return [a.usage.total_tokens if a.usage else None for a in attempts]
+
+
+async def test_usage_of_every_body_is_summed_up_in_the_run(bench: Bench, tmp_path: Path) -> None:
+    def here(context: SimpleNamespace) -> None:
+        context.report_usage(prompt_tokens=5, cost_usd=0.5)
+
+    bench.body("here", here)
+    run = await bench.start(
+        call("here", "here"),
+        command("there", f"{SPEND}; {SPEND}"),
+        call("free"),
+        workspace=tmp_path,
+    )
+
+    assert await bench.end(run) == "completed"
+    assert sorted(usage_of_attempts(bench, run), key=str) == [200, 5, None]
+    row = run.row
+    assert (row.prompt_tokens, row.completion_tokens, row.total_tokens) == (125, 80, 205)
+    assert (row.tool_calls, row.usage.cost_usd) == (2, 0.5)
+
+
+async def test_run_is_stopped_at_its_budget_and_goes_on_when_it_is_raised(bench: Bench) -> None:
+    bench.body("spend", lambda context: context.report_usage(total_tokens=10))
+    run = await bench.start(
+        call("a", "spend"), call("b", "spend", "a"), execution={"max_total_tokens": 10}
+    )
+    assert await bench.rest(run) == "paused"
+    assert run.row.stop_kind is StopKind.GUARDRAIL_STOPPED
+    assert run.detail == "run exceeded max_total_tokens (10/10)"
+    assert run.why().kind == "budget"
+    with pytest.raises(Refused, match="tandem runs allow"):
+        await run.resume()
+    assert run.row.event_seq == run.events()[-1].seq, "a refusal leaves no trace"
+
+    await run.allow(reason="worth it", tokens=30)
+
+    assert await bench.end(run) == "completed"
+    assert run.row.total_tokens == 20
+    assert run.row.auto_resumes == 0
+
+
+async def test_body_that_spends_without_asking_is_ended(bench: Bench, tmp_path: Path) -> None:
+    run = await bench.start(
+        command("greedy", f"for i in 1 2 3 4 5 6 7 8 9; do {SPEND}; sleep 1; done"),
+        execution={"max_total_tool_calls": 1},
+        workspace=tmp_path,
+    )
+    assert await bench.rest(run) == "paused"
+    assert run.row.tool_calls == 1
+    assert run.detail == "run exceeded max_total_tool_calls (1/1)"
+    attempts = bench.engine.parts.store.list_attempts(run.run_id, tenant=run.row.tenant)
+    assert [a.outcome for a in attempts] == [AttemptEnd.STOPPED]
+
+
+async def test_body_that_does_not_spend_is_let_to_its_end(bench: Bench, tmp_path: Path) -> None:
+    began, release = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> str:
+        began.set()
+        await release.wait()
+        return "kept"
+
+    bench.body("slow", slow)
+    bench.body("spend", lambda context: context.report_usage(cost_usd=2))
+    run = await bench.start(
+        call("slow", "slow"),
+        call("spend", "spend"),
+        call("next", "ok", "spend"),
+        execution={"max_total_cost_usd": 1.5},
+    )
+    await began.wait()
+    await until_row(run, lambda row: row.status is RunState.PAUSING)
+    release.set()
+    assert await bench.rest(run) == "paused"
+    assert run.detail == "run exceeded max_total_cost_usd (2.0000/1.5000)"
+    assert await run.outputs() == {"slow": "kept", "spend": None}
+
+
+async def test_runtime_is_reached_while_one_long_body_runs(bench: Bench) -> None:
+    async def long() -> None:
+        await asyncio.Event().wait()
+
+    bench.body("long", long)
+    run = await bench.start(call("long", "long"), execution={"max_total_runtime_ms": 150})
+    assert await bench.rest(run) == "paused"
+    row = run.row
+    assert row.stop_reason.startswith("run exceeded max_total_runtime_ms (15")
+    assert 150 <= row.active_ms < 5_000
+    assert row.active_since_ms is None
+
+
+async def test_usage_is_in_the_store_while_the_body_runs(bench: Bench) -> None:
+    release = asyncio.Event()
+
+    async def slow(context: SimpleNamespace) -> None:
+        context.report_usage(total_tokens=7)
+        await release.wait()
+        context.report_usage(total_tokens=1)
+
+    bench.body("slow", slow)
+    run = await bench.start(call("slow", "slow"))
+    await until_row(run, lambda row: row.total_tokens == 7)
+    assert usage_of_attempts(bench, run) == [7]
+    assert events(run)[-1] == ("usage_recorded", None)
+    release.set()
+    assert await bench.end(run) == "completed"
+    assert run.row.total_tokens == 8
+
+
+async def test_usage_of_a_cancelled_run_is_not_lost(bench: Bench) -> None:
+    began = asyncio.Event()
+
+    async def slow(context: SimpleNamespace) -> None:
+        context.report_usage(total_tokens=7)
+        began.set()
+        await asyncio.Event().wait()
+
+    bench.body("slow", slow)
+    run = await bench.start(call("slow", "slow"))
+    await began.wait()
+    await run.cancel()
+    assert await bench.end(run) == "cancelled"
+    await until_row(run, lambda row: row.total_tokens == 7)
+    assert usage_of_attempts(bench, run) == [7]
+
+
+async def test_node_that_calls_too_many_tools_fails_and_is_not_tried_again(
+    bench: Bench, tmp_path: Path
+) -> None:
+    run = await bench.start(
+        command("greedy", f"{SPEND}; {SPEND}; {SPEND}; sleep 60", max_tool_calls=2),
+        workspace=tmp_path,
+    )
+    assert await bench.end(run) == "failed"
+    assert "node `greedy` exceeded max_tool_calls (3/2)" in run.detail
+    (attempt,) = bench.engine.parts.store.list_attempts(run.run_id, tenant=run.row.tenant)
+    assert attempt.failure_class == "budget_exceeded"
+
+
+async def test_clock_and_price_come_from_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_RUNTIME_BUDGET_CLOCK", "wall")
+    monkeypatch.setenv("TANDEM_TOKEN_COST_PER_1K_USD", "0.2")
+
+    def spend(context: SimpleNamespace) -> None:
+        context.report_usage(prompt_tokens=500)
+
+    document = {"automation_id": "x", "nodes": [call("a", "spend")]}
+    store = f"sqlite:///{tmp_path}/t.db"
+    async with Engine.open(store, functions={"test:spend": spend}) as engine:
+        run = await engine.run(Automation.from_dict(document))
+        async with asyncio.timeout(WAIT_S):
+            assert await run.wait() == "completed"
+        assert run.row.usage.cost_usd == 0.1
+        assert run.row.runtime_clock == "wall"

@@ -1,0 +1,222 @@
+"""What attempts may spend: calls are asked for, wait for each other, and are counted once."""
+
+import asyncio
+
+import pytest
+
+from tandem.adapters.local.clock import SystemClock
+from tandem.domain.budget import Budget, Used, reached
+from tandem.domain.errors import BudgetReached
+from tandem.domain.outcome import Failed, FailureClass, Stopped
+from tandem.domain.usage import NOTHING, Spending, Usage
+from tandem.engine.meter import AttemptMeter, Ledger, outcome_of
+
+TOOL = Spending(tool_calls=1)
+
+
+class Ticks(SystemClock):
+    """A clock that stands still until it is moved."""
+
+    now = 0
+
+    def ticks_ms(self) -> int:
+        return self.now
+
+
+class Desk:
+    """A ledger and what its driver hears."""
+
+    def __init__(self, **budget: int) -> None:
+        self.stored = NOTHING
+        self.pokes = 0
+        self.clock = Ticks()
+        self.budget = Budget(**budget)
+        self.ledger = Ledger(
+            clock=self.clock,
+            reached=lambda more: reached(Used(usage=self.stored.plus(more)), self.budget),
+            usd_per_1k_tokens=0.5,
+            told=self._told,
+        )
+
+    def _told(self) -> None:
+        self.pokes += 1
+
+    def meter(self, number: int = 1, *, tool_calls_max: int | None = None) -> AttemptMeter:
+        return self.ledger.meter((0, number), node_id="a", tool_calls_max=tool_calls_max)
+
+    def write(self) -> None:
+        """Write what is unwritten, as the driver does."""
+        spent = self.ledger.unwritten()
+        for item in spent:
+            self.stored = self.stored.plus(item.added)
+        self.ledger.written(spent)
+
+
+async def test_no_call_begins_at_a_spent_budget() -> None:
+    desk = Desk(tool_calls=2)
+    meter = desk.meter()
+    for _ in range(2):
+        with await meter.reserve(TOOL) as call:
+            call.spend(TOOL)
+
+    with pytest.raises(BudgetReached, match=r"max_total_tool_calls \(2/2\)") as refusal:
+        await meter.reserve(TOOL)
+
+    assert outcome_of(refusal.value) == Stopped(reason="run exceeded max_total_tool_calls (2/2)")
+
+
+async def test_parallel_calls_never_go_over_together() -> None:
+    desk = Desk(tool_calls=3)
+    most = made = 0
+
+    async def body(number: int) -> None:
+        nonlocal most, made
+        meter = desk.meter(number)
+        for _ in range(3):
+            with await meter.reserve(TOOL) as call:
+                made += 1
+                await asyncio.sleep(0)
+                call.spend(TOOL)
+
+    answers = await asyncio.gather(*map(body, range(1, 5)), return_exceptions=True)
+
+    assert made == 3
+    assert all(isinstance(answer, BudgetReached) for answer in answers)
+
+
+async def test_call_that_was_not_made_gives_its_place_back() -> None:
+    desk = Desk(tool_calls=1)
+    first = await desk.meter(1).reserve(TOOL)
+    second = asyncio.ensure_future(desk.meter(2).reserve(TOOL))
+    await asyncio.sleep(0)
+    assert not second.done(), "it waits: the first may use up what is left"
+
+    with first:
+        pass
+
+    (await second).spend(TOOL)
+    assert desk.ledger.unwritten()[0].number == 2
+
+
+async def test_calls_of_unknown_size_are_taken_to_be_as_large_as_the_largest() -> None:
+    desk = Desk(tokens=100)
+    meter = desk.meter(1)
+    with await meter.reserve() as call:
+        call.spend(Spending(prompt_tokens=60))
+    first = await meter.reserve()
+    second = asyncio.ensure_future(desk.meter(2).reserve())
+    await asyncio.sleep(0)
+    assert not second.done(), "both together would go over"
+
+    first.spend(Spending(prompt_tokens=70))
+
+    with pytest.raises(BudgetReached, match=r"\(130/100\)"):
+        await second
+
+
+async def test_raised_budget_is_seen_by_those_who_wait() -> None:
+    desk = Desk(tool_calls=1)
+    first = await desk.meter(1).reserve(TOOL)
+    second = asyncio.ensure_future(desk.meter(2).reserve(TOOL))
+    await asyncio.sleep(0)
+
+    desk.budget = Budget(tool_calls=5)
+    desk.ledger.look_again()
+
+    await second
+    first.spend(TOOL)
+
+
+async def test_node_has_a_limit_of_its_own() -> None:
+    desk = Desk()
+    meter = desk.meter(tool_calls_max=2)
+    with await meter.reserve(TOOL) as call:
+        call.spend(TOOL)
+    open_call = await meter.reserve(TOOL)
+
+    with pytest.raises(BudgetReached) as refusal:
+        await meter.reserve(TOOL)
+    await meter.reserve()  # what calls no tool is not limited
+
+    assert refusal.value.of_node
+    outcome = outcome_of(refusal.value)
+    assert isinstance(outcome, Failed)
+    assert outcome.failure_class is FailureClass.BUDGET_EXCEEDED
+    assert outcome.message == "node `a` exceeded max_tool_calls (1/2)"
+    open_call.spend(TOOL)
+
+
+async def test_what_is_reported_too_late_ends_the_attempt() -> None:
+    desk, ended = Desk(), 0
+
+    def end() -> None:
+        nonlocal ended
+        ended += 1
+
+    meter = desk.meter(tool_calls_max=1)
+    meter.end = end
+    meter.report(TOOL)
+    assert meter.ending is None
+    assert not meter.asks
+
+    meter.report(TOOL)
+    meter.report(TOOL)
+
+    assert ended == 1
+    assert isinstance(meter.ending, Failed)
+
+
+async def test_usage_is_priced_and_counted_once() -> None:
+    desk = Desk()
+    meter = desk.meter()
+    meter.report(Spending(prompt_tokens=1_000, completion_tokens=1_000))
+    desk.write()
+    meter.report(Spending(cost_usd=0.25))
+    desk.write()
+
+    assert desk.stored.total_tokens == 2_000
+    assert desk.stored.cost_usd == 1.25
+    assert desk.ledger.unwritten() == ()
+    assert meter.used == meter.stored == desk.stored
+
+
+async def test_what_is_spent_while_the_store_writes_is_written_next() -> None:
+    desk = Desk()
+    meter = desk.meter()
+    meter.report(TOOL)
+    taken = desk.ledger.unwritten()
+    meter.report(TOOL)
+
+    desk.ledger.written(taken)
+
+    (left,) = desk.ledger.unwritten()
+    assert (left.usage.tool_calls, left.added.tool_calls) == (2, 1)
+
+
+async def test_driver_hears_of_the_first_unwritten_usage_and_of_a_reached_budget() -> None:
+    desk = Desk(tokens=10)
+    meter = desk.meter()
+    assert desk.ledger.write_in_ms is None
+    meter.report(Spending())
+    assert desk.pokes == 0, "nothing was spent"
+
+    meter.report(Spending(prompt_tokens=1))
+    meter.report(Spending(prompt_tokens=1))
+    assert desk.pokes == 1
+    assert desk.ledger.write_in_ms == 1_000
+    desk.clock.now = 700
+    assert desk.ledger.write_in_ms == 300
+    meter.report(Spending(prompt_tokens=8))
+    assert desk.pokes == 2
+
+    desk.write()
+    assert desk.ledger.write_in_ms is None
+
+
+async def test_tokens_of_tools_do_not_count_as_the_size_of_a_call() -> None:
+    desk = Desk(tokens=100)
+    with await desk.meter().reserve(TOOL) as call:
+        call.spend(Spending(tool_calls=1, total_tokens=90))
+    await desk.meter(1).reserve()
+    await desk.meter(2).reserve()
+    assert desk.stored == Usage()
