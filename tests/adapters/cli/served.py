@@ -43,7 +43,7 @@ class Served:
         )
         assert self._process.stderr is not None
         line = self._process.stderr.readline()
-        found = re.search(r"http://\S+", line)
+        found = re.search(r"http://[^\s\"]+", line)
         assert found is not None, line
         self.url = found[0]
 

@@ -165,11 +165,8 @@ class RemoteDesk:
 
     async def preview(self, run_id: RunId, command: Command) -> ResetPreview:
         """See `Desk.preview`."""
-        action = _preview_action(command)
-        body = {"action": action, "node_id": getattr(command, "node_id", None)}
-        answer = await self._server.ask(
-            "POST", run_path(run_id, "preview"), body=body, repeats=True
-        )
+        action, node_id = _preview_action(command), getattr(command, "node_id", None)
+        answer = await self._get(run_path(run_id, "preview"), action=action, node_id=node_id)
         return read(part(answer, "preview"), ResetPreview)
 
     # What changes runs

@@ -230,7 +230,7 @@ def _explain_budget(story: Story, done: str, resume: str) -> Explanation:
     return Explanation(
         what=f"stopped by its budget; {done}",
         why=run.stop_reason,
-        next=(allow, f"tandem runs cancel {name}"),
+        next=(f"{allow}{story.beside}", f"tandem runs cancel {name}{story.beside}"),
     )
 
 

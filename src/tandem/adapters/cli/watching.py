@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tandem.adapters.cli import text
-from tandem.adapters.cli.references import short_id
 from tandem.adapters.cli.server_options import ask, on_server
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ _AGAIN: Final = "events were missed: {reason}; what follows is complete again"
 
 def line_of(event: Mapping[str, Any], *, named: bool) -> str:
     """Return an event as a line: `12:01:05 node.started  collect  attempt 1  running`."""
+    from tandem.adapters.cli.references import short_id
+
     told, envelope = event["properties"], event["envelope"]
     kind = str(event["type"]).removeprefix(PREFIX)
     parts = [f"{text.clock(envelope['occurred_at_ms'])} {kind}"]

@@ -82,7 +82,7 @@ POLICY: Final[Mapping[str, Scope | Open]] = {
     "POST /automations/v2/runs/{run_id}/redeliver": S.OPERATOR,
     "POST /automations/v2/runs/{run_id}/fork": S.OPERATOR,
     "GET /automations/v2/runs/{run_id}/rows": S.VIEWER,
-    "POST /automations/v2/runs/{run_id}/preview": S.VIEWER,
+    "GET /automations/v2/runs/{run_id}/preview": S.VIEWER,
     "GET /automations/v2/runs/{run_id}/why": S.VIEWER,
     "GET /automations/v2/runs/{run_id}/history": S.VIEWER,
     "GET /automations/v2/runs/{run_id}/verify": S.VIEWER,

@@ -42,25 +42,6 @@ class ForkRun(Reasoned):
     ask_again: bool = False
 
 
-class PreviewRun(Body):
-    """Which action would undo what; `node_id` is for those that are about a node."""
-
-    action: Literal[
-        "pause",
-        "resume",
-        "cancel",
-        "recover",
-        "redeliver",
-        "repair",
-        "retry",
-        "requeue",
-        "continue",
-        "skip",
-        "rework",
-    ]
-    node_id: Text | None = None
-
-
 class SetNodeOutput(Reasoned):
     """An output by hand."""
 

@@ -9,9 +9,9 @@ from typing import Final
 import msgspec
 from starlette.responses import Response
 
-from tandem.adapters.http.call import Call, Endpoint, answer
-from tandem.adapters.http.schemas import PreviewRun
-from tandem.adapters.http.telling import run_of
+from tandem.adapters.http.call import Call, Endpoint, Parameter, answer
+from tandem.adapters.http.errors import HttpError
+from tandem.adapters.http.telling import present_run, run_of
 from tandem.domain.command import (
     Cancel,
     Command,
@@ -68,9 +68,14 @@ async def output(call: Call) -> Response:
 
 async def preview(call: Call) -> Response:
     """Tell what an action would undo, and what may happen twice; nothing is written."""
-    given = await call.body(PreviewRun)
-    command = PREVIEWS[given.action](NodeId(given.node_id or ""))
-    found = await call.service.engine.preview(run_of(call), command, tenant=call.tenant)
+    run_id = present_run(call).run_id
+    action = call.query.get("action", "")
+    make = PREVIEWS.get(action)
+    if make is None:
+        known = ", ".join(PREVIEWS)
+        raise HttpError("QUERY_INVALID", f"`action` cannot be {action[:40]!r}; there are {known}")
+    command = make(NodeId(call.query.get("node_id", "")))
+    found = await call.service.engine.preview(run_id, command, tenant=call.tenant)
     return answer({"ok": True, "preview": msgspec.to_builtins(found)})
 
 
@@ -98,13 +103,20 @@ ROUTES = (
         errors=("AUTOMATION_V2_TASK_NODE_NOT_FOUND", "NO_OUTPUT"),
     ),
     Endpoint(
-        method="POST",
+        method="GET",
         path=f"{_BASE}/preview",
         handler=preview,
         says="Tell what an action would undo, and what may happen twice; nothing is written.",
         answers="ok, preview",
-        body=PreviewRun,
+        query=(
+            Parameter(name="action", says=f"One of {', '.join(PREVIEWS)}."),
+            Parameter(name="node_id", says="The node, for those that are about one."),
+        ),
         codes=_CODES,
-        errors=("AUTOMATION_V2_TASK_NODE_REQUIRED", "AUTOMATION_V2_TASK_NODE_NOT_FOUND"),
+        errors=(
+            "QUERY_INVALID",
+            "AUTOMATION_V2_TASK_NODE_REQUIRED",
+            "AUTOMATION_V2_TASK_NODE_NOT_FOUND",
+        ),
     ),
 )
