@@ -11,6 +11,7 @@ import pytest
 
 from tests.adapters.cli.conftest import Call, Start, sh
 from tests.adapters.cli.served import TOKEN, Served
+from tests.adapters.cli.test_cli_terminal import Terminal
 
 Write = Callable[[str, str], str]
 
@@ -257,9 +258,12 @@ def test_a_watch_goes_on_after_the_server_was_killed(
         server.kill()
         server.start()
         assert call("gates", "decide", run, "approve").code == 0
-        out, err = watching.communicate(timeout=60)
-        assert watching.returncode == 0, err
-        events = [json.loads(line) for line in (*seen, *out.splitlines())]
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        # Not by `communicate`, which leaves out what was read ahead.
+        events = [json.loads(line) for line in (*seen, *watching.stdout)]
+        err = watching.stderr.read()
+        assert watching.wait(60) == 0, err
         told = [(event["envelope"]["seq"], event["type"]) for event in events]
         again = call("runs", "watch", run, "--json").lines
         assert told == [(event["envelope"]["seq"], event["type"]) for event in again]
@@ -290,6 +294,35 @@ def test_whoever_stops_following_leaves_the_run_alone(
     row = call("runs", "list", "--automation", "slow", "--json").json[0]
     assert row["status"] == "running"
     assert call("runs", "cancel", row["run_id"]).code == 0
+
+
+def test_a_gate_of_the_server_is_decided_at_the_terminal_here(
+    call: Call, known: Served, write: Write
+) -> None:
+    asked = GATED.replace("gated", "asked")
+    assert call("automations", "apply", write("asked.yaml", asked)).code == 0
+    terminal = Terminal("automations", "run", "asked")
+    try:
+        terminal.until("approve, rework, cancel (and why) > ")
+        terminal.type("app looks right\r")
+        terminal.until("completed in")
+        assert terminal.wait() == 0
+        assert terminal.echoes()
+    finally:
+        terminal.close()
+    history = call("gates", "show", "latest", "--json").json["gate_history"]
+    assert [(each["decision"], each["reason"]) for each in history] == [("approve", "looks right")]
+
+
+def test_a_token_that_is_typed_is_not_shown(served: Served, state_dir: Path) -> None:
+    terminal = Terminal("login", served.url)
+    try:
+        terminal.until("Token: ")
+        terminal.type(f"{TOKEN}\r")
+        assert TOKEN not in terminal.until("logged in to")
+        assert terminal.wait() == 0
+    finally:
+        terminal.close()
 
 
 class _Stranger:
