@@ -274,6 +274,38 @@ def test_a_watch_goes_on_after_the_server_was_killed(
         server.stop()
 
 
+def test_following_a_run_goes_on_after_the_server_was_killed(
+    tmp_path: Path,
+    start: Start,
+    call: Call,
+    write: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    lines_until: Callable[["subprocess.Popen[str]", str], list[str]],
+) -> None:
+    server = Served(tmp_path / "own")
+    server.start()
+    try:
+        monkeypatch.setenv("TANDEM_URL", server.url)
+        monkeypatch.setenv("TANDEM_TOKEN", TOKEN)
+        go = server.work / "go"
+        waits = sh(f"until test -e {go}; do sleep 0.05; done; echo done")
+        held = f"automation_id: held\nnodes:\n  - {{node_id: a, action: {waits}}}\n"
+        assert call("automations", "apply", write("held.yaml", held)).code == 0
+        following = start("automations", "run", "held", "--json")
+        seen = lines_until(following, "node_started")
+        server.kill()
+        server.start()
+        go.touch()
+        assert following.stdout is not None
+        lines = [json.loads(line) for line in (*seen, *following.stdout)]
+        assert following.wait(60) == 0
+        seqs = [line["seq"] for line in lines if line["type"] == "event"]
+        assert seqs == list(range(1, len(seqs) + 1))
+        assert (lines[-1]["status"], lines[-1]["outputs"]) == ("completed", {"a": "done\n"})
+    finally:
+        server.stop()
+
+
 def test_whoever_stops_following_leaves_the_run_alone(
     start: Start,
     call: Call,

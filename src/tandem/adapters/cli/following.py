@@ -10,10 +10,11 @@ from tandem.adapters.cli.drive import Look, open_display, tell_end
 from tandem.adapters.cli.given import Decisions
 from tandem.adapters.cli.references import short_id
 from tandem.adapters.cli.remote_desk import RemoteDesk
+from tandem.adapters.cli.remote_watch import DELAYS_S
 from tandem.adapters.cli.session import person
 from tandem.adapters.cli.text import note
 from tandem.domain.command import DecideGate
-from tandem.domain.errors import EngineError, NotFound, Refused
+from tandem.domain.errors import EngineError, NotFound, Refused, StoreUnavailable
 from tandem.domain.ids import GateId, RunId
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Gate, Run
@@ -70,8 +71,30 @@ class _Following:
                 self._wake.set()
 
     async def _watch(self) -> Run:
+        lost = 0
         while True:
             self._wake.clear()
+            try:
+                run = await self._look()
+            except StoreUnavailable as error:
+                # The run goes on without the server being asked; so does whoever follows it.
+                if lost >= len(DELAYS_S):
+                    raise
+                if not lost:
+                    self._display.note(f"{error}; asking again")
+                await asyncio.sleep(DELAYS_S[lost])
+                lost += 1
+                continue
+            lost = 0
+            if run is not None:
+                return run
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._wake.wait()
+
+    async def _look(self) -> Run | None:
+        """Show what is new, and decide what can be decided; return the run once it is at rest."""
+        while True:
             run = await self._desk.find_run(self._run_id)
             if run is None:
                 raise NotFound(f"run {self._run_id} is gone from the server")
@@ -82,12 +105,7 @@ class _Following:
                 gates = sorted(view.gates.values(), key=lambda gate: gate.requested_at_ms)
                 if [gate for gate in gates if await self._decide(gate)]:
                     continue
-            if self._is_over(run):
-                await self._tell(run)
-                return run
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await self._wake.wait()
+            return run if self._is_over(run) else None
 
     async def _tell(self, run: Run) -> None:
         while self._seq < run.event_seq:

@@ -106,6 +106,8 @@ class RemoteDesk:
         async for page in self._pages(q=name):
             ids = [RunId(record["run_id"]) for record in page]
             found += [run_id for run_id in ids if name and run_id.startswith(beginnings)]
+            if len(found) > 1:
+                break
         return choose_run_id(name, found)
 
     async def _pages(self, **query: Any) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
@@ -176,7 +178,7 @@ class RemoteDesk:
         method, path, body = _request_of(run_id, command)
         answer = await self._server.ask(method, path, body=body)
         if answer.get("alreadyTerminal"):
-            status = answer["run"]["status"]
+            status = run_of(part(answer, "run")).status
             raise NothingToDo(
                 f"run {run_id} has ended already: it is {status}", code="already_terminal"
             )
