@@ -630,6 +630,31 @@ SETTINGS: Final = (
         "not ask for another person.",
         parse=_yes_or_no,
     ),
+    Setting(
+        field="url",
+        name="TANDEM_URL",
+        unit="URL",
+        sentence="The server that commands with `--url` ask without it. Empty means the store "
+        "here.",
+        parse=str.strip,
+    ),
+    Setting(
+        field="token",
+        name="TANDEM_TOKEN",
+        unit="",
+        sentence="What that server knows the command line by. Empty means the token of "
+        "`tandem login`, if there is one.",
+        parse=str.strip,
+        is_secret=True,
+    ),
+    Setting(
+        field="login_file",
+        name="TANDEM_LOGIN_FILE",
+        unit="file",
+        sentence="Where `tandem login` keeps tokens. Empty means `login/logins.json` in the state "
+        "folder.",
+        parse=_file,
+    ),
 )
 
 CORS_ORIGINS: Final = (
@@ -696,6 +721,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...] = CORS_ORIGINS
     allowed_hosts: tuple[str, ...] = ()
     http_body_bytes_max: int = 10_485_760
+    url: str = ""
+    token: str = ""
+    login_file: Path | None = None
     log_format: str = "auto"
     log_level: str = "info"
     metrics_enabled: bool = False

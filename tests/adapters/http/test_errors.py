@@ -247,6 +247,7 @@ MEETINGS: dict[str, Meet] = {
     "AUTOMATION_V2_TASK_NODE_OUTPUT_NOT_FOUND": during(
         "/tasks/n2/disposition", {"disposition": "ok"}, method="PATCH"
     ),
+    "NO_OUTPUT": during("/tasks/n2/output", {}, method="GET"),
     "AUTOMATION_V2_RUN_TASK_NOT_MUTABLE": during("/tasks/n1/retry", {}),
     "AUTOMATION_V2_RUN_TASK_NOT_CONTINUEABLE": during("/tasks/n1/continue", {}),
     "AUTOMATION_V2_TASK_NOT_BLOCKED": blocked_by_another,

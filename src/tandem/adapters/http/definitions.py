@@ -56,6 +56,19 @@ def patched_document(
     return _normal({**before, **given}, before=before.get("metadata"), tenant=tenant)
 
 
+def whole_document(document: Mapping[str, Any], *, before: Any, tenant: TenantId) -> dict[str, Any]:
+    """Return a definition that replaces another as a whole; `before` is the metadata of that one.
+
+    It is kept as its author wrote it: only the keys of the server stay what they were.
+    """
+    found = {key: value for key, value in document.items() if value is not None}
+    metadata = found.get("metadata", {})
+    if isinstance(metadata, dict):
+        kept = _metadata(metadata, before, tenant)
+        found |= {"metadata": kept} if kept or "metadata" in found else {}
+    return found
+
+
 def _normal(document: dict[str, Any], *, before: Any, tenant: TenantId) -> dict[str, Any]:
     capabilities = document.pop("capabilities", None)
     access = document.pop("resource_access", None)

@@ -358,6 +358,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "AUTOMATION_V2_TASK_NODE_OUTPUT_NOT_FOUND": Kind(
         status=MISSING, says="The node has no output.", do="Wait until it is completed."
     ),
+    "NO_OUTPUT": Kind(
+        status=CONFLICT, says="The node has no output now.", do="Wait until it is completed."
+    ),
     "AUTOMATION_V2_RUN_TASK_NOT_MUTABLE": Kind(
         status=CONFLICT, says="The run goes on, or the node is what it is.", do="Pause it first."
     ),

@@ -169,6 +169,16 @@ class PatchAutomation(AutomationFields):
     flow: dict[str, Any] | None = None
 
 
+class PutAutomation(AutomationFields):
+    """A whole definition: what it does not say it does not have."""
+
+    name: str
+    flow: dict[str, Any]
+    schedule: dict[str, Any] | None = None
+    automation_id: str | None = None
+    creator_id: str | None = None
+
+
 class BulkFilter(Body):
     """Which runs a bulk action is for."""
 

@@ -14,12 +14,14 @@ from tandem.adapters.http.definitions import (
     new_document,
     patched_document,
     refuse_unknown,
+    whole_document,
 )
 from tandem.adapters.http.errors import HttpError
 from tandem.adapters.http.schemas import (
     AutomationFields,
     CreateAutomation,
     PatchAutomation,
+    PutAutomation,
     Reasoned,
     RunNow,
     Share,
@@ -197,6 +199,41 @@ async def _change(call: Call, patch: dict[str, Any]) -> None:
             return
 
 
+async def put(call: Call) -> Response:
+    """Make this definition the current version, as `tandem automations apply` does."""
+    given = await read_object(call.request)
+    if "nodes" in given and "flow" not in given:
+        given["flow"] = {"nodes": given.pop("nodes")}
+    shape(given, PutAutomation)
+    spec = read_spec(given)
+    refuse_unknown(spec, is_strict=flag(call.query, "strict"))
+    automations, automation_id = _automations(call), _id(call)
+    if spec.document.setdefault("automation_id", automation_id) != automation_id:
+        raise HttpError(
+            "BODY_INVALID",
+            f"the path names automation {automation_id}, the body another",
+            details={"automationID": automation_id},
+        )
+    row = call.service.store.find_automation(automation_id, tenant=call.tenant)
+    before = None if row is None else automations.definition(row).metadata
+    document = whole_document(spec.document, before=before, tenant=call.tenant)
+    document.pop("creator_id", None)
+    change = await automations.save(
+        _read(call, document),
+        by=call.caller.name,
+        expected_version=_expected(call),
+        reason=call.query.get("reason", ""),
+    )
+    event = change.record.event if change.record is not None else None
+    return _told(call, automation_id, ok=True, event=event, **_warned(spec))
+
+
+def _expected(call: Call) -> int | None:
+    if "expect_version" not in call.query:
+        return None
+    return whole(call.query, "expect_version", default=0, lowest=0, highest=2**53)
+
+
 async def share(call: Call) -> Response:
     """Say who may see an automation."""
     given = await call.body(Share)
@@ -351,6 +388,25 @@ ROUTES = (
         query=(_STRICT,),
         codes={**_CODES, "invalid_automation": "AUTOMATION_V2_UPDATE_FAILED"},
         errors=("AUTOMATION_V2_INVALID_METADATA", "AUTOMATION_VERSION_CONFLICT", "UNKNOWN_KEYS"),
+    ),
+    Endpoint(
+        method="PUT",
+        path=_BASE,
+        handler=put,
+        says="Make this the current version, whole, of an automation that is there or is not; "
+        "without a difference nothing changes.",
+        answers="ok, event, automation, warnings[]?",
+        body=PutAutomation,
+        query=(
+            _STRICT,
+            Parameter(
+                name="expect_version",
+                says="Only if this is the current version; 0 for none.",
+                kind="integer",
+            ),
+            Parameter(name="reason", says="Why; kept with what happened."),
+        ),
+        errors=("AUTOMATION_VERSION_CONFLICT", "UNKNOWN_KEYS", "QUERY_INVALID"),
     ),
     Endpoint(
         method="DELETE",

@@ -14,6 +14,7 @@ from tandem.domain.errors import NothingToDo
 from tandem.domain.ids import AutomationId, NodeId
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Run
+from tandem.domain.run_record import compat_view, summary_record
 from tandem.engine.verification import verify
 from tandem.ports.store import RunSearch
 
@@ -58,8 +59,11 @@ def _statuses(text: str) -> tuple[RunState, ...]:
 
 
 async def get_run(call: Call) -> Response:
-    """Tell everything of a run."""
-    return tell_run(call, run_of(call))
+    """Tell everything of a run, or with `view=summary` what a list shows of it."""
+    if call.query.get("view", "").strip().lower() != "summary":
+        return tell_run(call, run_of(call))
+    record = summary_record(present_run(call))
+    return answer({"run": compat_view(record) if call.is_compat else record})
 
 
 async def pause(call: Call) -> Response:
@@ -222,6 +226,7 @@ ROUTES = (
         handler=get_run,
         says="Tell everything of a run; also after its automation was deleted.",
         answers=_RUN,
+        query=(Parameter(name="view", says="`summary` tells of the run what a list shows."),),
         codes=_CODES,
     ),
     Endpoint(
