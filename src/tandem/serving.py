@@ -256,6 +256,7 @@ def service_of(parts: Parts) -> Service:
         clock=clock,
         ids=RandomIds(),
         webhooks=parts.webhooks,
+        tokens=parts.tokens,
         ingress_rates=IngressRates(
             token_per_min=parts.settings.webhook_rate_per_min,
             network_per_min=parts.settings.webhook_network_rate_per_min,

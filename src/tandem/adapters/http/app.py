@@ -33,6 +33,7 @@ from tandem.adapters.http.routes import (
     runs,
     scheduler,
     tasks,
+    tokens,
     waits,
     webhook_ingress,
     webhook_triggers,
@@ -57,6 +58,7 @@ MODULES: Final = (
     events,
     webhook_triggers,
     webhook_ingress,
+    tokens,
     scheduler,
 )
 HEADERS: Final = (
@@ -81,6 +83,7 @@ CONTEXT: Final = {
     "trigger_id": "triggerID",
     "delivery_id": "deliveryID",
     "event_id": "eventID",
+    "token_id": "tokenID",
 }
 """Parts of the path that an error tells, and their names there."""
 

@@ -54,6 +54,24 @@ KINDS: Final[Mapping[str, Kind]] = {
         says="The token does not reach as far as this route.",
         do="Use a token with the scope that is named.",
     ),
+    "TENANT_SCOPE_DENIED": Kind(
+        status=FORBIDDEN,
+        says="The request is for another tenant than the one of whoever asks.",
+        do="Ask for your own tenant, or use a token of the other one.",
+    ),
+    "TOKEN_TOO_WIDE": Kind(
+        status=FORBIDDEN,
+        says="The new token could do what its maker may not.",
+        do="Ask for less, or have a person with more scopes make it.",
+    ),
+    "TOKEN_NOT_FOUND": Kind(
+        status=MISSING, says="The tenant has no such token.", do="List them with `GET /tokens`."
+    ),
+    "TOKEN_REVOKED": Kind(
+        status=CONFLICT,
+        says="The token was revoked before.",
+        do="Nothing is left to do.",
+    ),
     "RATE_LIMITED": Kind(
         status=429,
         says="The tenant or the client has had as much as it may for now.",

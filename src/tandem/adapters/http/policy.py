@@ -49,6 +49,11 @@ POLICY: Final[Mapping[str, Scope | Open]] = {
     "GET /global/workspace": S.VIEWER,
     "GET /openapi.json": S.VIEWER,
     "GET /scheduler/metrics": S.VIEWER,
+    # Tokens
+    "GET /tokens": S.ADMIN,
+    "POST /tokens": S.ADMIN,
+    "POST /tokens/{token_id}/revoke": S.ADMIN,
+    "GET /audit": S.ADMIN,
     # Events
     "GET /event": S.VIEWER,
     "GET /global/event": S.VIEWER,
