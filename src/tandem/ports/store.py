@@ -154,6 +154,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """The outputs of a run that count: how many, and those of which something was let pass."""
 
     run_id: RunId
+    automation_id: AutomationId
     outputs: int
     relaxed: Sequence[tuple[Reading, Handling | None]]
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tandem.adapters.http.call import Call, Endpoint, answer
 from tandem.adapters.http.errors import HttpError, respond
+from tandem.adapters.http.governing import protect
 from tandem.adapters.http.guard import Guard
 from tandem.adapters.http.measured import Measured
 from tandem.adapters.http.openapi import openapi
@@ -156,6 +157,8 @@ class _Resource:
         }
         try:
             call = self._admit(endpoint, request)
+            if call.is_known:
+                await protect(call, endpoint)
             return await endpoint.handler(call)
         except EngineError as error:
             return respond(error, context=context, codes=endpoint.codes)

@@ -281,6 +281,26 @@ KINDS: Final[Mapping[str, Kind]] = {
         says="The inputs do not fit, or a node needs what is not installed; see `problems`.",
         do="Mend every place that is listed.",
     ),
+    "PREMIUM_FEATURE_REQUIRED": Kind(
+        status=501,
+        says="An agent asks for a change of a definition or a trigger, and nothing governs agents.",
+        do="Have a person make the change.",
+    ),
+    "AUTOMATION_V2_ACCESS_DENIED": Kind(
+        status=FORBIDDEN,
+        says="The automation is shared with whoever asks, and belongs to somebody else.",
+        do="Ask its owner or an admin.",
+    ),
+    "AUTOMATION_WEBHOOK_ACCESS_DENIED": Kind(
+        status=FORBIDDEN,
+        says="The triggers belong to an automation of somebody else.",
+        do="Ask its owner or an admin.",
+    ),
+    "AUTOMATION_V2_NOT_OWNER": Kind(
+        status=FORBIDDEN,
+        says="In hosted modes: somebody else made the automation, and nothing says who may see it.",
+        do="Ask whoever made it, or an admin.",
+    ),
     # Runs
     "AUTOMATION_V2_RUN_NOT_FOUND": Kind(
         status=MISSING,

@@ -117,3 +117,8 @@ POLICY: Final[Mapping[str, Scope | Open]] = {
     "POST /automations/v2/runs/{run_id}/tasks/{node_id}/output": S.OPERATOR,
     "PATCH /automations/v2/runs/{run_id}/tasks/{node_id}/disposition": S.OPERATOR,
 }
+
+DEFINING: Final = frozenset(name for name, needed in POLICY.items() if needed is S.EDITOR) - {
+    "POST /automations/v2/runs/{run_id}/repair"
+}
+"""Routes that change definitions or their triggers; a repair changes one run, unless it saves."""
