@@ -170,10 +170,7 @@ async def _serve(
         complain=observing.incident,
         observers=observing.observers,
         metrics=observing.metrics,
-        allowances=Allowances(
-            run_creations_per_min=settings.run_creations_per_min,
-            streams_per_client=settings.streams_per_client,
-        ),
+        allowances=Allowances(run_creations_per_min=settings.run_creations_per_min),
     )
     server = _Server(
         uvicorn.Config(

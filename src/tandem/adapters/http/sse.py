@@ -14,12 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tandem.adapters.http.errors import HttpError
 from tandem.domain.caller import Caller
 from tandem.domain.errors import StoreUnavailable
 from tandem.domain.event_cursor import RESET_MEANINGS
-from tandem.domain.ids import AutomationId, TenantId
+from tandem.domain.ids import AutomationId
 from tandem.domain.json import JsonObject, encode
+from tandem.domain.rate import Places
 from tandem.engine.event_feed import Ending, EventFeed, Subscription, Told, Wanted
 from tandem.ports.clock import Clock
 
@@ -67,7 +67,7 @@ class Streams:
         self.feed = feed
         self.clock = clock
         self.limits = limits or StreamLimits()
-        self._open: dict[tuple[TenantId, str], int] = {}
+        self._open = Places("event streams are open", at_once=self.limits.streams_max)
 
     def open(
         self,
@@ -90,24 +90,16 @@ class Streams:
             sight: makes what says which automations the caller sees; without it all are seen.
 
         Raises:
-            HttpError: 429, the caller has too many streams.
+            RateLimited: the caller has as many streams as it may.
             StoreUnavailable: the store cannot be read now.
         """
-        key = (caller.tenant, caller.name)
-        if self._open.get(key, 0) >= self.limits.streams_max:
-            raise HttpError(
-                "RATE_LIMITED",
-                f"{self.limits.streams_max} event streams are open for this caller; end some",
-                headers={"retry-after": "10"},
-            )
-        subscription = self.feed.subscribe(wanted, after=cursor_of(request))
-        self._open[key] = self._open.get(key, 0) + 1
-
-        def left() -> None:
-            self._open[key] -= 1
-            if not self._open[key]:
-                del self._open[key]
-
+        key = f"{caller.tenant} {caller.name}"
+        self._open.take(key)
+        try:
+            subscription = self.feed.subscribe(wanted, after=cursor_of(request))
+        except StoreUnavailable:
+            self._open.leave(key)
+            raise
         return EventStream(
             subscription,
             clock=self.clock,
@@ -115,7 +107,7 @@ class Streams:
             greeting=greeting,
             may_stay=may_stay,
             sight=sight,
-            left=left,
+            left=lambda: self._open.leave(key),
         )
 
 

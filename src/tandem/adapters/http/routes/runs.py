@@ -161,6 +161,7 @@ async def fork(call: Call) -> Response:
         started_by=call.caller.name,
         reason=given.reason or "",
         tenant=call.tenant,
+        key=call.key(f"fork:{run_of(call)}", given.model_dump(mode="json")),
     )
     return tell_run(call, run.run_id, as_of=run, ok=True)
 
