@@ -616,13 +616,6 @@ SETTINGS: Final = (
         parse=_whole(0, 10_000_000),
     ),
     Setting(
-        field="streams_per_client",
-        name="TANDEM_STREAMS_PER_CLIENT",
-        unit="streams",
-        sentence="How many event streams one client may have open at one server; 0 for any.",
-        parse=_whole(0, 100_000),
-    ),
-    Setting(
         field="gate_four_eyes",
         name="TANDEM_GATE_FOUR_EYES",
         unit="yes or no",
@@ -736,7 +729,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     assertion_replay: str = "bound"
     tenant_requests_per_min: int = 0
     run_creations_per_min: int = 6_000
-    streams_per_client: int = 32
     gate_four_eyes: bool = False
     sources: Mapping[str, str] = {}
 

@@ -60,10 +60,12 @@ def path_of(endpoint: Endpoint, ids: Mapping[str, str]) -> str:
     return re.sub(r"{(\w+)}", lambda part: ids.get(part[1], "1"), endpoint.path)
 
 
-async def asked(server: Server, endpoint: Endpoint, ids: Mapping[str, str]) -> Any:
+async def asked(
+    server: Server, endpoint: Endpoint, ids: Mapping[str, str], headers: Mapping[str, str] = OTHER
+) -> Any:
     name = endpoint.body.__name__ if endpoint.body is not None else ""
     body = BODIES.get(name, {"reason": "theirs"})
-    return await server.ask(endpoint.method, path_of(endpoint, ids), json=body, headers=OTHER)
+    return await server.ask(endpoint.method, path_of(endpoint, ids), json=body, headers=headers)
 
 
 async def test_row_51_what_another_tenant_has_is_like_what_is_missing(shared: Server) -> None:

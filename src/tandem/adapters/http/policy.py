@@ -49,6 +49,11 @@ POLICY: Final[Mapping[str, Scope | Open]] = {
     "GET /global/workspace": S.VIEWER,
     "GET /openapi.json": S.VIEWER,
     "GET /scheduler/metrics": S.VIEWER,
+    # Tokens
+    "GET /tokens": S.ADMIN,
+    "POST /tokens": S.ADMIN,
+    "POST /tokens/{token_id}/revoke": S.ADMIN,
+    "GET /audit": S.ADMIN,
     # Events
     "GET /event": S.VIEWER,
     "GET /global/event": S.VIEWER,
@@ -116,3 +121,8 @@ POLICY: Final[Mapping[str, Scope | Open]] = {
     "POST /automations/v2/runs/{run_id}/tasks/{node_id}/output": S.OPERATOR,
     "PATCH /automations/v2/runs/{run_id}/tasks/{node_id}/disposition": S.OPERATOR,
 }
+
+DEFINING: Final = frozenset(name for name, needed in POLICY.items() if needed is S.EDITOR) - {
+    "POST /automations/v2/runs/{run_id}/repair"
+}
+"""Routes that change definitions or their triggers; a repair changes one run, unless it saves."""
