@@ -20,6 +20,9 @@ JSON = {"content-type": "application/json"}
         (b"{}", {"content-type": "text/plain"}, 415, "CONTENT_TYPE_UNSUPPORTED"),
         (b"{", JSON, 400, "BODY_NOT_JSON"),
         (b"\xff", JSON, 400, "BODY_NOT_JSON"),
+        (b'{"name": "\xff"}', JSON, 400, "BODY_NOT_JSON"),
+        (b'{"name": "\xed\xa0\x80"}', JSON, 400, "BODY_NOT_JSON"),
+        (b'{"name": "\\ud800"}', JSON, 400, "BODY_NOT_JSON"),
         (b"[" * 100_000, JSON, 400, "BODY_NOT_JSON"),
         (b"[]", JSON, 422, "BODY_INVALID"),
         (b"{}", JSON, 422, "BODY_INVALID"),
@@ -95,3 +98,19 @@ async def test_a_wrong_parameter_of_the_query_is_told(
 ) -> None:
     response = await server.ask("GET", f"{BASE}/runs?{query}")
     assert response.status_code == status
+
+
+@pytest.mark.parametrize("number", ["9" * 19, "-" + "9" * 19, "9" * 20, "1" * 5_000, "\u0661"])
+async def test_no_number_is_too_large_for_an_answer(server: Server, number: str) -> None:
+    await server.post(BASE, spec("numbers"))
+    asked = [
+        *(f"{BASE}/runs?{name}={number}" for name in ("limit", "created_from_ms")),
+        f"{BASE}/numbers/runs?created_until_ms={number}",
+        f"{BASE}/numbers/versions/{number}",
+    ]
+    statuses = {(await server.ask("GET", path)).status_code for path in asked}
+    bulk = {"action": "pause", "filter": {"created_before_ms": 10**20}, "preview": True}
+    found = await server.ask("POST", f"{BASE}/runs/bulk", json={**bulk, "cursor": 10**20})
+    assert found.status_code == 422
+    assert statuses <= {200, 400, 404}
+    assert server.complaints == []
