@@ -7,6 +7,7 @@ client does not take in time waits in its subscription, up to a bound.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Final
 
 import msgspec
@@ -62,6 +63,7 @@ class Streams:
         caller: Caller,
         may_stay: MayStay,
         greeting: Sequence[JsonObject],
+        place: AbstractContextManager[None],
     ) -> "EventStream":
         """Return the response that streams what is wanted, behind the cursor of the request.
 
@@ -71,9 +73,11 @@ class Streams:
             caller: whose stream it is.
             may_stay: is asked now and then; the stream ends when the caller may not listen longer.
             greeting: the first frames.
+            place: is kept as long as the stream lasts.
 
         Raises:
             HttpError: 429, the caller has too many streams.
+            RateLimited: there is no place for another one.
             StoreUnavailable: the store cannot be read now.
         """
         key = (caller.tenant, caller.name)
@@ -83,10 +87,14 @@ class Streams:
                 f"{self.limits.streams_max} event streams are open for this caller; end some",
                 headers={"retry-after": "10"},
             )
-        subscription = self.feed.subscribe(wanted, after=cursor_of(request))
+        with ExitStack() as stack:
+            stack.enter_context(place)
+            subscription = self.feed.subscribe(wanted, after=cursor_of(request))
+            kept = stack.pop_all()
         self._open[key] = self._open.get(key, 0) + 1
 
         def left() -> None:
+            kept.close()
             self._open[key] -= 1
             if not self._open[key]:
                 del self._open[key]
