@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tandem.adapters.http.app import make_app
 from tandem.adapters.http.service import HttpLimits
 
 from .conftest import Server, open_server, spec
@@ -53,6 +54,28 @@ async def test_a_body_over_the_bound_is_refused(tmp_path: Path, declared: bool) 
         response = await server.ask("POST", BASE, content=content, headers=JSON)
     assert (response.status_code, response.json()["code"]) == (413, "BODY_TOO_LARGE")
     assert response.headers["connection"] == "close"
+
+
+async def test_who_leaves_in_the_middle_of_a_body_is_no_mistake_of_ours(server: Server) -> None:
+    request = {
+        "type": "http",
+        "method": "POST",
+        "path": BASE,
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
+        "client": ("127.0.0.1", 1),
+    }
+    said: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    await make_app(server.site)(request, receive, send)
+    assert said[0]["status"] == 400
+    assert server.complaints == []
 
 
 async def test_every_wrong_place_is_told(server: Server) -> None:
