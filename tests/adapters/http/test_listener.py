@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 import uvicorn
+import uvloop
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
@@ -59,6 +60,13 @@ async def test_a_head_that_does_not_come_is_not_waited_for(sent: bytes) -> None:
 
 async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     assert await answer_to(Hasty, BEGUN + b"content-length: 9\r\n\r\nsome") == b""
+
+
+def test_the_loop_of_the_server_knows_these_connections() -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+        assert loop.run(answer_to(Hasty, BEGUN)).startswith(b"HTTP/1.1 408 ")
+        done = BEGUN + b"connection: close\r\ncontent-length: 2\r\n\r\nab"
+        assert loop.run(answer_to(Hasty, done)).endswith(b"ab")
 
 
 async def test_a_head_without_an_end_is_refused() -> None:

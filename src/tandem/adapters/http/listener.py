@@ -28,10 +28,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _is_in_head = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
-        if not isinstance(transport, asyncio.Transport):
-            raise AssertionError("a server is connected by transports that read and write")
         super().connection_made(transport)
         self._be_patient(self.head_s)
 
