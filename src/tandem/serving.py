@@ -18,6 +18,7 @@ from tandem.adapters.http.access import AuthMode, StoredAccess
 from tandem.adapters.http.allowances import Allowances
 from tandem.adapters.http.app import make_app
 from tandem.adapters.http.guard import host_of, is_loopback
+from tandem.adapters.http.listener import BoundedProtocol
 from tandem.adapters.http.local_access import LocalAccess
 from tandem.adapters.http.rates import IngressRates
 from tandem.adapters.http.service import HttpLimits, Service
@@ -176,7 +177,7 @@ async def _serve(
         uvicorn.Config(
             make_app(site),
             lifespan="off",
-            http="httptools",
+            http=BoundedProtocol,
             log_config=None,
             access_log=False,
             server_header=False,

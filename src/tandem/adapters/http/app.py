@@ -7,7 +7,7 @@ from typing import Final
 from uuid import uuid4
 
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -164,6 +164,8 @@ class _Resource:
             return await endpoint.handler(call)
         except EngineError as error:
             return respond(error, context=context, codes=endpoint.codes)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody hears it: the rest of the body never came
         except Exception as error:  # noqa: BLE001 # the boundary that turns mistakes into a number
             return self._incident(endpoint, error)
 

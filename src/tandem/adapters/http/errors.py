@@ -478,7 +478,11 @@ KINDS: Final[Mapping[str, Kind]] = {
     "LIMIT_REQUIRED": Kind(
         status=BAD, says="No limit is given.", do="Send one of the `max_total_…` keys."
     ),
-    "LIMIT_INVALID": Kind(status=BAD, says="A limit is below 0.", do="Send 0 or more."),
+    "LIMIT_INVALID": Kind(
+        status=BAD,
+        says="A limit is below 0, or too large.",
+        do="Send 0 to 2^53 - 1, or dollars up to 10^9.",
+    ),
     "RUN_BUDGET_EXCEEDED": Kind(
         status=CONFLICT,
         says="The run would be stopped again at once: a budget is used up.",

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, JsonValue
 
-from tandem.adapters.http.bodies import Body
+from tandem.adapters.http.bodies import MOMENT_MAX, Body
 
 Text = Annotated[str, AfterValidator(str.strip)]
 """Blanks around it mean nothing; a blank one counts as not given."""
@@ -193,7 +193,7 @@ class BulkAction(Reasoned):
     action: Literal["pause", "resume", "cancel", "recover", "redeliver"]
     filter: BulkFilter
     limit: int = Field(default=100, ge=1, le=1_000)
-    cursor: int | None = Field(default=None, ge=1)
+    cursor: int | None = Field(default=None, ge=1, le=MOMENT_MAX)
     preview: bool = False
 
 

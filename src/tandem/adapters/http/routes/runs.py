@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import Response
 
-from tandem.adapters.http.bodies import optional, whole
+from tandem.adapters.http.bodies import moment, optional, whole
 from tandem.adapters.http.call import Call, Endpoint, Parameter, answer
 from tandem.adapters.http.governing import require_no_agent
 from tandem.adapters.http.schemas import ForkRun, PauseRun, Reasoned, RepairRun
@@ -50,8 +50,8 @@ def _page(call: Call, automation_id: AutomationId | None, *, highest: int) -> di
         statuses=optional(query, "status", _statuses) or (),
         trigger_type=query.get("trigger_type", ""),
         text=query.get("q", ""),
-        created_from_ms=optional(query, "created_from_ms", int),
-        created_until_ms=optional(query, "created_until_ms", int),
+        created_from_ms=moment(query, "created_from_ms"),
+        created_until_ms=moment(query, "created_until_ms"),
         limit=whole(query, "limit", default=50, lowest=1, highest=highest),
     )
     found = _seen(call, search, query.get("cursor") or None)
