@@ -26,7 +26,7 @@ from tandem.domain.visibility import Assertor
 
 from .conftest import GATE, Server, node, open_server, spec
 from .streams import listening, reading
-from .test_tenants import OF_ONE_THING, asked
+from .test_tenants import OF_ONE_THING, OTHERWISE, asked
 
 PEOPLE = {
     "ada": Assertor(person="ada"),
@@ -102,6 +102,18 @@ async def test_what_is_made_belongs_to_its_maker_whatever_the_body_says(hosted: 
     assert "metadata" not in local["automation"]
 
 
+async def test_a_whole_definition_is_not_put_over_what_is_hidden_and_is_its_makers(
+    hosted: Server,
+) -> None:
+    await made(hosted, node("n1"))
+    whole = {"name": "w", "flow": {"nodes": [node("n1")]}, "agents": [{"agent_id": "a1"}]}
+    over = await hosted.ask("PUT", "/automations/v2/hers", json=whole, headers=by("eva"))
+    assert (over.status_code, over.json()["code"]) == (409, "AUTOMATION_V2_CREATE_FAILED")
+    own = await hosted.ask("PUT", "/automations/v2/own", json=whole, headers=by("eva"))
+    access = own.json()["automation"]["metadata"]["resource_access"]
+    assert (access["owner_principal"]["id"], access["visibility"]) == ("eva", "private")
+
+
 async def test_what_is_hidden_is_like_what_is_missing(hosted: Server) -> None:
     run_id = await made(hosted, node("n1"), node("n2", "n1", gate=GATE))
     hers = {"automation_id": "hers", "run_id": run_id, "node_id": "n1"}
@@ -110,7 +122,7 @@ async def test_what_is_hidden_is_like_what_is_missing(hosted: Server) -> None:
     for endpoint in OF_ONE_THING:
         hidden = await asked(hosted, endpoint, hers, by("eva"))
         missing = await asked(hosted, endpoint, nobodys, by("eva"))
-        expected = 200 if endpoint.name == "GET /runs/{run_id}/events" else 404
+        expected = OTHERWISE.get(endpoint.name, 404)
         assert hidden.status_code == missing.status_code == expected, endpoint.name
         text = hidden.text.replace("hers", "nope").replace(run_id, "nope")
         assert text == missing.text, endpoint.name

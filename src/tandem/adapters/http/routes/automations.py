@@ -231,8 +231,14 @@ async def put(call: Call) -> Response:
             f"the path names automation {automation_id}, the body another",
             details={"automationID": automation_id},
         )
+    if call.is_hidden:
+        # Where nothing is there for the caller, nothing can be put either.
+        raise _exists(automation_id)
     row = call.service.store.find_automation(automation_id, tenant=call.tenant)
-    before = None if row is None else automations.definition(row).metadata
+    before: Any = None if row is None else automations.definition(row).metadata
+    stamp = _stamp(call)
+    if row is None and stamp is not None:
+        before = {"resource_access": stamp}
     document = whole_document(spec.document, before=before, tenant=call.tenant)
     document.pop("creator_id", None)
     change = await automations.save(
@@ -433,7 +439,12 @@ ROUTES = (
             ),
             Parameter(name="reason", says="Why; kept with what happened."),
         ),
-        errors=("AUTOMATION_VERSION_CONFLICT", "UNKNOWN_KEYS", "QUERY_INVALID"),
+        errors=(
+            "AUTOMATION_V2_CREATE_FAILED",
+            "AUTOMATION_VERSION_CONFLICT",
+            "UNKNOWN_KEYS",
+            "QUERY_INVALID",
+        ),
     ),
     Endpoint(
         method="DELETE",
