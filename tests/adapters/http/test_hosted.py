@@ -26,7 +26,7 @@ from tandem.domain.visibility import Assertor
 
 from .conftest import GATE, Server, node, open_server, spec
 from .streams import listening, reading
-from .test_tenants import OF_ONE_THING, asked
+from .test_tenants import OF_ONE_THING, OTHERWISE, asked
 
 PEOPLE = {
     "ada": Assertor(person="ada"),
@@ -110,11 +110,34 @@ async def test_what_is_hidden_is_like_what_is_missing(hosted: Server) -> None:
     for endpoint in OF_ONE_THING:
         hidden = await asked(hosted, endpoint, hers, by("eva"))
         missing = await asked(hosted, endpoint, nobodys, by("eva"))
-        expected = 200 if endpoint.name == "GET /runs/{run_id}/events" else 404
+        expected = OTHERWISE.get(endpoint.name, 404)
         assert hidden.status_code == missing.status_code == expected, endpoint.name
         text = hidden.text.replace("hers", "nope").replace(run_id, "nope")
         assert text == missing.text, endpoint.name
     assert await hosted.get(f"/automations/v2/runs/{run_id}") == before
+
+
+async def test_an_id_that_somebody_else_has_cannot_be_put(hosted: Server) -> None:
+    await made(hosted)
+    whole = {"name": "theirs", "flow": {"nodes": [node("n1")]}, "agents": [{"agent_id": "a1"}]}
+    told = await hosted.ask("PUT", "/automations/v2/hers", json=whole, headers=by("eva"))
+    assert (told.status_code, told.json()["code"]) == (409, "AUTOMATION_V2_CREATE_FAILED")
+    await share(hosted, "org")
+    told = await hosted.ask("PUT", "/automations/v2/hers", json=whole, headers=by("eva"))
+    assert (told.status_code, told.json()["code"]) == (403, "AUTOMATION_V2_ACCESS_DENIED")
+    assert (await hosted.get("/automations/v2/hers"))["automation"]["name"] != "theirs"
+
+
+async def test_what_is_put_belongs_to_whoever_put_it_first(hosted: Server) -> None:
+    whole = {"name": "mine", "flow": {"nodes": [node("n1")]}, "agents": [{"agent_id": "a1"}]}
+    path = "/automations/v2/evas"
+    told = await hosted.ask("PUT", path, json=whole | {"metadata": 1}, headers=by("eva"))
+    assert (told.status_code, told.json()["code"]) == (400, "AUTOMATION_V2_INVALID_METADATA")
+    for _ in range(2):
+        told = await hosted.ask("PUT", path, json=whole, headers=by("eva"))
+        access = told.json()["automation"]["metadata"]["resource_access"]
+        assert (access["owner_principal"]["id"], access["visibility"]) == ("eva", "private")
+    assert (await hosted.ask("GET", path, headers=by("bob"))).status_code == 404
 
 
 LISTS = (

@@ -77,6 +77,11 @@ class Call:
         self._is_hidden = True
 
     @property
+    def is_hidden(self) -> bool:
+        """Whether what the path names is there, and the caller may not know."""
+        return self._is_hidden
+
+    @property
     def query(self) -> Mapping[str, str]:
         """The parameters of the query; of several with one name the last."""
         return self.request.query_params

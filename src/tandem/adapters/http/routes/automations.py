@@ -231,8 +231,18 @@ async def put(call: Call) -> Response:
             f"the path names automation {automation_id}, the body another",
             details={"automationID": automation_id},
         )
+    if call.is_hidden:
+        # As for a creation: an id that is taken cannot be had, whoever has it.
+        raise _exists(automation_id)
     row = call.service.store.find_automation(automation_id, tenant=call.tenant)
-    before = None if row is None else automations.definition(row).metadata
+    stamp = _stamp(call)
+    before = (
+        automations.definition(row).metadata
+        if row is not None
+        else None
+        if stamp is None
+        else {"resource_access": stamp}
+    )
     document = whole_document(spec.document, before=before, tenant=call.tenant)
     document.pop("creator_id", None)
     change = await automations.save(
