@@ -102,18 +102,6 @@ async def test_what_is_made_belongs_to_its_maker_whatever_the_body_says(hosted: 
     assert "metadata" not in local["automation"]
 
 
-async def test_a_whole_definition_is_not_put_over_what_is_hidden_and_is_its_makers(
-    hosted: Server,
-) -> None:
-    await made(hosted, node("n1"))
-    whole = {"name": "w", "flow": {"nodes": [node("n1")]}, "agents": [{"agent_id": "a1"}]}
-    over = await hosted.ask("PUT", "/automations/v2/hers", json=whole, headers=by("eva"))
-    assert (over.status_code, over.json()["code"]) == (409, "AUTOMATION_V2_CREATE_FAILED")
-    own = await hosted.ask("PUT", "/automations/v2/own", json=whole, headers=by("eva"))
-    access = own.json()["automation"]["metadata"]["resource_access"]
-    assert (access["owner_principal"]["id"], access["visibility"]) == ("eva", "private")
-
-
 async def test_what_is_hidden_is_like_what_is_missing(hosted: Server) -> None:
     run_id = await made(hosted, node("n1"), node("n2", "n1", gate=GATE))
     hers = {"automation_id": "hers", "run_id": run_id, "node_id": "n1"}
@@ -127,6 +115,29 @@ async def test_what_is_hidden_is_like_what_is_missing(hosted: Server) -> None:
         text = hidden.text.replace("hers", "nope").replace(run_id, "nope")
         assert text == missing.text, endpoint.name
     assert await hosted.get(f"/automations/v2/runs/{run_id}") == before
+
+
+async def test_an_id_that_somebody_else_has_cannot_be_put(hosted: Server) -> None:
+    await made(hosted)
+    whole = {"name": "theirs", "flow": {"nodes": [node("n1")]}, "agents": [{"agent_id": "a1"}]}
+    told = await hosted.ask("PUT", "/automations/v2/hers", json=whole, headers=by("eva"))
+    assert (told.status_code, told.json()["code"]) == (409, "AUTOMATION_V2_CREATE_FAILED")
+    await share(hosted, "org")
+    told = await hosted.ask("PUT", "/automations/v2/hers", json=whole, headers=by("eva"))
+    assert (told.status_code, told.json()["code"]) == (403, "AUTOMATION_V2_ACCESS_DENIED")
+    assert (await hosted.get("/automations/v2/hers"))["automation"]["name"] != "theirs"
+
+
+async def test_what_is_put_belongs_to_whoever_put_it_first(hosted: Server) -> None:
+    whole = {"name": "mine", "flow": {"nodes": [node("n1")]}, "agents": [{"agent_id": "a1"}]}
+    path = "/automations/v2/evas"
+    told = await hosted.ask("PUT", path, json=whole | {"metadata": 1}, headers=by("eva"))
+    assert (told.status_code, told.json()["code"]) == (400, "AUTOMATION_V2_INVALID_METADATA")
+    for _ in range(2):
+        told = await hosted.ask("PUT", path, json=whole, headers=by("eva"))
+        access = told.json()["automation"]["metadata"]["resource_access"]
+        assert (access["owner_principal"]["id"], access["visibility"]) == ("eva", "private")
+    assert (await hosted.ask("GET", path, headers=by("bob"))).status_code == 404
 
 
 LISTS = (

@@ -78,7 +78,7 @@ class Call:
 
     @property
     def is_hidden(self) -> bool:
-        """Whether what the path names is there, and not for this caller."""
+        """Whether what the path names is there, and the caller may not know."""
         return self._is_hidden
 
     @property

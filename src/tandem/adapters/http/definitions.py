@@ -73,12 +73,17 @@ def whole_document(document: Mapping[str, Any], *, before: Any, tenant: TenantId
     """Return a definition that replaces another as a whole; `before` is the metadata of that one.
 
     It is kept as its author wrote it: only the keys of the server stay what they were.
+
+    Raises:
+        HttpError: the metadata are no object, and have to say who may see the automation.
     """
     found = {key: value for key, value in document.items() if value is not None}
     metadata = found.get("metadata", {})
     if isinstance(metadata, dict):
         kept = _metadata(metadata, before, tenant)
         found |= {"metadata": kept} if kept or "metadata" in found else {}
+    elif isinstance(before, dict) and "resource_access" in before:
+        raise _access_needs_an_object()
     return found
 
 
@@ -90,11 +95,7 @@ def _normal(document: dict[str, Any], *, before: Any, tenant: TenantId) -> dict[
         access = before.get("resource_access")
     if access is not None:
         if not isinstance(metadata if metadata is not None else {}, dict):
-            # Without it everybody would see the automation.
-            raise HttpError(
-                "AUTOMATION_V2_INVALID_METADATA",
-                "the metadata have to be an object: they say who may see the automation",
-            )
+            raise _access_needs_an_object()
         metadata = {} if metadata is None else metadata
         before = {**(before if isinstance(before, dict) else {}), "resource_access": access}
     if capabilities is not None:
@@ -110,6 +111,14 @@ def _normal(document: dict[str, Any], *, before: Any, tenant: TenantId) -> dict[
         document["metadata"] = _metadata(metadata, before, tenant)
     document["agents"] = [_agent(agent) for agent in document.get("agents") or ()]
     return document
+
+
+def _access_needs_an_object() -> HttpError:
+    # Without it everybody would see the automation.
+    return HttpError(
+        "AUTOMATION_V2_INVALID_METADATA",
+        "the metadata have to be an object: they say who may see the automation",
+    )
 
 
 def _metadata(given: Mapping[str, Any], before: Any, tenant: TenantId) -> dict[str, Any]:

@@ -232,13 +232,17 @@ async def put(call: Call) -> Response:
             details={"automationID": automation_id},
         )
     if call.is_hidden:
-        # Where nothing is there for the caller, nothing can be put either.
+        # As for a creation: an id that is taken cannot be had, whoever has it.
         raise _exists(automation_id)
     row = call.service.store.find_automation(automation_id, tenant=call.tenant)
-    before: Any = None if row is None else automations.definition(row).metadata
     stamp = _stamp(call)
-    if row is None and stamp is not None:
-        before = {"resource_access": stamp}
+    before = (
+        automations.definition(row).metadata
+        if row is not None
+        else None
+        if stamp is None
+        else {"resource_access": stamp}
+    )
     document = whole_document(spec.document, before=before, tenant=call.tenant)
     document.pop("creator_id", None)
     change = await automations.save(
