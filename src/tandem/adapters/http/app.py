@@ -161,7 +161,8 @@ class _Resource:
                 await protect(call, endpoint)
             return await endpoint.handler(call)
         except EngineError as error:
-            return respond(error, context=context, codes=endpoint.codes)
+            redactor = self._site.redactor
+            return respond(error, context=context, codes=endpoint.codes, redactor=redactor)
         except Exception as error:  # noqa: BLE001 # the boundary that turns mistakes into a number
             return self._incident(endpoint, error)
 
