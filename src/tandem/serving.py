@@ -31,6 +31,7 @@ from tandem.adapters.local.signatures import Ed25519Signatures
 from tandem.domain.assertion import AssertionPolicy, ReplayMode
 from tandem.domain.errors import InvalidRequest
 from tandem.domain.rate import Rate
+from tandem.domain.redaction import Redactor
 from tandem.engine.engine import Engine
 from tandem.engine.queries import Queries
 from tandem.observing import Observing
@@ -172,6 +173,7 @@ async def _serve(
         observers=observing.observers,
         metrics=observing.metrics,
         allowances=Allowances(run_creations_per_min=settings.run_creations_per_min),
+        redactor=Redactor(settings.secret_values()),
     )
     server = _Server(
         uvicorn.Config(

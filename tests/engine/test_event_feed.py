@@ -10,6 +10,7 @@ from tandem.domain.command import Cancel, Panic
 from tandem.domain.errors import StoreUnavailable
 from tandem.domain.event_cursor import ResetReason
 from tandem.domain.ids import LOCAL_TENANT, AutomationId, RunId, TenantId
+from tandem.engine.automations import Automations
 from tandem.engine.event_feed import Ending, EventFeed, FeedLimits, Subscription, Told, Wanted
 from tandem.ports.store import EventFilter, EventPage
 from tandem.testing.builders import automation, python_node
@@ -401,3 +402,22 @@ def test_a_copy_of_a_store_is_another_store(tmp_path: Path) -> None:
     assert copy.find_event_tail().store_id != store.find_event_tail().store_id
     store.close()
     copy.close()
+
+
+def test_a_run_that_a_schedule_started_is_told_as_any_other(tmp_path: Path) -> None:
+    schedule = {"type": "interval", "interval_seconds": 10}
+
+    async def story(hall: Hall) -> None:
+        engine = hall.world.engine()
+        ticking = automation(python_node("a"), schedule=schedule)
+        await Automations(engine).save(ticking, by="ann")
+        with hall.feed.subscribe(ALL) as reader:
+            await hall.world.clock.sleep(10_500)
+            await engine.schedules.fire_due()
+            (created,) = await hall.read_all(reader, 1)
+        assert created.event.type == "automation.v2.run.created"
+        assert created.event.properties["triggerType"] == "scheduled"
+        assert created.event.properties["runID"] == created.run_id != ""
+        assert created.event.properties["automationID"] == ticking.automation_id
+
+    tell(tmp_path, story)

@@ -7,7 +7,6 @@ import msgspec
 from tandem.domain.errors import EngineError, NothingToDo, StoreError
 from tandem.domain.ids import RunId
 from tandem.domain.run import Run
-from tandem.engine.queries import Sees
 from tandem.ports.store import RunFilter, Store
 
 PAGE = 100
@@ -32,7 +31,7 @@ async def each(
     act: Callable[[Run], Awaitable[None]],
     *,
     created_before_ms: int | None = None,
-    sees: Sees | None = None,
+    wants: Callable[[Run], bool] | None = None,
 ) -> AsyncIterator[BulkResult]:
     """Do something to every run that a filter finds, newest first, and tell how it went.
 
@@ -44,7 +43,7 @@ async def each(
         chosen: which runs.
         act: what is done to each; an error of ours says that it was not done.
         created_before_ms: only runs that were created before this moment.
-        sees: only runs of automations that it lets pass.
+        wants: is asked of every run that is looked at; only those that it lets pass are met.
 
     Raises:
         StoreError: the store failed; what was told before is done, the cursor goes on after it.
@@ -55,8 +54,9 @@ async def each(
         page = store.list_runs(msgspec.structs.replace(chosen, before_no=cursor, limit=size))
         for run in page:
             cursor = run.run_no
+            is_wanted = wants is None or wants(run)
             is_early = created_before_ms is None or run.created_at_ms < created_before_ms
-            if is_early and (sees is None or sees(run.automation_id)):
+            if is_wanted and is_early:
                 yield await _one(run, act)
         if len(page) < size:
             return

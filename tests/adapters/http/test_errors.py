@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import msgspec
@@ -21,6 +22,7 @@ from tandem.domain.errors import (
     StoreUnavailable,
 )
 from tandem.domain.outcome import Blocked, Failed, FailureClass
+from tandem.domain.redaction import Redactor
 
 from .conftest import GATE, Server, node, open_server, spec
 
@@ -388,3 +390,29 @@ async def test_the_wrong_host_and_the_wrong_token_are_told_in_the_same_shape(
 def test_details_stand_beside_the_envelope() -> None:
     body = msgspec.json.decode(respond(Refused("no", details={"a": 1})).body)
     assert (body["a"], body["code"]) == (1, "REFUSED")
+
+
+CANARY = 'canary/+"ü 7f3a9c'
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_no_error_sings_a_configured_secret(server: Server, is_known: bool) -> None:
+    server.site.redactor = Redactor([CANARY] if is_known else [])
+    name = quote(CANARY, safe="")
+    answers = [
+        await server.ask("GET", f"{BASE}/{name}"),
+        await server.ask("PATCH", f"{BASE}/x", json={"name": [CANARY]}),
+        await server.ask("POST", BASE, json={**spec("x"), "workspace_root": CANARY}),
+        await server.ask("GET", f"{RUNS}?limit={name}"),
+        await server.ask("GET", BASE, headers={"origin": "null", "host": "no"}),
+    ]
+    told = b"".join(answer.content for answer in answers).decode()
+    sings = CANARY in told or name in told or msgspec.json.encode(CANARY).decode()[1:-1] in told
+    assert sings is not is_known
+
+
+async def test_an_error_tells_no_token_that_was_sent_in_the_wrong_place(server: Server) -> None:
+    text = f"tdm_0123456789ab_{'x' * 49}"
+    answer = await server.ask("GET", f"{BASE}/{text}")
+    assert answer.status_code == 404
+    assert text not in answer.text

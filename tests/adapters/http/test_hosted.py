@@ -201,6 +201,18 @@ async def test_a_bulk_action_reaches_what_is_the_callers(hosted: Server) -> None
     assert (await hosted.post(path, body, headers=by("ada")))["done"] == 1
 
 
+async def test_a_bulk_action_goes_on_behind_what_is_hidden(hosted: Server) -> None:
+    await hosted.post("/automations/v2", spec("evas"), headers=by("eva"))
+    mine = await hosted.post("/automations/v2/evas/run_now", {"dry_run": True}, headers=by("eva"))
+    await made(hosted)
+    body: dict[str, Any] = {"action": "cancel", "filter": {}, "limit": 1, "preview": True}
+    path = "/automations/v2/runs/bulk"
+    first = await hosted.post(path, body, headers=by("eva"))
+    assert first["run_ids"] == []
+    second = await hosted.post(path, {**body, "cursor": first["cursor"]}, headers=by("eva"))
+    assert second["run_ids"] == [mine["run"]["run_id"]]
+
+
 async def test_what_was_let_pass_is_counted_for_those_who_see_it(hosted: Server) -> None:
     await made(hosted)
     path = "/automations/v2/graduation/summary"
@@ -348,6 +360,16 @@ async def test_an_agent_works_with_runs_as_far_as_its_scopes_reach(hosted: Serve
 
     await hosted.post("/automations/v2", spec("draft", status="draft"))
     await hosted.post("/automations/v2/draft/resume", headers=agent, status=501)
+
+
+async def test_a_gate_wants_a_person_before_it_asks_whose_it_is(hosted: Server) -> None:
+    run_id = await made(hosted, node("n1", gate=GATE))
+    await share(hosted, "org")
+    for who in ("ada", "bob"):
+        headers = by(who, **{"x-tandem-agent-id": "scout"})
+        path = f"/automations/v2/runs/{run_id}/gate"
+        told = await hosted.post(path, {"decision": "approve"}, headers=headers, status=403)
+        assert told["code"] == "AUTOMATION_V2_GATE_REQUIRES_HUMAN"
 
 
 async def test_an_agent_acts_for_the_person_who_is_asserted(hosted: Server) -> None:

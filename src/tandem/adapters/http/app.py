@@ -163,7 +163,8 @@ class _Resource:
                 await protect(call, endpoint)
             return await endpoint.handler(call)
         except EngineError as error:
-            return respond(error, context=context, codes=endpoint.codes)
+            redactor = self._site.redactor
+            return respond(error, context=context, codes=endpoint.codes, redactor=redactor)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody hears it: the rest of the body never came
         except Exception as error:  # noqa: BLE001 # the boundary that turns mistakes into a number

@@ -21,9 +21,13 @@ from tandem.domain.errors import (
     Refused,
     StoreError,
 )
-from tandem.domain.json import encode
+from tandem.domain.json import encode, plain
+from tandem.domain.redaction import Redactor
 
 BAD, UNKNOWN, FORBIDDEN, MISSING, CONFLICT, WRONG, OURS = 400, 401, 403, 404, 409, 422, 500
+
+
+BY_SHAPE: Final = Redactor()
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -587,6 +591,7 @@ def respond(
     *,
     context: Mapping[str, Any] | None = None,
     codes: Mapping[str, str] | None = None,
+    redactor: Redactor = BY_SHAPE,
 ) -> Response:
     """Return the response that tells of an error.
 
@@ -594,6 +599,7 @@ def respond(
         error: what happened.
         context: the ids that the path names.
         codes: what general codes of the domain are called at this route.
+        redactor: takes out of it what looks like a secret, or is one.
     """
     kind, code = kind_of(error, codes or {})
     document: dict[str, Any] = {
@@ -615,7 +621,8 @@ def respond(
     if isinstance(error, RateLimited):
         headers["retry-after"] = str(error.retry_after_s)
     status = getattr(error, "status", None) or kind.status
-    return Response(encode(document), status, headers, media_type="application/json")
+    content = encode(redactor.value(plain(document)))
+    return Response(content, status, headers, media_type="application/json")
 
 
 def kind_of(error: EngineError, codes: Mapping[str, str]) -> tuple[Kind, str]:

@@ -10,6 +10,7 @@ from tandem.domain.caller import ActorKind
 from tandem.domain.ids import AutomationId, RunId
 
 PREMIUM: Final = "PREMIUM_FEATURE_REQUIRED"
+_GATE: Final = "POST /automations/v2/runs/{run_id}/gate"
 _OF_TRIGGERS: Final = "/webhook-triggers"
 _MEANINGS: Final = {
     PREMIUM: "definitions and their triggers are changed by people; this request is an agent's",
@@ -42,8 +43,9 @@ async def protect(call: Call, endpoint: Endpoint) -> None:
     if not call.sight.sees(automation_id):
         call.hide()
         return
-    if endpoint.method == "GET":
-        return
+    is_no_person = call.caller.kind is not ActorKind.HUMAN
+    if endpoint.method == "GET" or (endpoint.name == _GATE and is_no_person):
+        return  # the gate itself says that it wants a person, before anything else (http-api 3.6)
     code = call.sight.refusal(automation_id, is_definition=is_definition)
     if code:
         is_denied = code == "AUTOMATION_V2_ACCESS_DENIED"

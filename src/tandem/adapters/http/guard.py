@@ -73,7 +73,7 @@ class Guard:
             limit = self._site.limits.body_bytes_max
             await self._app(scope, _bounded(receive, scope, limit), send)
         except EngineError as error:
-            await respond(error)(scope, receive, send)
+            await respond(error, redactor=self._site.redactor)(scope, receive, send)
 
     async def _check(self, scope: Scope, headers: Headers) -> None:
         method, path = str(scope["method"]), str(scope["path"])

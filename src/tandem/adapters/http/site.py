@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from tandem.adapters.http.allowances import Allowances
-from tandem.adapters.http.errors import HttpError
+from tandem.adapters.http.errors import BY_SHAPE, HttpError
 from tandem.adapters.http.refusals import Refusals
 from tandem.adapters.http.service import Access, HttpLimits, Observer, Service
+from tandem.domain.redaction import Redactor
 
 
 class Site:
@@ -18,6 +19,7 @@ class Site:
         allowances: what its callers may have; without, as much as they like.
         complain: hears of mistakes of ours that were answered with a number only.
         observers: hear how each request ended.
+        redactor: takes secrets out of the errors that are answered.
         metrics: returns what `GET /metrics` shows; None turns it off.
     """
 
@@ -30,6 +32,7 @@ class Site:
         observers: Sequence[Observer] = (),
         metrics: Callable[[], bytes] | None = None,
         allowances: Allowances | None = None,
+        redactor: Redactor = BY_SHAPE,
     ) -> None:
         self.access = access
         self.limits = limits
@@ -37,6 +40,7 @@ class Site:
         self.observers = observers
         self.metrics = metrics
         self.allowances = allowances or Allowances()
+        self.redactor = redactor
         self.refusals = Refusals()
         self._service: Service | None = None
         self.leaving = asyncio.Event()

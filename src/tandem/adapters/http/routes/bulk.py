@@ -46,6 +46,12 @@ async def act(call: Call) -> Response:
             raise HttpError(code, "only the owner and admins act on this run")
         await call.service.engine.execute(run.run_id, command, tenant=call.tenant)
 
+    looked: list[int] = []
+
+    def seen(run: Run) -> bool:
+        looked.append(run.run_no)
+        return call.sight.sees(run.automation_id)
+
     async def look(_: Run) -> None:
         """Nothing is done to a run that is only counted."""
 
@@ -56,15 +62,14 @@ async def act(call: Call) -> Response:
             chosen,
             look if given.preview else obey,
             created_before_ms=given.filter.created_before_ms,
-            sees=call.sight.sees,
+            wants=seen,
         )
     ]
-    return answer(_told(given, found))
+    # Where as many were looked at as were asked for there may be more.
+    return answer(_told(given, found, looked[-1] if len(looked) == given.limit else None))
 
 
-def _told(given: BulkAction, found: list[BulkResult]) -> dict[str, Any]:
-    # Where there were as many as were asked for there may be more.
-    cursor = found[-1].cursor if len(found) == given.limit else None
+def _told(given: BulkAction, found: list[BulkResult], cursor: int | None) -> dict[str, Any]:
     if given.preview:
         ids = [result.run_id for result in found]
         return {"ok": True, "preview": True, "count": len(ids), "run_ids": ids, "cursor": cursor}
