@@ -54,7 +54,6 @@ class Server:
                 **os.environ,
                 "TANDEM_STATE_DIR": folder,
                 "TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS": "64",
-                "TANDEM_STREAMS_PER_CLIENT": "0",
             },
         )
         assert self._process.stdout is not None

@@ -171,10 +171,7 @@ async def _serve(
         complain=observing.incident,
         observers=observing.observers,
         metrics=observing.metrics,
-        allowances=Allowances(
-            run_creations_per_min=settings.run_creations_per_min,
-            streams_per_client=settings.streams_per_client,
-        ),
+        allowances=Allowances(run_creations_per_min=settings.run_creations_per_min),
     )
     server = _Server(
         uvicorn.Config(
@@ -257,6 +254,7 @@ def service_of(parts: Parts) -> Service:
         clock=clock,
         ids=RandomIds(),
         webhooks=parts.webhooks,
+        tokens=parts.tokens,
         ingress_rates=IngressRates(
             token_per_min=parts.settings.webhook_rate_per_min,
             network_per_min=parts.settings.webhook_network_rate_per_min,

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import tandem_client
 
-from tandem.adapters.http.allowances import Allowances
 from tandem.adapters.http.errors import HttpError
 from tandem.adapters.http.local_access import LocalAccess
 from tandem.domain.caller import LOCAL_CALLER, Caller
@@ -239,19 +238,6 @@ async def test_one_caller_may_have_so_many_streams(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
         async with reading(server.port, STREAM) as again:
             assert again.status == 200
-
-
-async def test_one_client_may_have_so_many_streams(tmp_path: Path) -> None:
-    async with listening(tmp_path) as server:
-        server.site.allowances = Allowances(streams_per_client=1)
-        for _ in range(2):
-            async with reading(server.port, STREAM) as first:
-                assert first.status == 200
-                async with reading(server.port, "/event") as second:
-                    assert second.status == 429
-                    assert second.headers["retry-after"]
-            while server.parts.feed.subscriptions:
-                await asyncio.sleep(0.01)
 
 
 async def test_streams_end_when_the_server_stops(tmp_path: Path) -> None:

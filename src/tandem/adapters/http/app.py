@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tandem.adapters.http.call import Call, Endpoint, answer
 from tandem.adapters.http.errors import HttpError, respond
+from tandem.adapters.http.governing import protect
 from tandem.adapters.http.guard import Guard
 from tandem.adapters.http.measured import Measured
 from tandem.adapters.http.openapi import openapi
@@ -30,9 +31,11 @@ from tandem.adapters.http.routes import (
     handoffs,
     health,
     operations,
+    rows,
     runs,
     scheduler,
     tasks,
+    tokens,
     waits,
     webhook_ingress,
     webhook_triggers,
@@ -45,6 +48,7 @@ MODULES: Final = (
     operations,
     automations,
     runs,
+    rows,
     tasks,
     gates,
     approvals,
@@ -57,6 +61,7 @@ MODULES: Final = (
     events,
     webhook_triggers,
     webhook_ingress,
+    tokens,
     scheduler,
 )
 HEADERS: Final = (
@@ -81,6 +86,7 @@ CONTEXT: Final = {
     "trigger_id": "triggerID",
     "delivery_id": "deliveryID",
     "event_id": "eventID",
+    "token_id": "tokenID",
 }
 """Parts of the path that an error tells, and their names there."""
 
@@ -153,6 +159,8 @@ class _Resource:
         }
         try:
             call = self._admit(endpoint, request)
+            if call.is_known:
+                await protect(call, endpoint)
             return await endpoint.handler(call)
         except EngineError as error:
             return respond(error, context=context, codes=endpoint.codes)

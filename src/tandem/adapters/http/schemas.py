@@ -169,6 +169,16 @@ class PatchAutomation(AutomationFields):
     flow: dict[str, Any] | None = None
 
 
+class PutAutomation(AutomationFields):
+    """A whole definition: what it does not say it does not have."""
+
+    name: str
+    flow: dict[str, Any]
+    schedule: dict[str, Any] | None = None
+    automation_id: str | None = None
+    creator_id: str | None = None
+
+
 class BulkFilter(Body):
     """Which runs a bulk action is for."""
 
@@ -185,3 +195,14 @@ class BulkAction(Reasoned):
     limit: int = Field(default=100, ge=1, le=1_000)
     cursor: int | None = Field(default=None, ge=1, le=MOMENT_MAX)
     preview: bool = False
+
+
+class CreateToken(Body):
+    """A new token, for the tenant of whoever asks; `tenant` may only say the same."""
+
+    name: str
+    scopes: list[Literal["viewer", "operator", "approver", "editor", "admin"]]
+    actor_id: Text = ""
+    kind: Literal["human", "agent", "system"] = "human"
+    expires_in_ms: int | None = None
+    tenant: Text | None = None
