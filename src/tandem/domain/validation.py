@@ -39,14 +39,17 @@ def check_automation(automation: Automation) -> list[Problem]:
     Linear in the size of the document, but for the sets of upstream nodes (a bit per pair).
     """
     if len(automation.nodes) > NODES_MAX:
-        return [
-            Problem(
-                code="too_many_nodes",
-                message=f"{len(automation.nodes)} nodes are more than the {NODES_MAX} allowed",
-                path="nodes",
-            )
-        ]
+        return [too_many_nodes(len(automation.nodes))]
     return list(_Check(automation).problems())
+
+
+def too_many_nodes(count: int) -> Problem:
+    """Return what is wrong with an automation of so many nodes."""
+    return Problem(
+        code="too_many_nodes",
+        message=f"{count} nodes are more than the {NODES_MAX} allowed",
+        path="nodes",
+    )
 
 
 class NearestName:

@@ -1,7 +1,7 @@
 """The port for the files that nodes leave in a workspace."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from tandem.domain.artifact import ArtifactRef, FileStamp
 from tandem.domain.start_check import WorkspaceState
@@ -71,8 +71,8 @@ class WorkspaceFiles(Protocol):
         """
         ...
 
-    def read_bytes(self, workspace: str, relative: str, *, bytes_max: int) -> bytes:
-        """Return the first `bytes_max` bytes of a file.
+    def open_file(self, workspace: str, relative: str) -> BinaryIO:
+        """Open a regular file for reading, whatever becomes of its name meanwhile.
 
         Raises:
             Refused: the path leads out of the workspace.

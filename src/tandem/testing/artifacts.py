@@ -1,6 +1,7 @@
 """Large outputs and workspaces of a simulated world, in memory; they outlive its processes."""
 
 from collections.abc import Sequence
+from typing import BinaryIO
 
 from tandem.domain.artifact import ArtifactRef, FileStamp
 from tandem.domain.errors import NotFound, Refused
@@ -71,6 +72,6 @@ class NoFiles:
         """See `WorkspaceFiles.read_text`."""
         raise NotFound(f"there is no file {relative}")
 
-    def read_bytes(self, workspace: str, relative: str, *, bytes_max: int) -> bytes:
-        """See `WorkspaceFiles.read_bytes`."""
+    def open_file(self, workspace: str, relative: str) -> BinaryIO:
+        """See `WorkspaceFiles.open_file`."""
         raise NotFound(f"there is no file {relative!r} in {workspace}")

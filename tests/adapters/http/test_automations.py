@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from tandem.adapters.http.app import endpoints
+from tandem.adapters.http.definitions import RESERVED
+
 from .conftest import Server, node, spec
 
 BASE = "/automations/v2"
@@ -115,3 +118,25 @@ async def test_inputs_and_profile_reach_the_run(server: Server) -> None:
     assert run["trigger_reason"] == "why not"
     refused = await server.post(f"{BASE}/a/run_now", {"inputs": {"whom": 1}}, status=400)
     assert refused["code"] == "AUTOMATION_V2_RUN_CREATE_FAILED"
+
+
+async def test_too_many_nodes_are_refused_before_each_is_looked_at(server: Server) -> None:
+    many = [{"node_id": None}] * 10_001
+    told = await server.post(BASE, spec("many", *many), status=400)
+    assert told["code"] == "AUTOMATION_V2_CREATE_FAILED"
+    assert [problem["code"] for problem in told["problems"]] == ["too_many_nodes"]
+    await server.post(BASE, spec("few"))
+    patch = await server.ask("PATCH", f"{BASE}/few", json={"flow": {"nodes": many}})
+    assert (patch.status_code, patch.json()["code"]) == (400, "AUTOMATION_V2_UPDATE_FAILED")
+
+
+async def test_no_automation_takes_a_word_of_the_paths_as_its_id(server: Server) -> None:
+    words = {
+        steps[3]
+        for steps in (endpoint.path.split("/") for endpoint in endpoints())
+        if steps[:3] == ["", "automations", "v2"] and len(steps) > 3
+    } - {"{automation_id}"}
+    assert words == set(RESERVED)
+    for word in words:
+        told = await server.post(BASE, spec(word), status=400)
+        assert [problem["code"] for problem in told["problems"]] == ["automation_id_reserved"]

@@ -1,5 +1,6 @@
 """Runs over HTTP: lists, what people do, artifacts."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +137,41 @@ async def test_an_artifact_is_sent_whole_or_in_part_and_never_shown(
     ):
         part = await driving.ask("GET", path, headers={"range": span})
         assert (part.status_code, part.content) == (status, content), span
+    head = await driving.ask("HEAD", path)
+    assert (head.status_code, head.headers["content-length"], head.content) == (200, "10", b"")
+    (workspace / "o ut.html").write_text("0123456789+")
+    assert (await driving.ask("GET", path)).status_code == 404
     (workspace / "o ut.html").write_text("0123456780")
     changed = await driving.ask("GET", path)
     assert (changed.status_code, changed.json()["code"]) == (404, "ARTIFACT_NOT_FOUND")
     assert str(workspace) not in changed.text
+
+
+async def test_a_large_artifact_holds_nobody_up(driving: Server, tmp_path: Path) -> None:
+    workspace = tmp_path / "work"
+    workspace.mkdir()
+    write = {
+        "node_id": "write",
+        "action": {"kind": "command", "argv": ["truncate", "-s", "8M", "big"]},
+        "output_contract": {"kind": "code_patch", "required_files": ["big"]},
+    }
+    run_id = await driving.done(spec("a", write, workspace_root=str(workspace)))
+    (artifact,) = (await driving.get(f"{RUNS}/{run_id}/artifacts"))["artifacts"]
+    path = f"{RUNS}/{run_id}/artifacts/{artifact['digest']}"
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    whole = await driving.ask("GET", path)
+    counting.cancel()
+    assert len(whole.content) == artifact["size_bytes"] == 8 * 2**20
+    assert turns >= 32
+    assert (await driving.ask("GET", path, headers={"range": "bytes=-2"})).content == b"\0\0"
 
 
 async def test_a_condition_outside_wakes_the_run_that_waits_for_it(driving: Server) -> None:

@@ -35,6 +35,21 @@ def test_store_is_durable_by_default(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_new_store_is_for_its_owner_alone(tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        store = SqliteStore(tmp_path / "store.db")
+    finally:
+        os.umask(mask)
+    store.back_up(tmp_path / "copy.db", progress=lambda _done, _all: None)
+    files = [path for path in tmp_path.iterdir() if path.is_file()]
+    assert {path.name: path.stat().st_mode & 0o077 for path in files} == {
+        path.name: 0 for path in files
+    }
+    assert {"store.db", "store.db-wal", "copy.db"} <= {path.name for path in files}
+    store.close()
+
+
 def test_migrations_are_numbered_without_gaps() -> None:
     assert [number for number, _ in load_migrations()] == [
         *range(1, len(load_migrations()) + 1),

@@ -9,19 +9,53 @@ from typing import Any, Final
 from tandem.adapters.http.errors import HttpError
 from tandem.adapters.http.schemas import Capabilities
 from tandem.adapters.http.spec import Spec
-from tandem.domain.errors import InvalidAutomation
+from tandem.domain.errors import InvalidAutomation, Problem
 from tandem.domain.ids import TenantId
 from tandem.domain.json import JsonObject
 from tandem.domain.tenant import context_json
+from tandem.domain.validation import NODES_MAX, too_many_nodes
 
 BESIDE: Final = frozenset({"capabilities"})
 """Keys of a body that belong into the metadata."""
 TENANT: Final = "tenant_context"
+RESERVED: Final = ("events", "runs", "signals", "waits", "webhook-events", "graduation")
+"""Words that stand in paths where ids of automations stand in others."""
 SERVER_OWNED: Final = ("resource_access", "capabilities")
 """Keys of the metadata that have routes or fields of their own."""
 SHAPES: Final = frozenset({"field_missing", "field_type", "field_value", "not_json"})
 """Problems that say that the body has the wrong shape."""
 TOOLS_DEFAULT: Final = ("read",)
+
+
+def refuse_many_nodes(given: Mapping[str, Any]) -> None:
+    """Refuse more nodes than there may be before each of them is looked at, which takes long.
+
+    Raises:
+        InvalidAutomation: there are too many.
+    """
+    flow = given.get("flow")
+    nodes = flow.get("nodes") if isinstance(flow, Mapping) else None
+    if isinstance(nodes, list) and len(nodes) > NODES_MAX:
+        raise InvalidAutomation([too_many_nodes(len(nodes))])
+
+
+def refuse_reserved(automation_id: Any) -> None:
+    """Refuse an id that is a word of our paths: nobody could ask for that automation.
+
+    Raises:
+        InvalidAutomation: it is one.
+    """
+    if automation_id in RESERVED:
+        raise InvalidAutomation(
+            [
+                Problem(
+                    code="automation_id_reserved",
+                    message=f"`{automation_id}` is a word of the paths of this server; "
+                    "choose another id",
+                    path="automation_id",
+                )
+            ]
+        )
 
 
 def refuse_unknown(spec: Spec, *, is_strict: bool) -> None:

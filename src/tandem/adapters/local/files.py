@@ -5,7 +5,7 @@ import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Final
+from typing import BinaryIO, Final
 
 from tandem.adapters.local.workspace import file_artifact, inside, open_inside
 from tandem.domain.artifact import ArtifactRef, FileStamp
@@ -102,7 +102,6 @@ class LocalFiles:
         with open_inside(workspace, relative) as file:
             return file.read(bytes_max).decode("utf-8", "replace")
 
-    def read_bytes(self, workspace: str, relative: str, *, bytes_max: int) -> bytes:
-        """See `WorkspaceFiles.read_bytes`."""
-        with open_inside(workspace, relative) as file:
-            return file.read(bytes_max)
+    def open_file(self, workspace: str, relative: str) -> BinaryIO:
+        """See `WorkspaceFiles.open_file`."""
+        return open_inside(workspace, relative)

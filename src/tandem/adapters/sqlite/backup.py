@@ -9,7 +9,7 @@ from typing import Final
 import apsw
 
 from tandem.adapters.sql.statements import load_statements
-from tandem.adapters.sqlite.connection import open_connection
+from tandem.adapters.sqlite.connection import make_private, open_connection
 from tandem.domain.errors import Refused, StoreUnavailable
 
 PAGES_AT_ONCE: Final = 2_000
@@ -51,6 +51,7 @@ def back_up(
 
 def _copy(source: Path, partial: Path, progress: Callable[[int, int], None]) -> None:
     reader = open_connection(source, synchronous="FULL", read_only=True)
+    make_private(partial)
     writer = apsw.Connection(str(partial))
     try:
         # With the snapshot held, commits of others do not make the copy begin again.

@@ -1,6 +1,7 @@
 """Connections to one SQLite file: how they are opened, and how the file gets its tables."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,32 @@ def open_connection(
         else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     )
     try:
+        if not read_only:
+            make_private(path)
         connection = apsw.Connection(str(path), flags=flags, vfs=vfs, statementcachesize=200)
         connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
         if not read_only:
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
             connection.execute(f"PRAGMA synchronous = {synchronous}").fetchall()
         connection.execute("PRAGMA cache_size = -16000").fetchall()
-    except apsw.Error as error:
+    except (apsw.Error, OSError) as error:
         raise StoreUnavailable(
             f"cannot open the store {path}: {error}; check that the folder exists, is writable "
             "and that the file is a Tandem store"
         ) from error
     return connection
+
+
+def make_private(path: Path) -> None:
+    """Make the file of a new store, for its owner alone; SQLite's files beside it follow it.
+
+    One that is there is not even opened: closing it would free the locks that this process has.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def migrate(connection: apsw.Connection, path: Path) -> None:

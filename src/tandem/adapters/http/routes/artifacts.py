@@ -1,17 +1,24 @@
 """What the attempts of a run left, and its bytes."""
 
+import asyncio
 import re
-from typing import Final
+from contextlib import ExitStack
+from hashlib import sha256
+from typing import BinaryIO, Final
 
 import msgspec
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from tandem.adapters.http.call import Call, Endpoint, answer
 from tandem.adapters.http.telling import present_run, run_of
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.errors import NotFound, Refused
-from tandem.domain.json import digest
+from tandem.ports.clock import Clock
 
+PIECE_BYTES: Final = 256 * 1024
+PIECE_MS: Final = 60_000
+_OCTETS: Final = "application/octet-stream"
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _SAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -36,22 +43,70 @@ async def list_artifacts(call: Call) -> Response:
 async def download(call: Call) -> Response:
     """Send the bytes of one artifact of the run, or a part of them; never to be shown in a page."""
     ref = _ref(call, call.path("digest"))
-    content = _content(call, ref)
     headers = {
         "content-disposition": f'attachment; filename="{_file_name(ref)}"',
         "accept-ranges": "bytes",
         "etag": f'"{ref.digest}"',
         "content-security-policy": "sandbox; default-src 'none'",
     }
-    span = _span(call.request.headers.get("range", ""), len(content))
-    if span is None:
-        return Response(content, headers=headers, media_type="application/octet-stream")
-    first, past = span
-    if first >= past:
-        headers["content-range"] = f"bytes */{len(content)}"
-        return Response(status_code=416, headers=headers)
-    headers["content-range"] = f"bytes {first}-{past - 1}/{len(content)}"
-    return Response(content[first:past], 206, headers, media_type="application/octet-stream")
+    size = ref.size_bytes
+    span = _span(call.request.headers.get("range", ""), size)
+    first, past = span or (0, size)
+    if span is not None:
+        if first >= past:
+            headers["content-range"] = f"bytes */{size}"
+            return Response(status_code=416, headers=headers)
+        headers["content-range"] = f"bytes {first}-{past - 1}/{size}"
+    status = 200 if span is None else 206
+    if ref.path:
+        headers["content-length"] = str(past - first)
+        file = await _verified(call, ref)
+        return _Sent(file, first, past, status=status, headers=headers, clock=call.service.clock)
+    content = _content(call, ref)
+    return Response(content[first:past], status, headers, media_type=_OCTETS)
+
+
+class _Sent(Response):
+    """A part of a file, sent piece by piece: it may be larger than the memory."""
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        first: int,
+        past: int,
+        *,
+        status: int,
+        headers: dict[str, str],
+        clock: Clock,
+    ) -> None:
+        super().__init__(None, status, headers, media_type=_OCTETS)
+        self._file = file
+        self._first = first
+        self._left = past - first
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; a client that takes nothing for a minute is left."""
+        with self._file as file:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+            file.seek(self._first)
+            while self._left and scope["method"] != "HEAD":
+                piece = file.read(min(PIECE_BYTES, self._left))
+                if not piece:
+                    return  # it was cut meanwhile; the client misses what was announced
+                self._left -= len(piece)
+                try:
+                    async with self._clock.deadline(PIECE_MS):
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                except TimeoutError:
+                    return
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _ref(call: Call, name: str) -> ArtifactRef:
@@ -63,26 +118,39 @@ def _ref(call: Call, name: str) -> ArtifactRef:
 
 
 def _content(call: Call, ref: ArtifactRef) -> bytes:
-    """Return the bytes, from the store of artifacts or from the workspace, as the digest says."""
-    if not ref.path:
-        try:
-            return call.service.artifacts.get(call.tenant, ref)
-        except NotFound as gone:
-            raise NotFound(str(gone), code="ARTIFACT_NOT_FOUND") from gone
+    """Return the bytes of an output, which has a bound, as the digest says."""
+    try:
+        return call.service.artifacts.get(call.tenant, ref)
+    except NotFound as gone:
+        raise NotFound(str(gone), code="ARTIFACT_NOT_FOUND") from gone
+
+
+async def _verified(call: Call, ref: ArtifactRef) -> BinaryIO:
+    """Open the file of an artifact once it was read and has the digest; others go on meanwhile.
+
+    Raises:
+        NotFound: it is gone, or is another one now.
+    """
     changed = NotFound(
         f"the artifact {ref.name} is gone or was changed since: it is not {ref.digest} any more",
         code="ARTIFACT_NOT_FOUND",
     )
     try:
-        # One byte more than it had tells a file that has grown.
-        content = call.service.files.read_bytes(
-            present_run(call).workspace, ref.path, bytes_max=ref.size_bytes + 1
-        )
+        file = call.service.files.open_file(present_run(call).workspace, ref.path)
     except (NotFound, Refused):
         raise changed from None
-    if digest(content) != ref.digest:
-        raise changed
-    return content
+    with ExitStack() as stack:
+        stack.enter_context(file)
+        hashed, size = sha256(), 0
+        # A file that has grown is another one, however it begins.
+        while size <= ref.size_bytes and (piece := file.read(PIECE_BYTES)):
+            hashed.update(piece)
+            size += len(piece)
+            await asyncio.sleep(0)
+        if f"sha256:{hashed.hexdigest()}" != ref.digest:
+            raise changed
+        stack.pop_all()
+    return file
 
 
 def _file_name(ref: ArtifactRef) -> str:

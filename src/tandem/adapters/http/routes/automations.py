@@ -13,6 +13,8 @@ from tandem.adapters.http.definitions import (
     as_http,
     new_document,
     patched_document,
+    refuse_many_nodes,
+    refuse_reserved,
     refuse_unknown,
     whole_document,
 )
@@ -122,10 +124,12 @@ async def create(call: Call) -> Response:
     given = await read_object(call.request)
     if "nodes" in given and "flow" not in given:
         given["flow"] = {"nodes": given.pop("nodes")}
+    refuse_many_nodes(given)
     fields = shape(given, CreateAutomation)
     spec = read_spec(given, beside=BESIDE)
     refuse_unknown(spec, is_strict=flag(call.query, "strict"))
     document = new_document(spec.document, tenant=call.tenant, access=_stamp(call))
+    refuse_reserved(document.get("automation_id"))
     if fields.automation_id is None:
         document["automation_id"] = f"automation-v2-{call.service.ids.new()}"
     document["creator_id"] = call.caller.actor_id or fields.creator_id or "unknown"
@@ -180,6 +184,7 @@ async def patch(call: Call) -> Response:
     given = await read_object(call.request)
     if "nodes" in given and "flow" not in given:
         given["flow"] = {"nodes": given.pop("nodes")}
+    refuse_many_nodes(given)
     fields = shape(given, PatchAutomation)
     spec = read_spec(given, beside=BESIDE)
     refuse_unknown(spec, is_strict=flag(call.query, "strict"))
