@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue
 
 from tandem.adapters.http.bodies import MOMENT_MAX, Body
 
@@ -198,11 +198,16 @@ class BulkAction(Reasoned):
 
 
 class CreateToken(Body):
-    """A new token, for the tenant of whoever asks; `tenant` may only say the same."""
+    """A new token, for the tenant of whoever asks; `tenant` may only say the same.
+
+    Unknown keys are refused: a misspelt end would make a token that lasts for ever.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     scopes: list[Literal["viewer", "operator", "approver", "editor", "admin"]]
     actor_id: Text = ""
     kind: Literal["human", "agent", "system"] = "human"
-    expires_in_ms: int | None = None
+    expires_in_ms: int | None = Field(default=None, le=MOMENT_MAX)
     tenant: Text | None = None
