@@ -26,13 +26,13 @@ INSERT INTO run ({columns}) SELECT {values} FROM run, many WHERE run_id = 'measu
 """
 
 
-async def fill(store: SqliteStore, runs: int) -> None:
+async def fill(store: SqliteStore, runs: int, *, output: bytes = OUTPUT) -> None:
     """Let one run come to its end, and copy its row: lists read nothing else."""
     scene = Scene(store)
     view = await scene.claimed(RUN, chain(NODES))
     await store.apply(scene.next(view))
     for number in range(NODES):
-        await store.apply(scene.next(view, succeeded(number, output=OUTPUT)))
+        await store.apply(scene.next(view, succeeded(number, output=output)))
     connection = store.committer.connection
     described = connection.execute("PRAGMA table_info(run)").fetchall()
     names = [str(row[1]) for row in described if row[1] != "run_no"]

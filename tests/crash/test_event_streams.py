@@ -62,7 +62,12 @@ class Served:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "TANDEM_STATE_DIR": str(folder)},
+            env={
+                **os.environ,
+                "TANDEM_STATE_DIR": str(folder),
+                "TANDEM_LOG_FORMAT": "console",
+                "TANDEM_LOG_LEVEL": "error",  # nobody empties the pipe
+            },
         )
         assert self.process.stdout is not None
         line = next(line for line in self.process.stdout if "serving on http://" in line)
