@@ -13,8 +13,7 @@ from tandem.adapters.http.policy import POLICY, Open
 COMMON: Final = ("AUTH_REQUIRED", "SCOPE_DENIED", "ENGINE_STARTING", "INTERNAL_ERROR")
 """What every route with a token may answer."""
 OF_BODIES: Final = ("BODY_NOT_JSON", "BODY_TOO_LARGE", "CONTENT_TYPE_UNSUPPORTED", "BODY_INVALID")
-_NAMES: Final = re.compile(r"{(\w+)(?::\w+)?}")
-_TYPED: Final = re.compile(r":\w+}")
+_NAMES: Final = re.compile(r"{(\w+)}")
 
 
 def openapi(endpoints: Iterable[Endpoint], *, version: str) -> dict[str, Any]:
@@ -27,8 +26,7 @@ def openapi(endpoints: Iterable[Endpoint], *, version: str) -> dict[str, Any]:
     )
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in listed:
-        path = _TYPED.sub("}", endpoint.path)
-        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Tandem Engine", "version": version},
