@@ -1,7 +1,7 @@
 """Requests that the OpenAPI document allows, and some that it does not, against a real server.
 
-Streams are left out: they have no end, and `test_events.py` reads them. Not among the checks is that
-what is generated wrong is refused: the contract ignores unknown keys and clamps numbers.
+Streams are left out: they have no end, and `test_events.py` reads them. Not among the checks is
+that what is generated wrong is refused: the contract ignores unknown keys and clamps numbers.
 """
 
 import json

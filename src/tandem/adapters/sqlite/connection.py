@@ -31,7 +31,9 @@ def open_connection(
         else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     )
     try:
-        connection = apsw.Connection(str(path), flags=flags, vfs=vfs, statementcachesize=_STATEMENTS)
+        connection = apsw.Connection(
+            str(path), flags=flags, vfs=vfs, statementcachesize=_STATEMENTS
+        )
         # Else a statement is prepared anew whenever its LIMIT is bound: 35 µs for a `find_mark`.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
