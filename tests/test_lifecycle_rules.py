@@ -59,7 +59,7 @@ def test_every_row_judges() -> None:
         assert row.verdict.startswith("not applicable") or (row.code and row.test), row
 
 
-MAY_BE_NOT_APPLICABLE = {"T04", "T06", "T12", "T53", "T65", "T66", "T92", "W-28"}
+MAY_BE_NOT_APPLICABLE = {"T04", "T06", "T12", "T53", "T66", "W-28"}
 """Mirrored runs, spend caps of governance and long-running goals; and internals, in A.5."""
 
 

@@ -70,11 +70,12 @@ class Waiters:
                 run = self._engine.store.find_run(run_id, tenant=tenant)
                 if run is None:
                     raise NotFound(f"there is no run {run_id}")
+                holds = until(run)
                 # A row may be seen between its commit and its announcement.
-                if until(run) and not self._engine.is_behind(run):
+                if holds and not self._engine.is_behind(run):
                     await self._engine.caught_up(run_id)
                     return run
-                await self._until_worth_a_look(event)
+                await self._until_worth_a_look(event, looks=1 if holds else LOOKS_SPARED_MAX)
                 event.clear()
         finally:
             waiting = self._waiting[run_id]
@@ -82,13 +83,14 @@ class Waiters:
             if not waiting:
                 del self._waiting[run_id]
 
-    async def _until_worth_a_look(self, event: asyncio.Event) -> None:
+    async def _until_worth_a_look(self, event: asyncio.Event, *, looks: int) -> None:
         """Return when this engine told of a change, or another one may have made one.
 
-        A thousand who wait would otherwise read a thousand rows twice a second.
+        A thousand who wait would otherwise read a thousand rows twice a second. After so many
+        looks that were spared one is due whatever the engine says.
         """
         before = self._engine.changes_elsewhere
-        for _ in range(LOOKS_SPARED_MAX):
+        for _ in range(looks):
             with suppress(TimeoutError):
                 async with self._clock.deadline(LOOK_MS):
                     await event.wait()

@@ -250,6 +250,7 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
         reason: str,
         change_id: ChangeId,
         now_ms: int,
+        key: RequestKey | None = None,
     ) -> Run:
         """See `Store.fork`."""
         return await self._writer.submit(
@@ -265,6 +266,7 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
                 reason,
                 change_id,
                 now_ms,
+                key,
             )
         )
 
