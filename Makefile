@@ -51,8 +51,9 @@ fix: $(READY)  ## Format, mend what can be mended, write the generated documents
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/python scripts/write_docs.py
 
-bench: $(READY)  ## Measure chain, many, fan and growth, three times each in fresh processes; then live events.
+bench: $(READY)  ## Measure chain, many, fan and growth, three times each in fresh processes; then the server and its live events.
 	@$(BIN)/python bench/run.py
+	@$(BIN)/python bench/serving.py
 	@$(BIN)/python bench/sse.py
 
 soak: $(READY)  ## Search long: many more seeds, and a million steps of the machine.

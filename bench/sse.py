@@ -10,14 +10,13 @@ import argparse
 import asyncio
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
+
+from server import Server
 
 AUTOMATION = {
     "automation_id": "bench",
@@ -39,43 +38,6 @@ AUTOMATION = {
 }
 END = "automation.v2.run.completed"
 TIMEOUT_S = 600
-
-
-class Server:
-    """A server in a process of its own."""
-
-    def __init__(self, folder: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tandem", "serve", "--port", "0"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={
-                **os.environ,
-                "TANDEM_STATE_DIR": folder,
-                "TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS": "64",
-            },
-        )
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if "serving on http://" in line:
-                self.port = int(line.strip().rsplit(":", 1)[1])
-                return
-        raise RuntimeError("the server did not start")
-
-    def rss_mb(self, which: str = "VmRSS") -> float:
-        """Return the memory of the server."""
-        for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
-            if line.startswith(which):
-                return int(line.split()[1]) / 1_024
-        return 0.0
-
-    def stop(self) -> float:
-        """End it as an operator does; return how long that took."""
-        began = time.monotonic()
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(60)
-        return time.monotonic() - began
 
 
 async def ask(port: int, method: str, path: str, body: object = None) -> Any:
@@ -207,7 +169,7 @@ def main() -> int:
     arguments = parser.parse_args()
     where = os.environ.get("TANDEM_BENCH_DIR")
     with tempfile.TemporaryDirectory(prefix="tandem-sse-", dir=where) as folder:
-        server = Server(folder)
+        server = Server(folder, TANDEM_SCHEDULER_MAX_CONCURRENT_RUNS="64")
         try:
             found = asyncio.run(load(server, readers=arguments.readers, runs=arguments.runs))
         finally:

@@ -120,6 +120,7 @@ WAYS = {
     "list_events_of_run_after": ["lifecycle_event_1 (run_no=?)"],
     "find_run_told": ["run USING INTEGER PRIMARY KEY"],
     "search_runs": ["run_of_tenant (tenant=? AND run_no<?)", "run USING INTEGER PRIMARY KEY"],
+    "list_shown_runs": ["run USING INTEGER PRIMARY KEY"],
     "search_runs_edge": ["run_of_tenant (tenant=? AND run_no<?)"],
     "search_runs_of_automation": [
         "run_of_automation (tenant=? AND automation_id=? AND run_no<?)",

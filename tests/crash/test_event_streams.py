@@ -16,7 +16,8 @@ from tandem.domain.ids import LOCAL_TENANT
 from tandem.engine.event_feed import EventFeed, Told, Wanted
 
 LIMIT_S = 90
-RUNS = 24
+RUNS = 48
+CREATORS = 4
 READERS = 12
 ENDS = {"automation.v2.run.completed", "automation.v2.run.failed", "automation.v2.run.blocked"}
 AUTOMATION = {
@@ -62,22 +63,37 @@ class Served:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "TANDEM_STATE_DIR": str(folder)},
+            env={
+                **os.environ,
+                "TANDEM_STATE_DIR": str(folder),
+                "TANDEM_LOG_FORMAT": "console",
+                "TANDEM_LOG_LEVEL": "error",  # nobody empties the pipe
+            },
         )
         assert self.process.stdout is not None
         line = next(line for line in self.process.stdout if "serving on http://" in line)
         self.port = int(line.strip().rsplit(":", 1)[1])
 
-    async def ask(self, method: str, path: str, body: object) -> Any:
+    async def ask(self, method: str, path: str, body: object = None, *, key: str = "") -> Any:
+        """Return an answer.
+
+        Raises:
+            OSError: the server is not there, or went before its answer was.
+        """
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        content = json.dumps(body).encode()
+        content = b"" if body is None else json.dumps(body).encode()
         writer.write(
             f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n".encode()
+            f"content-type: application/json\r\ncontent-length: {len(content)}\r\n"
+            f"idempotency-key: {key}\r\n\r\n".encode()
             + content
         )
-        head, _, answer = (await reader.read()).partition(b"\r\n\r\n")
-        writer.close()
+        try:
+            head, _, answer = (await reader.read()).partition(b"\r\n\r\n")
+        finally:
+            writer.close()
+        if not answer.endswith(b"}") or b" 503 " in head:
+            raise ConnectionResetError("the server was killed, or begins")
         assert b" 200 " in head.split(b"\r\n")[0], answer
         return json.loads(answer)
 
@@ -96,6 +112,7 @@ class Follower:
         self.last_id = after
         self.heard: list[tuple[str, int]] = []
         self.ended: set[str] = set()
+        self.ends: list[str] = []
         self.resets = 0
 
     async def follow(self, served: list[Served]) -> None:
@@ -118,12 +135,25 @@ class Follower:
                         self.heard.append((envelope["run_id"], envelope["seq"]))
                     if frame.type in ENDS:
                         self.ended.add(frame.document["runID"])
+                        self.ends.append(frame.document["runID"])
         except asyncio.IncompleteReadError as error:
             raise ConnectionResetError("the server is dead") from error
 
 
-async def test_a_killed_server_costs_no_reader_an_event(tmp_path: Path) -> None:
+async def create(served: list[Served], key: str) -> str:
+    """Return the run of a key; ask again until an answer says it."""
+    while True:
+        try:
+            started = await served[-1].ask("POST", "/automations/v2/job/run_now", {}, key=key)
+        except OSError:
+            await asyncio.sleep(0.05)
+        else:
+            return str(started["run"]["run_id"])
+
+
+async def test_a_killed_server_costs_no_run_and_no_reader_an_event(tmp_path: Path) -> None:
     served = [Served(tmp_path)]
+    run_ids: list[str] = []
     try:
         async with asyncio.timeout(LIMIT_S):
             await served[0].ask("POST", "/automations/v2", AUTOMATION)
@@ -134,25 +164,36 @@ async def test_a_killed_server_costs_no_reader_an_event(tmp_path: Path) -> None:
             followers = [everything]
             async with asyncio.TaskGroup() as group:
                 group.create_task(everything.follow(served))
-                for number in range(RUNS):
-                    path = "/automations/v2/job/run_now"
-                    run_id = (await served[0].ask("POST", path, {}))["run"]["run_id"]
-                    if number < READERS:
-                        one = Follower(f"?run_id={run_id}", 1, first.id)
-                        followers.append(one)
-                        group.create_task(one.follow(served))
+
+                async def make(keys: range) -> None:
+                    for number in keys:
+                        run_id = await create(served, f"key-{number}")
+                        run_ids.append(run_id)
+                        if len(followers) <= READERS:
+                            one = Follower(f"?run_id={run_id}", 1, first.id)
+                            followers.append(one)
+                            group.create_task(one.follow(served))
+
+                for creator in range(CREATORS):
+                    group.create_task(make(range(creator, RUNS, CREATORS)))
                 while not everything.ended:
                     await asyncio.sleep(0.01)
                 served[0].process.kill()
+                acknowledged = len(run_ids)
                 served[0].process.wait()
                 served.append(Served(tmp_path))
+            listed = await served[-1].ask("GET", "/automations/v2/job/runs?limit=500")
     finally:
         for one in served:
             one.end()
-    assert len(everything.ended) == RUNS
+    assert 0 < acknowledged < RUNS, "it was not killed under load"
+    assert {run["run_id"] for run in listed["runs"]} == set(run_ids) == everything.ended
+    assert len(listed["runs"]) == RUNS, "a repeated creation made another run"
+    assert {run["status"] for run in listed["runs"]} == {"completed"}
     for follower in followers:
         assert follower.resets == 0
         assert len(follower.heard) == len(set(follower.heard)), "something came twice"
+        assert sorted(follower.ends) == sorted(follower.ended), "a run has ended twice"
         for run_id in follower.ended:
             numbers = [seq for heard, seq in follower.heard if heard == run_id]
             assert numbers == list(range(1, len(numbers) + 1)), run_id

@@ -22,9 +22,10 @@ from tandem.domain.ids import (
 )
 from tandem.domain.json import digest
 from tandem.domain.lifecycle import RunState
+from tandem.domain.run import Run
 from tandem.domain.session import AddSession
-from tandem.engine.queries import Queries
-from tandem.ports.store import RunSearch
+from tandem.engine.queries import Queries, RunList
+from tandem.ports.store import RunPage, RunSearch
 from tandem.testing.store_suite import ENGINE_A, GATE, NOW_MS, Scene, chain, engine_row, succeeded
 
 RUN = RunId("r")
@@ -148,7 +149,9 @@ async def test_older_clients_are_shown_a_status_that_they_know(
     await store.apply(scene.next(view))
 
     record = msgspec.json.decode(queries.run_json(RUN, compat=True, **LOCAL))
-    (listed,) = queries.run_summaries(RunSearch(**LOCAL), compat=True).runs
+    (listed,) = map(
+        msgspec.json.decode, queries.run_summaries(RunSearch(**LOCAL), compat=True).runs
+    )
 
     for shown in (record, listed):
         assert (shown["status"], shown["stored_status"]) == ("paused", "awaiting_approval")
@@ -167,11 +170,41 @@ async def test_a_list_is_paged_with_a_cursor_that_says_nothing(
     first = queries.run_summaries(search)
     second = queries.run_summaries(search, cursor=first.cursor)
 
-    assert [run["run_id"] for run in first.runs] == ["r2", "r1"]
-    assert [run["run_id"] for run in second.runs] == ["r0"]
+    assert ids(first) == ["r2", "r1"]
+    assert ids(second) == ["r0"]
     assert second.cursor is None
     cancelled = RunSearch(statuses=(RunState.CANCELLED,), **LOCAL)
-    assert [run["run_id"] for run in queries.run_summaries(cancelled).runs] == ["r1"]
+    assert ids(queries.run_summaries(cancelled)) == ["r1"]
+
+
+def ids(found: RunList) -> list[str]:
+    return [msgspec.json.decode(run)["run_id"] for run in found.runs]
+
+
+async def test_a_list_is_told_from_memory_until_a_row_of_it_changes(
+    store: SqliteStore, queries: Queries
+) -> None:
+    scene = Scene(store)
+    await scene.create("r0")
+    await scene.create("r1")
+    search = RunSearch(**LOCAL)
+    before = queries.run_summaries(search).runs
+    read: list[Run] = []
+
+    class Watched(SqliteStore):
+        def search_runs(self, search: RunSearch, **how: Any) -> RunPage:
+            page = super().search_runs(search, **how)
+            read.extend(page.runs)
+            return page
+
+    store.__class__ = Watched
+    assert queries.run_summaries(search).runs == before
+    assert read == []
+    await scene.execute("r0", Cancel(reason="x"))
+    after = queries.run_summaries(search).runs
+    assert [run.run_id for run in read] == ["r0"]
+    assert after[0] == before[0]
+    assert msgspec.json.decode(after[1])["status"] == "cancelled"
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "ä", "MQ", "MS4yLjM", "YS5i"])

@@ -24,7 +24,7 @@ from tandem.domain.run_picture import RunPicture
 from tandem.domain.run_record import compat_view, run_record, summary_record
 from tandem.domain.stored_automation import StoredAutomation
 from tandem.domain.visibility import ResourceAccess, read_access
-from tandem.ports.store import RunPlace, RunSearch, Store
+from tandem.ports.store import Mark, RunPlace, RunSearch, Store
 
 HOUR_MS: Final = 3_600_000
 _SPECS_MAX: Final = 256
@@ -36,9 +36,9 @@ Sees = Callable[[AutomationId], bool]
 
 
 class RunList(NamedTuple):
-    """A page of summaries. `cursor` continues it; None when there are no more."""
+    """A page of summaries as JSON. `cursor` continues it; None when there are no more."""
 
-    runs: Sequence[Mapping[str, Any]]
+    runs: Sequence[msgspec.Raw]
     cursor: str | None
 
 
@@ -52,16 +52,24 @@ class Kept(NamedTuple):
 class Queries:
     """Reads for one process.
 
-    It keeps the specs of definitions, which never change, and the newest encoded records, each for
-    as long as the mark of its run stays the same: `records_bytes_max` bounds them together.
+    It keeps the specs of definitions, which never change, and the newest encoded records and
+    summaries, each for as long as the mark of its run stays the same: `records_bytes_max` bounds
+    the records together, `summaries_bytes_max` the summaries.
     """
 
-    def __init__(self, store: Store, *, records_bytes_max: int = 16 * 1024 * 1024) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        records_bytes_max: int = 16 * 1024 * 1024,
+        summaries_bytes_max: int = 4 * 1024 * 1024,
+    ) -> None:
         self._store = store
+        self._summaries = _Views(summaries_bytes_max)
         self._specs: OrderedDict[tuple[TenantId, DefinitionDigest], dict[str, Any]] = OrderedDict()
         self._accesses: OrderedDict[tuple[TenantId, DefinitionDigest], ResourceAccess | None]
         self._accesses = OrderedDict()
-        self._records = _Records(records_bytes_max)
+        self._records = _Views(records_bytes_max)
 
     # Runs
 
@@ -92,17 +100,16 @@ class Queries:
         if as_of is not None:
             record = self.run_record(run_id, tenant=tenant, as_of=as_of)
             return encode(compat_view(record) if compat else record)
-        key = (tenant, run_id, compat)
         # The mark is read first: what changes in between is noticed the next time.
         mark = self._store.read_mark(run_id, tenant=tenant)
         if mark is not None:
-            known = self._records.find(key, mark)
+            known = self._records.find(tenant, run_id, compat, mark)
             if known is not None:
                 return known
         record = self.run_record(run_id, tenant=tenant)
         content = encode(compat_view(record) if compat else record)
         if mark is not None:
-            self._records.keep(key, mark, content)
+            self._records.keep(content, tenant, run_id, compat, mark)
         return content
 
     def run_summaries(
@@ -115,10 +122,23 @@ class Queries:
         """
         if cursor is not None:
             search = msgspec.structs.replace(search, after=_place_of(cursor))
-        page = self._store.search_runs(search)
-        records = [summary_record(run) for run in page.runs]
+        known: dict[Mark, bytes] = {}
+
+        def is_known(mark: Mark) -> bool:
+            content = self._summaries.find(compat, mark)
+            if content is None:
+                return False
+            known[mark] = content
+            return True
+
+        page = self._store.search_runs(search, is_known=is_known)
+        new = [mark for mark in page.marks if mark not in known]
+        for mark, run in zip(new, page.runs, strict=True):
+            record = summary_record(run)
+            known[mark] = content = encode(compat_view(record) if compat else record)
+            self._summaries.keep(content, compat, mark)
         return RunList(
-            [compat_view(record) for record in records] if compat else records,
+            [msgspec.Raw(known[mark]) for mark in page.marks],
             _cursor_of(page.next) if page.next is not None else None,
         )
 
@@ -306,34 +326,32 @@ def _access_in(document: bytes) -> ResourceAccess | None:
 
 _OTHER_SOURCES: Final = frozenset({"coder", "workflow"})
 
-_Key = tuple[TenantId, RunId, bool]
 
+class _Views:
+    """Encoded views, the oldest of which give way; none is larger than an eighth of them all.
 
-class _Records:
-    """Encoded records, the oldest of which give way; none is larger than an eighth of them all."""
+    A view is found by what it is of and by the mark that it had; one with an older mark is not
+    looked for any more, and goes.
+    """
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._known: OrderedDict[_Key, tuple[tuple[object, ...], bytes]] = OrderedDict()
+        self._known: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
 
-    def find(self, key: _Key, mark: tuple[object, ...]) -> bytes | None:
-        known = self._known.get(key)
-        if known is None or known[0] != mark:
-            return None
-        self._known.move_to_end(key)
-        return known[1]
+    def find(self, *key: object) -> bytes | None:
+        content = self._known.get(key)
+        if content is not None:
+            self._known.move_to_end(key)
+        return content
 
-    def keep(self, key: _Key, mark: tuple[object, ...], content: bytes) -> None:
-        before = self._known.pop(key, None)
-        if before is not None:
-            self._bytes -= len(before[1])
-        if len(content) > self._bytes_max // 8:
+    def keep(self, content: bytes, *key: object) -> None:
+        if len(content) > self._bytes_max // 8 or key in self._known:
             return
-        self._known[key] = (mark, content)
+        self._known[key] = content
         self._bytes += len(content)
         while self._bytes > self._bytes_max:
-            _, (_, gone) = self._known.popitem(last=False)
+            _, gone = self._known.popitem(last=False)
             self._bytes -= len(gone)
 
 

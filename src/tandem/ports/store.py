@@ -139,6 +139,10 @@ class RunSearch(msgspec.Struct, frozen=True, kw_only=True):
     """So many runs one page looks at."""
 
 
+Mark = tuple[object, ...]
+"""Tells whether something is still what it was; it can be compared and hashed, and says no more."""
+
+
 class RunPage(msgspec.Struct, frozen=True, kw_only=True):
     """Some runs, newest first. `next` is None when there are no more.
 
@@ -146,7 +150,10 @@ class RunPage(msgspec.Struct, frozen=True, kw_only=True):
     A page may be short, even empty, and have a next one: it has looked at as many runs as it may.
     """
 
+    marks: Sequence[Mark]
+    """Of each run of the page one that is another one whenever its row shows something else."""
     runs: Sequence[Run]
+    """In the order of the marks, without those whose mark was known."""
     next: RunPlace | None
 
 
@@ -498,10 +505,13 @@ class Store(LearningStore, AccessStore, TriggerStore, BacklogStore, WebhookStore
         """Return rows of runs, newest first; never outputs or histories."""
         ...
 
-    def search_runs(self, search: RunSearch) -> RunPage:
+    def search_runs(
+        self, search: RunSearch, *, is_known: Callable[[Mark], bool] | None = None
+    ) -> RunPage:
         """Return a page of rows of runs; never outputs or histories.
 
-        Newest first: by number, and by creation where a span of it is asked for.
+        Newest first: by number, and by creation where a span of it is asked for. Rows whose mark
+        `is_known` are not read.
         """
         ...
 
@@ -515,7 +525,7 @@ class Store(LearningStore, AccessStore, TriggerStore, BacklogStore, WebhookStore
         """
         ...
 
-    def read_mark(self, run_id: RunId, *, tenant: TenantId) -> tuple[object, ...] | None:
+    def read_mark(self, run_id: RunId, *, tenant: TenantId) -> Mark | None:
         """Return a mark that is another one whenever `read_picture` would differ; None for no run.
 
         It costs one statement.

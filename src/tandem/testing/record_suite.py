@@ -15,11 +15,12 @@ from tandem.domain.json import encode
 from tandem.domain.lifecycle import RunEvent, RunState
 from tandem.domain.outcome import NeedsRepair
 from tandem.domain.reading import Relaxation
-from tandem.domain.run import GateStatus
+from tandem.domain.run import GateStatus, QueueReason
 from tandem.domain.run_picture import HISTORY_MAX, RunPicture
 from tandem.domain.session import AddInstance, AddSession, ClearInstance, ClearSession
 from tandem.domain.settling import Settled
 from tandem.ports.store import RunSearch, Store
+from tandem.testing.admission_suite import locked
 from tandem.testing.store_suite import (
     CONDITION,
     ENGINE_A,
@@ -167,7 +168,40 @@ class RecordSuite:
         await scene.execute(RUN, Cancel(reason="x"))
         look()
 
+    async def test_the_marks_of_a_run_tell_why_it_is_not_claimed(
+        self, open_store: OpenStore
+    ) -> None:
+        scene = Scene(open_store())
+        store, search = scene.store, RunSearch(tenant=LOCAL_TENANT)
+        await scene.create("first", chain(1), needs=locked("/r"))
+        await scene.create(RUN, needs=locked("/r"))
+        mark, marks = store.read_mark(RUN, tenant=LOCAL_TENANT), store.search_runs(search).marks
+
+        await scene.claim()
+
+        assert scene.get(RUN).queue_reason is QueueReason.WORKSPACE_LOCK
+        assert store.read_mark(RUN, tenant=LOCAL_TENANT) != mark
+        assert store.search_runs(search).marks[0] not in marks
+
     # Lists
+
+    async def test_rows_with_a_known_mark_are_not_read(self, open_store: OpenStore) -> None:
+        scene = Scene(open_store())
+        for number in range(3):
+            await scene.create(f"r{number}")
+        search = RunSearch(tenant=LOCAL_TENANT)
+        before = scene.store.search_runs(search)
+        await scene.execute("r1", Cancel(reason="x"))
+
+        after = scene.store.search_runs(search, is_known=lambda mark: mark in before.marks)
+
+        assert [run.run_id for run in before.runs] == ["r2", "r1", "r0"]
+        assert [run.run_id for run in after.runs] == ["r1"]
+        assert [new == old for new, old in zip(after.marks, before.marks, strict=True)] == [
+            True,
+            False,
+            True,
+        ]
 
     async def test_a_list_shows_the_newest_first_and_goes_on(self, open_store: OpenStore) -> None:
         scene = Scene(open_store())

@@ -9,7 +9,6 @@ from uuid import uuid4
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tandem.adapters.http.call import Call, Endpoint, answer
@@ -18,6 +17,7 @@ from tandem.adapters.http.governing import protect
 from tandem.adapters.http.guard import Guard
 from tandem.adapters.http.measured import Measured
 from tandem.adapters.http.openapi import openapi
+from tandem.adapters.http.paths import Paths
 from tandem.adapters.http.policy import POLICY, Open
 from tandem.adapters.http.routes import (
     approvals,
@@ -118,20 +118,34 @@ def make_app(site: Site, routes: Iterable[Endpoint] | None = None) -> ASGIApp:
     by_path: dict[str, dict[str, Endpoint]] = {}
     for endpoint in endpoints() if routes is None else routes:
         by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
-    router = Router(
-        [Route(path, _Resource(site, found)) for path, found in by_path.items()],
-        redirect_slashes=False,
-        default=_missing,
-    )
-    inner: ASGIApp = router
+    table = _Table(site, by_path)
+    inner: ASGIApp = table
     if site.limits.origins:
         inner = CORSMiddleware(
-            router,
+            table,
             allow_origins=site.limits.origins,
             allow_methods=("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"),
             allow_headers=HEADERS,
         )
     return Measured(Guard(inner, site), site)
+
+
+class _Table:
+    """All paths."""
+
+    def __init__(self, site: Site, by_path: Mapping[str, Mapping[str, Endpoint]]) -> None:
+        self._paths: Paths[_Resource] = Paths()
+        for path, methods in by_path.items():
+            self._paths.add(path, _Resource(site, methods))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._paths.find(scope["path"])
+        if found is None:
+            # As the contract does: without a body (http-api 1.1).
+            await Response(status_code=404)(scope, receive, send)
+            return
+        resource, scope["path_params"] = found
+        await resource(scope, receive, send)
 
 
 class _Resource:
@@ -207,8 +221,3 @@ def _not_allowed(methods: Iterable[str]) -> Response:
     return respond(
         HttpError("METHOD_NOT_ALLOWED", f"this path knows {allowed}", headers={"allow": allowed})
     )
-
-
-async def _missing(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer as the contract does: 404 without a body (http-api 1.1)."""
-    await Response(status_code=404)(scope, receive, send)

@@ -150,6 +150,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     query: tuple[Parameter, ...] = ()
     errors: tuple[str, ...] = ()
     """Codes that are its own, beside those of `codes` and those that every route may answer."""
+    also: Mapping[int, str] = msgspec.field(default_factory=dict)
+    """Other statuses with an answer of this shape, and what they mean."""
     media_type: str = "application/json"
     codes: Mapping[str, str] = msgspec.field(default_factory=dict)
     """What general codes of the domain are called at this route."""

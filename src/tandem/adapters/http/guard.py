@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tandem.adapters.http.errors import HttpError, respond
@@ -33,15 +32,16 @@ SCRAPER: Final = Caller(
 )
 """Whoever asks for the metrics without a token."""
 
+_CONNECTION: Final = b"connection"
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_SECURITY: Final[Mapping[str, str]] = {
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    "cache-control": "no-store",
-}
+_SECURITY: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
 
 
 class Guard:
@@ -69,13 +69,14 @@ class Guard:
         scope["path"] = path
         send = _Secured(send, closes=scope["is_compat"])
         try:
-            await self._check(scope, Headers(scope=scope))
+            headers = _headers_of(scope)
+            await self._check(scope, headers)
             limit = self._site.limits.body_bytes_max
-            await self._app(scope, _bounded(receive, scope, limit), send)
+            await self._app(scope, _bounded(receive, headers, limit), send)
         except EngineError as error:
             await respond(error, redactor=self._site.redactor)(scope, receive, send)
 
-    async def _check(self, scope: Scope, headers: Headers) -> None:
+    async def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         method, path = str(scope["method"]), str(scope["path"])
         is_public = method == "POST" and path.startswith(PUBLIC)
         scope["caller"] = None
@@ -97,7 +98,7 @@ class Guard:
             if method not in _SAFE:
                 self._check_origin(headers)
 
-    def _may_scrape(self, headers: Headers, peer: str) -> bool:
+    def _may_scrape(self, headers: Mapping[str, str], peer: str) -> bool:
         """Say whether metrics are told without a token: to this machine, not to who is behind it.
 
         A proxy on this machine is no scraper: it speaks for somebody else, and says so. Nor is a
@@ -108,7 +109,7 @@ class Guard:
         is_near = is_loopback(peer) and is_loopback(host_of(headers.get("host", "")))
         return is_near and not any(name in headers for name in _FORWARDED)
 
-    def _check_host(self, headers: Headers) -> None:
+    def _check_host(self, headers: Mapping[str, str]) -> None:
         """Refuse names that a page of somebody else may have bound to this address."""
         hosts = self._site.limits.hosts
         if hosts is None:
@@ -117,7 +118,7 @@ class Guard:
         if host not in hosts:
             raise HttpError("HOST_DENIED", f"this server does not answer to the host {host[:80]!r}")
 
-    def _check_origin(self, headers: Headers) -> None:
+    def _check_origin(self, headers: Mapping[str, str]) -> None:
         origin = headers.get("origin", "")
         if not origin or origin in self._site.limits.origins:
             return
@@ -136,17 +137,27 @@ class _Secured:
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in _SECURITY.items():
-                headers.setdefault(name, value)
+            headers = [
+                pair for pair in message["headers"] if pair[0] != _CONNECTION or not self._closes
+            ]
+            present = {name for name, _ in headers}
+            headers += (pair for pair in _SECURITY if pair[0] not in present)
             if self._closes:
-                headers["connection"] = "close"
+                headers.append((_CONNECTION, b"close"))
+            message["headers"] = headers
         await self._send(message)
 
 
-def _bounded(receive: Receive, scope: Scope, limit: int) -> Receive:
+def _headers_of(scope: Scope) -> dict[str, str]:
+    """Return the headers of a request, once for all who look; of several of a name the first."""
+    return {
+        name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"][::-1]
+    }
+
+
+def _bounded(receive: Receive, headers: Mapping[str, str], limit: int) -> Receive:
     """Count what comes in; the declared length is only what somebody says."""
-    declared = Headers(scope=scope).get("content-length", "")
+    declared = headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
     left = limit

@@ -8,7 +8,6 @@ import re
 from typing import Final
 from uuid import uuid4
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
@@ -16,7 +15,9 @@ from tandem.adapters.http.site import Site
 
 REQUEST_ID: Final = "x-request-id"
 STREAM: Final = "text/event-stream"
-_GIVEN: Final = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+_NAME: Final = REQUEST_ID.encode()
+_STREAM: Final = STREAM.encode()
+_GIVEN: Final = re.compile(rb"[A-Za-z0-9._\-]{1,64}")
 
 
 class Route:
@@ -44,8 +45,8 @@ class Measured:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if _GIVEN.fullmatch(given) else uuid4().hex
+        given = next((value for name, value in scope["headers"] if name == _NAME), b"")
+        request_id = given.decode() if _GIVEN.fullmatch(given) else uuid4().hex
         answer = _Answer(send, request_id, self._site)
         route = Route()
         loop = asyncio.get_running_loop()
@@ -74,11 +75,14 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
-            headers = MutableHeaders(scope=message)
-            headers[REQUEST_ID] = self._request_id
-            if headers.get("content-type", "").startswith(STREAM):
+            headers = list(message["headers"])
+            if any(
+                name == b"content-type" and value.startswith(_STREAM) for name, value in headers
+            ):
                 self.is_stream = True
                 self._tell(1)
+            headers.append((_NAME, self._request_id.encode()))
+            message["headers"] = headers
         await self._send(message)
 
     def end(self) -> None:

@@ -1,7 +1,7 @@
 """The OpenAPI document, made from the table of routes."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
@@ -14,8 +14,9 @@ COMMON: Final = ("AUTH_REQUIRED", "SCOPE_DENIED", "ENGINE_STARTING", "INTERNAL_E
 """What every route with a token may answer."""
 OF_BODIES: Final = ("BODY_NOT_JSON", "BODY_TOO_LARGE", "CONTENT_TYPE_UNSUPPORTED", "BODY_INVALID")
 _OF_AGENTS: Final = ("PREMIUM_FEATURE_REQUIRED",)
-_NAMES: Final = re.compile(r"{(\w+)(?::\w+)?}")
-_TYPED: Final = re.compile(r":\w+}")
+_INNER: Final = re.compile(r"{[^}]*}| \([^)]*\)")
+_KEY: Final = re.compile(r"(?P<name>\w+)(?P<many>\[\])?(?P<maybe>\?)?")
+_NAMES: Final = re.compile(r"{(\w+)}")
 
 
 def openapi(endpoints: Iterable[Endpoint], *, version: str) -> dict[str, Any]:
@@ -28,15 +29,20 @@ def openapi(endpoints: Iterable[Endpoint], *, version: str) -> dict[str, Any]:
     )
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in listed:
-        path = _TYPED.sub("}", endpoint.path)
-        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Tandem Engine", "version": version},
         "paths": paths,
         "components": {
             "schemas": {**schemas.get("$defs", {}), "Error": _error_schema()},
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "Made by `tandem tokens create`; needed once there is one.",
+                }
+            },
         },
     }
 
@@ -98,15 +104,37 @@ def _of_query(parameter: Parameter) -> dict[str, Any]:
 
 
 def _responses(endpoint: Endpoint) -> dict[str, Any]:
-    schema: Mapping[str, Any] = {"schema": {"type": "object"}}
-    content = {endpoint.media_type: schema if "json" in endpoint.media_type else {}}
+    told = {"schema": _schema_of(endpoint.answers)} if "json" in endpoint.media_type else {}
+    content = {endpoint.media_type: told}
     found: dict[str, Any] = {"200": {"description": endpoint.answers, "content": content}}
+    for status, says in endpoint.also.items():
+        found[str(status)] = {"description": says, "content": content}
     by_status: dict[int, list[str]] = {}
     for code in codes_of(endpoint):
         by_status.setdefault(KINDS[code].status, []).append(code)
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     for status, codes in sorted(by_status.items()):
         found[str(status)] = {"description": ", ".join(sorted(codes)), "content": error}
+    return found
+
+
+def _schema_of(answers: str) -> dict[str, Any]:
+    """Return the shape that the keys of an answer have; `?` says that one may be absent.
+
+    What is no list of keys, or one of several, is any object.
+    """
+    found: dict[str, Any] = {"type": "object"}
+    if ";" in answers:
+        return found
+    keys = _INNER.sub("", answers).removesuffix(", …").split(", ")
+    read = [_KEY.fullmatch(key) for key in keys]
+    if not all(read):
+        return found
+    named = {key["name"]: key for key in read if key is not None}
+    found["required"] = [name for name, key in named.items() if not key["maybe"]]
+    found["properties"] = {
+        name: {"type": "array"} if key["many"] else {} for name, key in named.items()
+    }
     return found
 
 
@@ -120,4 +148,13 @@ def _error_schema() -> dict[str, Any]:
             "retryable": {"type": "boolean"},
             "hint": {"type": "string"},
         },
+        "examples": [
+            {
+                "error": "there is no run r1",
+                "code": "AUTOMATION_V2_RUN_NOT_FOUND",
+                "retryable": False,
+                "hint": KINDS["AUTOMATION_V2_RUN_NOT_FOUND"].do,
+                "runID": "r1",
+            }
+        ],
     }

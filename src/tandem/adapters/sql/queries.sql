@@ -442,15 +442,10 @@ SELECT * FROM run WHERE tenant = :tenant AND automation_id = :automation_id AND 
    AND run_no < :before_no ORDER BY run_no DESC LIMIT :limit;
 
 -- name: search_runs
--- The runs that a page shows, of the newest ones of a tenant; only so many are looked at. What may be
--- large stays where it is: inputs, context, what was learned.
-SELECT run_no, run_id, tenant, automation_id, name, definition_digest, definition_version,
-       automation_version, trigger_type, trigger_reason, requested_execution_profile,
-       effective_execution_profile, started_by, status, last_change_id, epoch, engine_id, owner,
-       cleanup, event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms,
-       queued_at_ms, queue_reason, resource_key, rate_limited_provider, parked, detail, stop_kind,
-       stop_reason, pause_reason, resume_reason, last_failure, workspace, nodes_total,
-       nodes_completed, activity_at_ms, archived_at_ms, forked_from, forked_from_node
+-- The runs that a page shows, of the newest ones of a tenant; only so many are looked at. Of each what
+-- tells whether its row shows something else: its change, and what is written beside the changes.
+SELECT run_no, created_at_ms, last_change_id, activity_at_ms, due_at_ms, queue_reason, resource_key,
+       rate_limited_provider
   FROM run WHERE run_no IN (
     SELECT run_no FROM (
         SELECT run_no, run_id, automation_id, name, detail, status, trigger_type FROM run
@@ -462,13 +457,9 @@ SELECT run_no, run_id, tenant, automation_id, name, definition_digest, definitio
      ORDER BY run_no DESC LIMIT :limit)
  ORDER BY run_no DESC;
 
--- name: search_runs_edge
--- The last run that such a page looks at.
-SELECT run_no, created_at_ms FROM run WHERE tenant = :tenant AND run_no < :before_no
- ORDER BY run_no DESC LIMIT 1 OFFSET :looks - 1;
-
--- name: search_runs_of_automation
--- The runs that a page shows, of the newest ones of an automation.
+-- name: list_shown_runs
+-- The rows of some runs as lists show them. What may be large stays where it is: inputs, context, what
+-- was learned.
 SELECT run_no, run_id, tenant, automation_id, name, definition_digest, definition_version,
        automation_version, trigger_type, trigger_reason, requested_execution_profile,
        effective_execution_profile, started_by, status, last_change_id, epoch, engine_id, owner,
@@ -476,6 +467,17 @@ SELECT run_no, run_id, tenant, automation_id, name, definition_digest, definitio
        queued_at_ms, queue_reason, resource_key, rate_limited_provider, parked, detail, stop_kind,
        stop_reason, pause_reason, resume_reason, last_failure, workspace, nodes_total,
        nodes_completed, activity_at_ms, archived_at_ms, forked_from, forked_from_node
+  FROM run WHERE run_no IN (SELECT value FROM json_each(:numbers));
+
+-- name: search_runs_edge
+-- The last run that such a page looks at.
+SELECT run_no, created_at_ms FROM run WHERE tenant = :tenant AND run_no < :before_no
+ ORDER BY run_no DESC LIMIT 1 OFFSET :looks - 1;
+
+-- name: search_runs_of_automation
+-- The runs that a page shows, of the newest ones of an automation.
+SELECT run_no, created_at_ms, last_change_id, activity_at_ms, due_at_ms, queue_reason, resource_key,
+       rate_limited_provider
   FROM run WHERE run_no IN (
     SELECT run_no FROM (
         SELECT run_no, run_id, automation_id, name, detail, status, trigger_type FROM run
@@ -496,13 +498,8 @@ SELECT run_no, created_at_ms FROM run
 
 -- name: search_runs_of_span
 -- The runs that a page shows, of those that were created within a span; the newest first.
-SELECT run_no, run_id, tenant, automation_id, name, definition_digest, definition_version,
-       automation_version, trigger_type, trigger_reason, requested_execution_profile,
-       effective_execution_profile, started_by, status, last_change_id, epoch, engine_id, owner,
-       cleanup, event_seq, created_at_ms, updated_at_ms, started_at_ms, finished_at_ms, due_at_ms,
-       queued_at_ms, queue_reason, resource_key, rate_limited_provider, parked, detail, stop_kind,
-       stop_reason, pause_reason, resume_reason, last_failure, workspace, nodes_total,
-       nodes_completed, activity_at_ms, archived_at_ms, forked_from, forked_from_node
+SELECT run_no, created_at_ms, last_change_id, activity_at_ms, due_at_ms, queue_reason, resource_key,
+       rate_limited_provider
   FROM run WHERE run_no IN (
     SELECT run_no FROM (
         SELECT run_no, run_id, automation_id, name, detail, status, trigger_type, created_at_ms
@@ -527,8 +524,10 @@ SELECT run_no, created_at_ms FROM run
 
 -- name: find_mark
 -- What tells whether the record of a run has changed: the run by its change, and what is written
--- beside the changes: signs of life, what was learned, the lease of its engine, its sessions.
-SELECT r.run_no, r.last_change_id, r.activity_at_ms, r.learning_summary,
+-- beside the changes: why it is not claimed, signs of life, what was learned, the lease of its engine,
+-- its sessions.
+SELECT r.run_no, r.last_change_id, r.due_at_ms, r.queue_reason, r.resource_key,
+       r.rate_limited_provider, r.activity_at_ms, r.learning_summary,
        (SELECT lease_until_ms FROM engine AS e WHERE e.engine_id = r.engine_id) AS lease_until_ms,
        (SELECT max(session_no) || ' ' || total(session_no * is_open * (epoch + 1)) FROM (
             SELECT session_no, is_open, epoch FROM session

@@ -13,6 +13,8 @@ from tandem.domain.errors import StoreTooNew, StoreUnavailable
 _NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "fuse.s3fs", "afs", "ceph"}
 )
+_STATEMENTS = 600
+"""So many are kept ready: all that there are."""
 _BUSY_TIMEOUT_MS = 10_000
 
 
@@ -32,7 +34,11 @@ def open_connection(
     try:
         if not read_only:
             make_private(path)
-        connection = apsw.Connection(str(path), flags=flags, vfs=vfs, statementcachesize=200)
+        connection = apsw.Connection(
+            str(path), flags=flags, vfs=vfs, statementcachesize=_STATEMENTS
+        )
+        # Else a statement is prepared anew whenever its LIMIT is bound: 35 µs for a `find_mark`.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
         if not read_only:
             connection.execute("PRAGMA journal_mode = WAL").fetchall()

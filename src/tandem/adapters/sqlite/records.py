@@ -4,7 +4,7 @@ The caller has begun a transaction.
 """
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import apsw
@@ -21,7 +21,7 @@ from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, Run
 from tandem.domain.run_picture import HISTORY_MAX, RunPicture
 from tandem.domain.session import InstanceRow, RunSessions, sessions_of
 from tandem.domain.view import RunView
-from tandem.ports.store import Judged, RunPage, RunPlace, RunSearch
+from tandem.ports.store import Judged, Mark, RunPage, RunPlace, RunSearch
 
 _NUMBER_MAX: Final = 2**62
 _LOWER: Final = {ord(upper): upper.lower() for upper in string.ascii_uppercase}
@@ -68,7 +68,7 @@ def read_sessions(tables: Tables, connection: apsw.Connection, run: Run) -> RunS
 
 def read_mark(
     tables: Tables, connection: apsw.Connection, run_id: RunId, *, tenant: TenantId
-) -> tuple[object, ...] | None:
+) -> Mark | None:
     """Read what tells whether the record of a run has changed."""
     values = {"run_id": run_id, "tenant": tenant, "limit": SESSIONS_MAX}
     found: list[Any] = connection.execute(tables.sql["find_mark"], values).fetchall()
@@ -123,15 +123,30 @@ def _claim(
 # Lists
 
 
-def search_runs(tables: Tables, connection: apsw.Connection, search: RunSearch) -> RunPage:
-    """Read a page of runs."""
+def search_runs(
+    tables: Tables,
+    connection: apsw.Connection,
+    search: RunSearch,
+    *,
+    is_known: Callable[[Mark], bool] | None = None,
+) -> RunPage:
+    """Read a page of runs: their marks, and the rows of those whose mark is not known."""
     name, values = _way(search)
-    found = fetch(connection, tables.sql[name], values)
-    runs = [rows.run_of(row) for row in found]
-    if found and len(found) == search.limit:
-        return RunPage(runs=runs, next=_place(found[-1]))
-    edge = fetch(connection, tables.sql[f"{name}_edge"], values)
-    return RunPage(runs=runs, next=_place(edge[0]) if edge else None)
+    marks: list[Mark] = connection.execute(tables.sql[name], values).fetchall()
+    wanted = [mark[0] for mark in marks if is_known is None or not is_known(mark)]
+    runs = _shown_runs(tables, connection, wanted) if wanted else []
+    if marks and len(marks) == search.limit:
+        return RunPage(marks=marks, runs=runs, next=_place(*marks[-1][:2]))
+    edge = connection.execute(tables.sql[f"{name}_edge"], values).fetchall()
+    return RunPage(marks=marks, runs=runs, next=_place(*edge[0]) if edge else None)
+
+
+def _shown_runs(tables: Tables, connection: apsw.Connection, numbers: list[Any]) -> list[Run]:
+    """Read the rows of runs, in the order of their numbers here."""
+    values = {"numbers": msgspec.json.encode(numbers).decode()}
+    found = fetch(connection, tables.sql["list_shown_runs"], values)
+    by_number = {row["run_no"]: rows.run_of(row) for row in found}
+    return [by_number[number] for number in numbers]
 
 
 def _way(search: RunSearch) -> tuple[str, dict[str, Any]]:
@@ -161,8 +176,8 @@ def _way(search: RunSearch) -> tuple[str, dict[str, Any]]:
     return "search_runs", values
 
 
-def _place(row: Mapping[str, Any]) -> RunPlace:
-    return RunPlace(run_no=row["run_no"], created_at_ms=row["created_at_ms"])
+def _place(run_no: Any, created_at_ms: Any) -> RunPlace:
+    return RunPlace(run_no=run_no, created_at_ms=created_at_ms)
 
 
 # What was let pass

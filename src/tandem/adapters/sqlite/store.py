@@ -101,6 +101,7 @@ from tandem.ports.store import (
     EventRecord,
     Held,
     Judged,
+    Mark,
     OpenGate,
     OpenWait,
     Queue,
@@ -551,17 +552,19 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
         merged = sorted((row for part in parts for row in part), key=lambda row: -row["run_no"])
         return [rows.run_of(row) for row in merged[:limit]]
 
-    def search_runs(self, search: RunSearch) -> RunPage:
+    def search_runs(
+        self, search: RunSearch, *, is_known: Callable[[Mark], bool] | None = None
+    ) -> RunPage:
         """See `Store.search_runs`."""
         with self._one_picture():
-            return records.search_runs(self._tables, self._reader, search)
+            return records.search_runs(self._tables, self._reader, search, is_known=is_known)
 
     def read_picture(self, run_id: RunId, *, tenant: TenantId) -> RunPicture:
         """See `Store.read_picture`."""
         with self._one_picture():
             return records.read_picture(self._tables, self._reader, run_id, tenant=tenant)
 
-    def read_mark(self, run_id: RunId, *, tenant: TenantId) -> tuple[object, ...] | None:
+    def read_mark(self, run_id: RunId, *, tenant: TenantId) -> Mark | None:
         """See `Store.read_mark`."""
         try:
             return records.read_mark(self._tables, self._reader, run_id, tenant=tenant)

@@ -99,7 +99,7 @@ ROUTES = (
         handler=act,
         says="Pause, resume, cancel, recover or redeliver every run that a filter finds; with "
         "`preview` only count them.",
-        answers="ok, preview, count, done, results[], cursor",
+        answers="ok, preview, count, done?, results[]?, run_ids[]?, cursor",
         body=BulkAction,
     ),
 )

@@ -1,8 +1,7 @@
 """Runs: lists, one run, what people do with them (http-api 3.3)."""
 
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from starlette.responses import Response
@@ -58,15 +57,28 @@ def _page(call: Call, automation_id: AutomationId | None, *, highest: int) -> di
     return {"runs": found.runs, "count": len(found.runs), "cursor": found.cursor}
 
 
+class _Of(msgspec.Struct):
+    """What a summary says of whose run it is."""
+
+    automation_id: AutomationId
+
+
+_of: Final = msgspec.json.Decoder(_Of)
+
+
 def _seen(call: Call, search: RunSearch, cursor: str | None) -> RunList:
     """Return a page of what the caller sees; where much is hidden it may be short."""
-    found: list[Mapping[str, Any]] = []
+    found: list[msgspec.Raw] = []
     for _ in range(PAGES_MAX):
         left = search.limit - len(found)
         page = call.service.queries.run_summaries(
             msgspec.structs.replace(search, limit=left), cursor=cursor, compat=call.is_compat
         )
-        found += [run for run in page.runs if call.sight.sees(AutomationId(run["automation_id"]))]
+        found += (
+            page.runs
+            if call.sight.is_whole
+            else [run for run in page.runs if call.sight.sees(_of.decode(run).automation_id)]
+        )
         cursor = page.cursor
         if cursor is None or len(found) == search.limit or call.sight.is_whole:
             break

@@ -108,6 +108,17 @@ def _headers(request: Request) -> dict[str, str]:
     return found
 
 
+_ALSO: Final = {
+    202: "It is kept, and becomes a run.",
+    400: "It is no JSON, or did not come whole.",
+    401: "No trigger has this address, or its signature is not that of the secret.",
+    410: "The trigger is disabled.",
+    413: "It is too large.",
+    415: "It is no `application/json`.",
+    429: "Too many came.",
+    500: "It could not be stored; send it again.",
+}
+
 ROUTES = (
     Endpoint(
         method="POST",
@@ -115,6 +126,8 @@ ROUTES = (
         handler=receive,
         says="Take a delivery from outside; it is judged by its signature, no token is needed.",
         answers="ok, status",
+        also=_ALSO,
+        errors=("ENGINE_STARTING",),
     ),
     Endpoint(
         method="POST",
@@ -122,5 +135,7 @@ ROUTES = (
         handler=receive,
         says="Take the verification token that a provider hands over while it is set up.",
         answers="ok, status",
+        also=_ALSO,
+        errors=("ENGINE_STARTING",),
     ),
 )
