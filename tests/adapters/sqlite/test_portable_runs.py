@@ -48,6 +48,9 @@ def test_every_table_that_names_runs_is_exported_or_left_out_on_purpose(
     assert {table.name for table in run_tables(stores[0].committer.connection)} == {
         "artifact",
         "attempt",
+        "backlog_event",
+        "backlog_source",
+        "backlog_task",
         "gate",
         "imported_run",
         "lifecycle_event",
