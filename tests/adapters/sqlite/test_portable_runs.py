@@ -144,3 +144,45 @@ async def test_fork_and_what_people_did_come_along(
     assert {one.outcome for one in await move(here, there)} == {"same"}
     before = there.read(RunId("fork"), tenant=LOCAL_TENANT).run.event_hash
     assert before == Scene(here).get("fork").event_hash
+
+
+async def test_tasks_of_a_backlog_come_along(stores: tuple[SqliteStore, SqliteStore]) -> None:
+    here, there = stores
+    await Scene(there).create("other")
+    await Scene(here).create("run")
+    (run_no,) = here.committer.connection.execute("SELECT run_no FROM run").fetchone()
+    rows = {
+        "backlog_task": (
+            run_no,
+            "t1",
+            0,
+            0,
+            "runnable",
+            2,
+            1,
+            "",
+            "",
+            None,
+            None,
+            "",
+            "c",
+            1,
+            2,
+            "{}",
+        ),
+        "backlog_source": (run_no, 0, 1, ""),
+        "backlog_event": (run_no, 1, "claimed", "t1", 2, "w1", "why", 3),
+    }
+    for table, values in rows.items():
+        places = ", ".join("?" * len(values))
+        here.committer.connection.execute(f"INSERT INTO {table} VALUES ({places})", values)
+
+    await move(here, there)
+
+    (there_no,) = there.committer.connection.execute(
+        "SELECT run_no FROM run WHERE run_id = 'run'"
+    ).fetchone()
+    assert there_no != run_no
+    for table, values in rows.items():
+        found = there.committer.connection.execute(f"SELECT * FROM {table}").fetchall()
+        assert found == [(there_no, *values[1:])]
