@@ -1,12 +1,14 @@
 """Large outputs and workspaces of a simulated world, in memory; they outlive its processes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 
 from tandem.domain.artifact import ArtifactRef, FileStamp
 from tandem.domain.errors import NotFound, Refused
 from tandem.domain.ids import Digest, TenantId
 from tandem.domain.json import digest
 from tandem.domain.start_check import WorkspaceState
+from tandem.ports.clock import Clock
 
 
 class MemoryArtifacts:
@@ -74,3 +76,55 @@ class NoFiles:
     def read_bytes(self, workspace: str, relative: str, *, bytes_max: int) -> bytes:
         """See `WorkspaceFiles.read_bytes`."""
         raise NotFound(f"there is no file {relative!r} in {workspace}")
+
+
+_MARKS = count()
+
+Files = dict[tuple[str, str], tuple[bytes, FileStamp]]
+"""Content and stamp by workspace and path."""
+
+
+class MemoryFiles(NoFiles):
+    """Workspaces in which only what was put there can be found; `touch` is called around it."""
+
+    def __init__(
+        self, files: Files, clock: Clock, touch: Callable[[], None] = lambda: None
+    ) -> None:
+        self._files = files
+        self._clock = clock
+        self._touch = touch
+
+    def list_files(
+        self, workspace: str, relative: str, suffix: str, *, limit: int
+    ) -> Sequence[tuple[str, FileStamp]]:
+        """See `WorkspaceFiles.list_files`."""
+        start = f"{relative}/"
+        found = [
+            (path.removeprefix(start), stamp)
+            for (where, path), (_, stamp) in self._files.items()
+            if where == workspace and path.startswith(start) and path.endswith(suffix)
+        ]
+        return sorted(found, key=lambda each: (each[1].changed_at_ms, each[0]))[:limit]
+
+    def put_file(self, workspace: str, relative: str, content: bytes) -> None:
+        """See `WorkspaceFiles.put_file`."""
+        self._touch()
+        stamp = FileStamp(changed_at_ms=self._clock.now_ms(), mark=str(next(_MARKS)))
+        self._files[workspace, relative] = content, stamp
+        self._touch()
+
+    def remove_file(self, workspace: str, relative: str) -> None:
+        """See `WorkspaceFiles.remove_file`."""
+        self._touch()
+        self._files.pop((workspace, relative), None)
+        self._touch()
+
+    def read_text(self, workspace: str, relative: str, *, bytes_max: int) -> str:
+        """See `WorkspaceFiles.read_text`."""
+        return self.read_bytes(workspace, relative, bytes_max=bytes_max).decode()
+
+    def read_bytes(self, workspace: str, relative: str, *, bytes_max: int) -> bytes:
+        """See `WorkspaceFiles.read_bytes`."""
+        if (workspace, relative) not in self._files:
+            raise NotFound(f"there is no file {relative!r} in {workspace}")
+        return self._files[workspace, relative][0][:bytes_max]

@@ -29,6 +29,7 @@ from tandem.domain.phases import is_held
 from tandem.domain.receipts import ChainCheck
 from tandem.domain.usage import Usage
 from tandem.testing.executor import Bodies, Body
+from tandem.testing.trigger_invariants import TriggerInvariants
 
 E, N, S = RunEvent, NodeState, RunState
 _GATE_ENDS = frozenset({E.GATE_DECIDED, E.GATE_TIMEOUT_RESUMED})
@@ -109,6 +110,9 @@ class Invariants:
         """Whether engines have machines of their own and know only the leases of others."""
         self.all_ask: Callable[[str], bool] = lambda _run_id: False
         """Whether all bodies of a run ask before they spend."""
+        self.follows_triggers = False
+        """Whether anything here starts runs by itself."""
+        self.triggers = TriggerInvariants(self._find, may_be_gone=self.may_be_gone, must=_must)
         self.trusted: Callable[[Body], bool] = lambda _body: True
         """Whether the engine of a body could do its work for as long as its lease lasts."""
 
@@ -161,6 +165,8 @@ class Invariants:
             self.compare(run_no)
         self.check_admission()
         self.check_learning()
+        if self.follows_triggers:
+            self.triggers.check(self.runs())
 
     def check_admission(self) -> None:
         """Compare what runs hold with what is locked and counted.
@@ -576,6 +582,10 @@ class Invariants:
     def has_signal(self, signal_no: int) -> bool:
         """Say whether a signal is on disk."""
         return bool(self._find("SELECT 1 FROM signal WHERE signal_no = ?", signal_no))
+
+    def find(self, sql: str, *values: object) -> list[dict[str, Any]]:
+        """Return the rows of a query."""
+        return self._find(sql, *values)
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the rows of all runs."""
