@@ -11,6 +11,7 @@ import msgspec
 from tandem.adapters.sql.rows import ATTEMPT_BITS, NODE_BITS, event_of
 from tandem.adapters.sqlite.archive import unpack
 from tandem.domain.admission import overlap
+from tandem.domain.budget import Used, allowed, reached
 from tandem.domain.graph import Plan, PlanNode
 from tandem.domain.guardrail import AUTO_RESUMED as ALLOWED_MORE
 from tandem.domain.hold import is_automation_key
@@ -23,10 +24,12 @@ from tandem.domain.lifecycle import (
     NodeState,
     RunEvent,
     RunState,
+    StopKind,
 )
 from tandem.domain.node import NodeKind
 from tandem.domain.phases import is_held
 from tandem.domain.receipts import ChainCheck
+from tandem.domain.run import Allowance
 from tandem.domain.usage import Usage
 from tandem.testing.executor import Bodies, Body
 from tandem.testing.trigger_invariants import TriggerInvariants
@@ -308,7 +311,8 @@ class Invariants:
             _must(replay.is_reaped, f"{where}: it was not paused as stale")
             _must(replay.auto_resumes <= self.auto_resumes_max, f"{where}: too often")
         if after is not replay.status:
-            replay.is_reaped = event is E.RUN_PAUSED_STALE and replay.status is S.RUNNING
+            goes_on = replay.status is S.RUNNING or replay.is_allowed_more
+            replay.is_reaped = event is E.RUN_PAUSED_STALE and goes_on
         replay.status = after
         if event is E.RUN_CLAIMED:
             epoch = msgspec.json.decode(row["metadata"])["lease_epoch"]
@@ -496,6 +500,8 @@ class Invariants:
             case S.PAUSED if run["parked"]:
                 due = run["due_at_ms"] is not None or all(w["signal_key"] for w in waits)
                 _must(due and bool(waits), f"{what}: parked with nothing that wakes it")
+            case S.PAUSED:
+                _must(not _may_spend(run, replay), f"{what}: rests although it may spend more")
             case S.COMPLETED | S.BLOCKED | S.FAILED | S.CANCELLED:
                 _must(run["due_at_ms"] is None, f"{what}: ended, but due")
                 if status in (S.COMPLETED, S.CANCELLED):
@@ -596,6 +602,16 @@ def _is_ready(replay: _Replay, plan_node: PlanNode) -> bool:
     if replay.nodes[plan_node.node_no] is not N.PENDING or _is_held(replay, plan_node.node_no):
         return False
     return all(replay.nodes[number] is N.COMPLETED for number in plan_node.depends_on)
+
+
+def _may_spend(run: dict[str, Any], replay: _Replay) -> bool:
+    """Say whether a run that stopped at its budget was allowed more, and to go on."""
+    if run["stop_kind"] != StopKind.GUARDRAIL_STOPPED or not run["allowance"]:
+        return False
+    allowance = msgspec.json.decode(run["allowance"], type=Allowance)
+    usage = Usage(**{name: run[name] for name in Usage.__struct_fields__})
+    used = Used(runtime_ms=run["active_ms"], usage=usage)
+    return allowance.resumes and not reached(used, allowed(replay.plan.budget, allowance))
 
 
 def _stood_still(body: Body) -> bool:
