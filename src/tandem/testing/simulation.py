@@ -697,12 +697,17 @@ class World:
         for _ in range(self._budgets.choice((0, 1, 4, 8))):
             await self.clock.sleep(self._budgets.choice((0, 3, 40, 200, 900)))
             runs, living = self.invariants.runs(), self.living()
+            # Whoever looks sees those first that come to rest just now.
+            stopping = [row for row in runs if row["status"] == RunState.PAUSING.value]
             if runs and living:
-                row = self._budgets.choice(runs)
+                row = self._budgets.choice(stopping or runs)
                 command = self._more(
                     row, self._budgets.choice((0, 1, 5)), resume=self._budgets.random() < 0.7
                 )
-                await self.command(self._budgets.choice(living), RunId(row["run_id"]), command)
+                process = self._budgets.choice(living)
+                await self.command(process, RunId(row["run_id"]), command)
+                if stopping and self.crashes < CRASHES_MAX and self._budgets.random() < 0.5:
+                    self.kill(process)
 
     def _more(self, row: Mapping[str, Any], calls: int, *, resume: bool) -> Allow:
         """Return the command that lets a run make so many more calls."""

@@ -95,6 +95,8 @@ class Triggers:
         self._saved: dict[AutomationId, Story] = {}
         self._hook: tuple[str, str] | None = None
         """The address of the trigger, and its secret."""
+        self._handed_over: set[tuple[str, int]] = set()
+        """What was put before the automation that watches, and told so."""
         self._edits = 0
         self._calm_since_ms = 0
         self._on_time_ms = 0
@@ -228,6 +230,7 @@ class Triggers:
                 return engine.handoffs.deposit(made)
 
             await self._ask(process, deposit)
+            self._handed_over.add((made.handoff_id, made.created_at_ms))
 
     def _handoff(self, name: str, batch: int) -> Handoff:
         return Handoff(
@@ -382,6 +385,8 @@ class Triggers:
         taken = {
             (row["handoff_id"], row["handed_over_at_ms"]): row["run_id"] for row in self._consumed()
         }
+        if lost := self._handed_over - taken.keys():
+            raise Violation(f"handed over and never taken: {lost}")
         if archived != taken:
             raise Violation(f"archived are {archived}, taken were {taken}")
 
