@@ -1,7 +1,7 @@
 """The simulation finds bugs: each of these breaks our own code and must be noticed soon."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -42,12 +42,14 @@ from tandem.engine.engine import Engine
 from tandem.engine.handoffs import Handoffs
 from tandem.engine.inbox import Inbox
 from tandem.engine.meter import Ledger
+from tandem.testing import loop
 from tandem.testing.executor import ScriptedExecutor
 from tandem.testing.host import SimulatedHost
 from tandem.testing.simulation import Broken, simulate
 from tandem.testing.triggers import APPROVED, WORKSPACE
 
 SEEDS_MAX = 1_200
+CALLBACKS_MAX = 20_000
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -446,61 +448,64 @@ def dead_engines_forget_what_was_allowed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(restart, "go_on_if_allowed", lambda _draft: None)
 
 
-MUTANTS: tuple[Patch, ...] = (
-    missed_instants_are_not_told,
-    ends_release_no_firing,
-    firings_do_not_wait_for_runs,
-    handoffs_that_were_taken_start_again,
-    handoffs_are_moved_before_they_are_taken,
-    same_deliveries_are_taken_again,
-    deliveries_are_left_by_the_engine_that_dies,
-    keys_are_not_looked_up,
-    calls_do_not_wait_for_each_other,
-    runs_do_not_count_what_attempts_spend,
-    dead_engines_forget_what_was_allowed,
-    runs_of_a_paused_automation_are_claimed,
-    waits_do_not_look_for_signals_that_came_before,
-    woken_waits_leave_their_run_parked,
-    revived_runs_do_not_ask_anew,
-    pauses_let_go_of_what_runs,
-    results_by_hand_skip_approvals,
-    no_compare_and_set,
-    driver_never_reloads,
-    leftovers_live_on,
-    commands_act_on_what_they_once_read,
-    failed_commits_are_believed_lost,
-    failed_commits_are_believed_done,
-    everybody_else_is_dead,
-    nobody_is_ever_dead,
-    claims_do_not_raise_the_epoch,
-    nodes_start_before_their_dependencies,
-    bodies_start_before_the_disk_knows,
-    outcomes_are_dropped_on_refusal,
-    claims_are_cut_off_at_the_stop,
-    failed_commits_are_never_looked_up,
-    freed_keys_wake_nobody,
-    cancelled_runs_let_go_of_their_workspace,
-    nested_workspaces_do_not_meet,
-    claims_do_not_count_each_other,
-    places_are_those_of_the_engine_alone,
-    silent_bodies_show_no_life,
-    barriers_hold_nobody,
-    claims_collide_with_nothing,
-    stopped_bodies_are_forgotten,
-)
+MUTANTS: dict[Patch, int] = {
+    missed_instants_are_not_told: 4,
+    ends_release_no_firing: 4,
+    firings_do_not_wait_for_runs: 4,
+    handoffs_that_were_taken_start_again: 9,
+    handoffs_are_moved_before_they_are_taken: 0,
+    same_deliveries_are_taken_again: 35,
+    deliveries_are_left_by_the_engine_that_dies: 0,
+    keys_are_not_looked_up: 0,
+    calls_do_not_wait_for_each_other: 2,
+    runs_do_not_count_what_attempts_spend: 1,
+    dead_engines_forget_what_was_allowed: 30,
+    runs_of_a_paused_automation_are_claimed: 84,
+    waits_do_not_look_for_signals_that_came_before: 13,
+    woken_waits_leave_their_run_parked: 0,
+    revived_runs_do_not_ask_anew: 98,
+    pauses_let_go_of_what_runs: 109,
+    results_by_hand_skip_approvals: 159,
+    no_compare_and_set: 6,
+    driver_never_reloads: 6,
+    leftovers_live_on: 11,
+    commands_act_on_what_they_once_read: 6,
+    failed_commits_are_believed_lost: 14,
+    failed_commits_are_believed_done: 5,
+    everybody_else_is_dead: 2,
+    nobody_is_ever_dead: 5,
+    claims_do_not_raise_the_epoch: 0,
+    nodes_start_before_their_dependencies: 0,
+    bodies_start_before_the_disk_knows: 5,
+    outcomes_are_dropped_on_refusal: 5,
+    claims_are_cut_off_at_the_stop: 21,
+    failed_commits_are_never_looked_up: 5,
+    freed_keys_wake_nobody: 2,
+    cancelled_runs_let_go_of_their_workspace: 237,
+    nested_workspaces_do_not_meet: 38,
+    claims_do_not_count_each_other: 21,
+    places_are_those_of_the_engine_alone: 15,
+    silent_bodies_show_no_life: 45,
+    barriers_hold_nobody: 14,
+    claims_collide_with_nothing: 20,
+    stopped_bodies_are_forgotten: 0,
+}
+"""Each with a world that notices it. Worlds change with their rules: then others are tried."""
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_mutant_is_caught(mutant: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A world in which everything works needs far fewer.
+    monkeypatch.setattr(loop, "CALLBACKS_MAX", CALLBACKS_MAX)
     mutant(monkeypatch)
 
     with pytest.raises(Broken) as broken:
-        _simulate_all(SEEDS_MAX)
+        _simulate_all([MUTANTS[mutant], *range(SEEDS_MAX)])
 
     # What was noticed must be a broken promise, not a mutant that does not fit the code any more.
     assert not isinstance(broken.value.__cause__, AttributeError | TypeError | NameError)
 
 
-def _simulate_all(seeds: int) -> None:
-    for seed in range(seeds):
+def _simulate_all(seeds: Iterable[int]) -> None:
+    for seed in seeds:
         simulate(seed)

@@ -27,6 +27,8 @@ def test_every_seed_keeps_every_invariant(chunk: int) -> None:
     endings = {ending for report in reports for ending in report.endings}
     assert endings <= {RunState.COMPLETED, RunState.FAILED, RunState.BLOCKED, RunState.CANCELLED}
     assert RunState.COMPLETED in endings
+    triggers = {trigger for report in reports for trigger in report.triggers}
+    assert triggers >= {"manual", "scheduled", "watch_condition", "webhook"}
 
 
 def test_one_seed() -> None:

@@ -131,6 +131,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     callbacks: int
     simulated_s: float
     endings: list[RunState]
+    triggers: list[str]
+    """What started each of the runs."""
 
 
 class EngineProcess(Process):
@@ -694,20 +696,33 @@ class World:
 
     async def _raise_budgets(self) -> None:
         """Allow runs more, or hardly more, at any moment."""
+        if self._budgets.random() < 0.4:
+            await self._allow_at_the_stop()
         for _ in range(self._budgets.choice((0, 1, 4, 8))):
             await self.clock.sleep(self._budgets.choice((0, 3, 40, 200, 900)))
             runs, living = self.invariants.runs(), self.living()
-            # Whoever looks sees those first that come to rest just now.
-            stopping = [row for row in runs if row["status"] == RunState.PAUSING.value]
             if runs and living:
-                row = self._budgets.choice(stopping or runs)
+                row = self._budgets.choice(runs)
                 command = self._more(
                     row, self._budgets.choice((0, 1, 5)), resume=self._budgets.random() < 0.7
                 )
-                process = self._budgets.choice(living)
-                await self.command(process, RunId(row["run_id"]), command)
-                if stopping and self.crashes < CRASHES_MAX and self._budgets.random() < 0.5:
+                await self.command(self._budgets.choice(living), RunId(row["run_id"]), command)
+
+    async def _allow_at_the_stop(self) -> None:
+        """Allow a run more while it comes to rest at its budget; then its engine dies."""
+        for _ in range(200):
+            await self.clock.sleep(2)
+            living = self.living()
+            stopping = [r for r in self.invariants.runs() if r["status"] == RunState.PAUSING.value]
+            if not stopping or not living:
+                continue
+            (row, *_) = stopping
+            command = self._more(row, 5, resume=True)
+            await self.command(living[0], RunId(row["run_id"]), command)
+            for process in living:
+                if process.ready.result().engine_id == row["engine_id"]:
                     self.kill(process)
+            return
 
     def _more(self, row: Mapping[str, Any], calls: int, *, resume: bool) -> Allow:
         """Return the command that lets a run make so many more calls."""
@@ -1002,6 +1017,7 @@ def simulate(seed: int) -> Report:
             callbacks=world.loop.callbacks,
             simulated_s=world.loop.now_s,
             endings=[RunState(run["status"]) for run in world.invariants.runs()],
+            triggers=[run["trigger_type"] for run in world.invariants.runs()],
         )
 
 
