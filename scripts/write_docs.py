@@ -131,8 +131,10 @@ same for the same record, always), `type`, `occurred_at_ms`, `cursor` and `prope
 always hold `run_id`/`runID`, `automation_id`/`automationID`, `status` (of the run after the
 change), `tenantContext`, `lifecycle_event` and `seq`, and where they apply `node_id`/`nodeID`,
 `attempt`, `reason`, `stop_kind`, `detail` (where nothing has changed since) and the metadata. The
-creation of a run also tells `run`, `triggerType`, `triggerReason` and `dryRun`. Names after the
-first are those that the original engine publishes for the same thing.
+creation of a run also tells `run`, `triggerType`, `triggerReason` and `dryRun`; where a delivery at
+a webhook started it also `deliveryID`, `triggerID`, `provider` and `deliveryStatus`, and then it is
+published as `automation.v2.webhook.delivery`, too. Names after the first are those that the
+original engine publishes for the same thing.
 
 To listen: `tandem runs watch`, or `GET /automations/v2/events` and `GET /event`, which go on behind
 `Last-Event-ID`; see `docs/guides/events.md`. On a stream an event is `type`, `properties`, `runID`

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from tandem.adapters.local.artifacts import FileArtifacts
     from tandem.adapters.local.files import LocalFiles
     from tandem.adapters.local.host import LocalHost
+    from tandem.adapters.remote.client import Client
+    from tandem.adapters.remote.logins import Logins
     from tandem.adapters.sqlite.store import SqliteStore
     from tandem.domain.automation import Automation
     from tandem.domain.errors import Problem
@@ -50,6 +52,32 @@ class LocalTools:
         from tandem.serving import serve
 
         return serve(settings, host=host, port=port, say=say)
+
+    def server_url(self, text: str) -> str:
+        """See `Tools.server_url`."""
+        from tandem.adapters.remote.address import normal_url
+
+        return normal_url(text)
+
+    def checked_token(self, url: str, token: str, *, is_insecure: bool) -> str:
+        """See `Tools.checked_token`."""
+        from tandem.adapters.remote.address import check_token_is_safe
+
+        if token:
+            check_token_is_safe(url, is_insecure=is_insecure)
+        return token
+
+    def open_logins(self, settings: "Settings") -> "Logins":
+        """See `Tools.open_logins`."""
+        from tandem.adapters.remote.logins import Logins
+
+        return Logins(settings.login_file or settings.state_dir / "login" / "logins.json")
+
+    def connect(self, url: str, token: str) -> "Client":
+        """See `Tools.connect`."""
+        from tandem.adapters.remote.client import Client
+
+        return Client(url, token)
 
     def open_store(self, settings: "Settings") -> "SqliteStore":
         """See `Tools.open_store`."""

@@ -18,6 +18,7 @@ from tandem.adapters.http.access import AuthMode, StoredAccess
 from tandem.adapters.http.allowances import Allowances
 from tandem.adapters.http.app import make_app
 from tandem.adapters.http.guard import host_of, is_loopback
+from tandem.adapters.http.listener import BoundedProtocol
 from tandem.adapters.http.local_access import LocalAccess
 from tandem.adapters.http.rates import IngressRates
 from tandem.adapters.http.service import HttpLimits, Service
@@ -170,16 +171,13 @@ async def _serve(
         complain=observing.incident,
         observers=observing.observers,
         metrics=observing.metrics,
-        allowances=Allowances(
-            run_creations_per_min=settings.run_creations_per_min,
-            streams_per_client=settings.streams_per_client,
-        ),
+        allowances=Allowances(run_creations_per_min=settings.run_creations_per_min),
     )
     server = _Server(
         uvicorn.Config(
             make_app(site),
             lifespan="off",
-            http="httptools",
+            http=BoundedProtocol,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -256,6 +254,7 @@ def service_of(parts: Parts) -> Service:
         clock=clock,
         ids=RandomIds(),
         webhooks=parts.webhooks,
+        tokens=parts.tokens,
         ingress_rates=IngressRates(
             token_per_min=parts.settings.webhook_rate_per_min,
             network_per_min=parts.settings.webhook_network_rate_per_min,

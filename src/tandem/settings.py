@@ -616,19 +616,37 @@ SETTINGS: Final = (
         parse=_whole(0, 10_000_000),
     ),
     Setting(
-        field="streams_per_client",
-        name="TANDEM_STREAMS_PER_CLIENT",
-        unit="streams",
-        sentence="How many event streams one client may have open at one server; 0 for any.",
-        parse=_whole(0, 100_000),
-    ),
-    Setting(
         field="gate_four_eyes",
         name="TANDEM_GATE_FOUR_EYES",
         unit="yes or no",
         sentence="No gate is approved by whoever started its run, also where its definition does "
         "not ask for another person.",
         parse=_yes_or_no,
+    ),
+    Setting(
+        field="url",
+        name="TANDEM_URL",
+        unit="URL",
+        sentence="The server that commands with `--url` ask without it. Empty means the store "
+        "here.",
+        parse=str.strip,
+    ),
+    Setting(
+        field="token",
+        name="TANDEM_TOKEN",
+        unit="",
+        sentence="What that server knows the command line by. Empty means the token of "
+        "`tandem login`, if there is one.",
+        parse=str.strip,
+        is_secret=True,
+    ),
+    Setting(
+        field="login_file",
+        name="TANDEM_LOGIN_FILE",
+        unit="file",
+        sentence="Where `tandem login` keeps tokens. Empty means `login/logins.json` in the state "
+        "folder.",
+        parse=_file,
     ),
 )
 
@@ -696,6 +714,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...] = CORS_ORIGINS
     allowed_hosts: tuple[str, ...] = ()
     http_body_bytes_max: int = 10_485_760
+    url: str = ""
+    token: str = ""
+    login_file: Path | None = None
     log_format: str = "auto"
     log_level: str = "info"
     metrics_enabled: bool = False
@@ -708,7 +729,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     assertion_replay: str = "bound"
     tenant_requests_per_min: int = 0
     run_creations_per_min: int = 6_000
-    streams_per_client: int = 32
     gate_four_eyes: bool = False
     sources: Mapping[str, str] = {}
 

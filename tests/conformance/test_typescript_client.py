@@ -224,3 +224,57 @@ async def test_row_50_deleted_automations_are_gone_and_their_runs_are_not(
     with pytest.raises(ClientError, match="404"):
         await ts.call("automationsV2.delete", "ts-delete")
     assert (await ts.call("automationsV2.getRun", run_id))["run"]["status"] == "completed"
+
+
+async def test_row_16_the_stream_tells_of_runs_of_its_automation(
+    c: Conformance, ts: TypeScript
+) -> None:
+    await c.active("ts-stream")
+    await c.active("ts-other")
+    ts.open_stream(
+        "automationsV2.events",
+        {"automationId": "ts-stream"},
+        until="automation.v2.run.completed",
+    )
+    await ts.call("health")  # answered behind it, so the stream is being opened
+    other = await started(ts, "ts-other")
+    await c.until(other, "completed")
+    run_id = await started(ts, "ts-stream")
+    await c.until(run_id, "completed")
+    events = await ts.answer()
+    assert {event["properties"]["runID"] for event in events} == {run_id}
+    created = next(e for e in events if e["type"] == "automation.v2.run.created")
+    assert (created["runId"], created["properties"]["triggerType"]) == (run_id, "manual")
+    assert created["properties"]["dryRun"] is False
+
+
+async def test_rows_40_to_49_webhook_triggers(c: Conformance, ts: TypeScript) -> None:
+    await c.active("ts-hooks")
+    made = await ts.call(
+        "automationsV2.createWebhookTrigger",
+        "ts-hooks",
+        {"provider": "GitHub.com", "providerEventKind": "Issues.Opened"},
+    )
+    trigger = made["trigger"]
+    assert (trigger["provider"], trigger["provider_event_kind"]) == ("github", "issues.opened")
+    assert made["new_secret"].startswith("whsec_")
+    trigger_id = trigger["trigger_id"]
+    listed = await ts.call("automationsV2.listWebhookTriggers", "ts-hooks")
+    assert made["new_secret"] not in json.dumps(listed)
+    rotated = await ts.call("automationsV2.rotateWebhookSecret", "ts-hooks", trigger_id)
+    assert rotated["trigger"]["secret_status"]["secret_version"] == 2
+    off = await ts.call("automationsV2.disableWebhookTrigger", "ts-hooks", trigger_id)
+    assert off["trigger"]["enabled"] is False
+    renamed = {"enabled": True, "name": "x"}
+    on = await ts.call("automationsV2.updateWebhookTrigger", "ts-hooks", trigger_id, renamed)
+    assert (on["trigger"]["enabled"], on["trigger"]["name"]) == (True, "x")
+    with pytest.raises(ClientError, match="AUTOMATION_WEBHOOK_UPDATE_FAILED"):
+        await ts.call("automationsV2.updateWebhookTrigger", "ts-hooks", trigger_id, {"name": " "})
+    found = await ts.call("automationsV2.listWebhookDeliveries", "ts-hooks", trigger_id, 2)
+    assert (found["deliveries"], found["limit"]) == ([], 2)
+    with pytest.raises(ClientError, match="AUTOMATION_WEBHOOK_DELIVERY_NOT_FOUND"):
+        await ts.call("automationsV2.getWebhookDelivery", "ts-hooks", trigger_id, "zz")
+    gone = await ts.call("automationsV2.deleteWebhookTrigger", "ts-hooks", trigger_id)
+    assert gone["deleted"] is True
+    with pytest.raises(ClientError, match="404"):
+        await ts.call("automationsV2.deleteWebhookTrigger", "ts-hooks", trigger_id)

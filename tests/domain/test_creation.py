@@ -147,3 +147,13 @@ def test_the_triggers_of_the_contract_are_known() -> None:
         "recovered_context_run",
         "recovered",
     }
+
+
+def test_the_first_event_names_the_delivery_that_started_the_run_and_no_payload() -> None:
+    told = {"delivery_id": "d-1", "trigger_id": "whtr_1", "provider": "github"}
+    context = {"automation_webhook": {**told, "payload_preview": {"title": "x"}}}
+    _, (created,) = create(new_run(trigger_context=context), now_ms=1)
+    assert created.metadata == told
+    for other in (None, {}, {"else": {"delivery_id": "d-1"}}):
+        _, (created,) = create(new_run(trigger_context=other), now_ms=1)
+        assert created.metadata == {}

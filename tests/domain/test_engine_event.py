@@ -9,6 +9,7 @@ from tandem.domain.engine_event import WIRE_BYTES_MAX, engine_events, wire_event
 from tandem.domain.ids import ChangeId, NodeId
 from tandem.domain.lifecycle import RunEvent, RunState
 from tandem.domain.run import Failure, LifecycleEvent
+from tandem.domain.trigger import TriggerType
 from tandem.domain.vocabulary import WORDS
 from tandem.testing.builders import fresh_view, python_node
 
@@ -75,6 +76,20 @@ def test_creation_says_what_started_the_run() -> None:
     told = created.properties["run"]
     assert isinstance(told, dict)
     assert (told["run_id"], told["status"]) == (run.run_id, "queued")
+
+
+def test_creation_by_a_delivery_names_it_and_is_told_as_one() -> None:
+    run = fresh_view(python_node("a")).run
+    told = {"delivery_id": "d-1", "trigger_id": "whtr_1", "provider": "github"}
+    created, delivery = engine_events(run, _record(RunEvent.RUN_CREATED, metadata=told))
+    assert created.type == "automation.v2.run.created"
+    assert delivery.type == "automation.v2.webhook.delivery"
+    assert delivery.event_id == f"{created.event_id}:1"
+    for event in (created, delivery):
+        properties = event.properties
+        assert (properties["deliveryID"], properties["triggerID"]) == ("d-1", "whtr_1")
+        assert (properties["provider"], properties["deliveryStatus"]) == ("github", "accepted")
+        assert properties["runID"] == run.run_id
 
 
 def test_creation_of_a_dry_run_names_the_trigger_that_the_real_one_would_have() -> None:
@@ -148,3 +163,16 @@ def test_of_a_large_event_nothing_is_given_up_that_is_small() -> None:
     run = fresh_view(python_node("a")).run
     content = wire_event(engine_events(run, _record(RunEvent.RUN_COMPLETED, metadata=metadata))[0])
     assert msgspec.json.decode(content)["properties"].items() >= metadata.items()
+
+
+@pytest.mark.parametrize(
+    "trigger", [TriggerType.SCHEDULED, TriggerType.WATCH_CONDITION, TriggerType.WEBHOOK, "fork"]
+)
+def test_the_creation_of_every_run_is_told_with_its_id_and_its_trigger(trigger: str) -> None:
+    run = fresh_view(python_node("a")).run
+    run.trigger_type = trigger
+    (created,) = engine_events(run, _record(RunEvent.RUN_CREATED))
+    assert created.type == "automation.v2.run.created"
+    assert created.properties["runID"] == run.run_id
+    assert created.properties["triggerType"] == trigger
+    assert "deliveryID" not in created.properties

@@ -253,6 +253,9 @@ def test_allowance_that_would_stop_the_run_again_is_refused() -> None:
         (Allow(reason="more"), "limit_required"),
         (Allow(reason="  ", max_total_tokens=20), "reason_required"),
         (Allow(reason="less", max_total_tokens=-1), "limit_invalid"),
+        (Allow(reason="all", max_total_tokens=2**53), "limit_invalid"),
+        (Allow(reason="all", max_total_runtime_ms=2**70), "limit_invalid"),
+        (Allow(reason="all", max_total_cost_usd=1.1e9), "limit_invalid"),
     ],
 )
 def test_allowance_says_what_and_why(command: Allow, code: str) -> None:

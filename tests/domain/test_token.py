@@ -6,10 +6,17 @@ import re
 import pytest
 
 from tandem.domain import token as token_module
-from tandem.domain.caller import ActorKind, Scope
-from tandem.domain.errors import InvalidRequest
+from tandem.domain.caller import ActorKind, Caller, Scope
+from tandem.domain.errors import Forbidden, InvalidRequest
 from tandem.domain.ids import TenantId, TokenId
-from tandem.domain.token import Token, TokenState, new_token, read_token_id
+from tandem.domain.token import (
+    Token,
+    TokenState,
+    new_token,
+    read_token_id,
+    require_no_more,
+    token_record,
+)
 
 NOW_MS = 1_700_000_000_000
 ID = TokenId("0123456789ab")
@@ -130,3 +137,53 @@ def test_a_token_needs_a_name_a_scope_and_some_time() -> None:
         made(scopes=frozenset())
     with pytest.raises(InvalidRequest, match="some time"):
         made(expires_in_ms=0)
+
+
+def test_a_record_of_a_token_has_neither_its_text_nor_its_digest() -> None:
+    token, _ = made(scopes=frozenset({Scope.VIEWER, Scope.EDITOR}), expires_in_ms=5)
+    shown = token_record(token, now_ms=NOW_MS + 5)
+    assert shown["scopes"] == ["editor", "viewer"]
+    assert (shown["state"], shown["tenant"], shown["actor_id"]) == ("expired", "acme/web", "ada")
+    assert "digest" not in shown
+
+
+def maker(kind: ActorKind, *scopes: Scope, actor_id: str = "") -> Caller:
+    return Caller(
+        tenant=TenantId("acme/web"), kind=kind, scopes=frozenset(scopes), actor_id=actor_id
+    )
+
+
+HUMAN, AGENT, SYSTEM = ActorKind.HUMAN, ActorKind.AGENT, ActorKind.SYSTEM
+
+
+@pytest.mark.parametrize(
+    ("by", "scope", "kind", "actor_id"),
+    [
+        (maker(HUMAN, Scope.EDITOR), Scope.APPROVER, HUMAN, ""),
+        (maker(HUMAN, Scope.APPROVER), Scope.ADMIN, HUMAN, ""),
+        (maker(AGENT, Scope.ADMIN), Scope.APPROVER, HUMAN, ""),
+        (maker(SYSTEM, Scope.ADMIN), Scope.VIEWER, HUMAN, ""),
+        (maker(AGENT, Scope.ADMIN, actor_id="scout"), Scope.VIEWER, AGENT, "other"),
+    ],
+)
+def test_nobody_makes_a_token_that_may_do_more_than_they_may(
+    by: Caller, scope: Scope, kind: ActorKind, actor_id: str
+) -> None:
+    with pytest.raises(Forbidden) as caught:
+        require_no_more(by, [Scope.VIEWER, scope], kind=kind, actor_id=actor_id)
+    assert caught.value.code == "TOKEN_TOO_WIDE"
+
+
+@pytest.mark.parametrize(
+    ("by", "kind", "actor_id"),
+    [
+        (maker(HUMAN, Scope.ADMIN), AGENT, "scout"),
+        (maker(HUMAN, Scope.ADMIN, actor_id="ada"), HUMAN, "bob"),
+        (maker(AGENT, Scope.ADMIN, actor_id="scout"), AGENT, " scout "),
+        (maker(SYSTEM, Scope.ADMIN), SYSTEM, "any"),
+    ],
+)
+def test_a_token_that_may_no_more_than_its_maker_is_made(
+    by: Caller, kind: ActorKind, actor_id: str
+) -> None:
+    require_no_more(by, [Scope.ADMIN], kind=kind, actor_id=actor_id)

@@ -16,6 +16,7 @@ import msgspec
 from tandem.domain.caller import ActorKind, Caller, Scope
 from tandem.domain.errors import Forbidden
 from tandem.domain.tenant import TenantContext, TenantSource
+from tandem.domain.visibility import Assertor
 
 TENANT_CONTEXT_DENIED: Final = "TENANT_CONTEXT_DENIED"
 BYTES_MAX: Final = 16_384
@@ -225,6 +226,12 @@ def asserted_caller(holder: Caller, claims: Claims) -> Caller:
         actor_id=claims.human_actor.actor_id,
         source=holder.source,
         token_id=holder.token_id,
+        asserted=Assertor(
+            person=claims.human_actor.actor_id,
+            roles=frozenset(claims.roles),
+            org_units=frozenset(claims.org_units),
+            capabilities=frozenset(claims.capabilities),
+        ),
     )
     both = frozenset(scope for scope in Scope if person.may(scope) and holder.may(scope))
     return msgspec.structs.replace(person, scopes=both)

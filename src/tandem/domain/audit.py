@@ -29,6 +29,8 @@ class AuditEvent(StrEnum):
     """A token that is not valid was presented; `times` counts them within a minute."""
     TENANT_CONTEXT_DENIED = "tenant_context_denied"
     """A request with a valid token had no valid tenant context."""
+    ACCESS_DENIED = "access_denied"
+    """Somebody would have changed what is not theirs; `times` counts them within a minute."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -88,6 +88,11 @@ _SUMMARY: Final = (
     "metadata",
     "next_fire_at_ms",
     "last_fired_at_ms",
+    "version",
+    "definition_digest",
+    "pause_reason",
+    "paused_by",
+    "paused_at_ms",
 )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from tandem.domain.ids import LOCAL_TENANT, TenantId
+from tandem.domain.visibility import Assertor
 
 
 class ActorKind(StrEnum):
@@ -49,7 +50,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     `actor_id` is empty when nobody is known. `source` is how they came: `api_token`,
     `local_control_panel` (no token is configured), or what a request says of itself. `token_id`
     names the token that was presented, never its secret. `ancestors` are the agents that made an
-    agent, the first one first.
+    agent, the first one first. `asserted` is there when a signed tenant context speaks for them.
     """
 
     tenant: TenantId
@@ -59,6 +60,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     token_id: str = ""
     ancestors: tuple[str, ...] = ()
+    asserted: Assertor | None = None
 
     def may(self, scope: Scope) -> bool:
         """Say whether one of the scopes includes this one."""

@@ -1,5 +1,7 @@
 """The birth of a run: its first row and its first events (run-lifecycle T01, T02)."""
 
+from typing import Any
+
 import msgspec
 
 from tandem.domain.admission import Needs
@@ -13,7 +15,7 @@ from tandem.domain.lifecycle import RunEvent, next_run_state
 from tandem.domain.receipts import record
 from tandem.domain.request_key import RequestKey
 from tandem.domain.run import LifecycleEvent, Run, RuntimeClock
-from tandem.domain.trigger import TriggerType, dry_run_of
+from tandem.domain.trigger import TriggerType, dry_run_of, told_of
 
 E = RunEvent
 
@@ -93,20 +95,28 @@ def create(new: NewRun, *, now_ms: int) -> tuple[Run, tuple[LifecycleEvent, ...]
         nodes_total=len(new.plan),
         runtime_clock=new.runtime_clock,
     )
-    happened = [E.RUN_CREATED]
+    happened: list[tuple[RunEvent, dict[str, Any]]] = [
+        (E.RUN_CREATED, told_of(new.trigger_context))
+    ]
     if new.is_dry:
-        happened.append(E.RUN_COMPLETED_DRY)
+        happened.append((E.RUN_COMPLETED_DRY, {}))
         run.started_at_ms = run.finished_at_ms = now_ms
         run.due_at_ms = run.queued_at_ms = None
         run.detail = DRY_RUN
         run.nodes_total = 0
-    for event in happened:
+    for event, _ in happened:
         run.status = next_run_state(run.status, event)
     events = tuple(
         record(
             run,
-            LifecycleEvent(seq=seq, event=event, recorded_at_ms=now_ms, change_id=new.change_id),
+            LifecycleEvent(
+                seq=seq,
+                event=event,
+                recorded_at_ms=now_ms,
+                change_id=new.change_id,
+                metadata=told,
+            ),
         )
-        for seq, event in enumerate(happened, start=1)
+        for seq, (event, told) in enumerate(happened, start=1)
     )
     return run, events

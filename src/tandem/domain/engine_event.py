@@ -4,6 +4,7 @@ The shape is that of the event stream (http-api.md 2.2, 2.5): `properties` alway
 automation, the state and the tenant, ids in both spellings, so that any filter works.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,8 @@ from tandem.domain.vocabulary import WORDS
 SCHEMA_VERSION: Final = 1
 WIRE_BYTES_MAX: Final = 64 * 1024
 """A larger event is told with references in place of its largest members."""
+DELIVERY: Final = "automation.v2.webhook.delivery"
+"""The name under which the creation of a run by a delivery is told, too."""
 _TEXT_KEPT: Final = 1_000
 _SMALL_BYTES: Final = 256
 """What is smaller is kept: a reference is no shorter."""
@@ -68,6 +71,8 @@ def engine_events(
         status: of the run after that change; by default that of the row.
     """
     word = WORDS[event.event]
+    is_delivery = event.event is RunEvent.RUN_CREATED and "delivery_id" in event.metadata
+    names = (word.published, *word.older, *((DELIVERY,) if is_delivery else ()))
     properties = _properties(run, event, status or run.status)
     return tuple(
         EngineEvent(
@@ -77,7 +82,7 @@ def engine_events(
             cursor=event.cursor,
             properties=properties,
         )
-        for place, name in enumerate((word.published, *word.older))
+        for place, name in enumerate(names)
     )
 
 
@@ -141,7 +146,7 @@ def _properties(run: Run, event: LifecycleEvent, status: RunState) -> JsonObject
         "effective_execution_profile": run.effective_execution_profile.value,
     }
     if event.event is RunEvent.RUN_CREATED:
-        properties |= _creation_properties(run, status)
+        properties |= _creation_properties(run, status) | _delivery_properties(event.metadata)
     if event.node_id is not None:
         properties["nodeID"] = properties["node_id"] = event.node_id
     optional = {
@@ -181,6 +186,14 @@ def _creation_properties(run: Run, status: RunState) -> dict[str, Any]:
     if run.trigger_reason:
         told["triggerReason"] = run.trigger_reason
     return told
+
+
+def _delivery_properties(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is told of the delivery that started a run; its ids in both spellings."""
+    if "delivery_id" not in told:
+        return {}
+    ids = {"deliveryID": told["delivery_id"], "triggerID": told["trigger_id"]}
+    return {**ids, "deliveryStatus": "accepted"}
 
 
 def _failure_properties(run: Run, failure: Failure) -> dict[str, Any]:

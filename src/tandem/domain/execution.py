@@ -7,6 +7,7 @@ from pydantic import Field
 
 from tandem.domain.document import DocumentPart
 from tandem.domain.duration import DurationMs
+from tandem.domain.usage import LIMIT_MAX, LIMIT_USD_MAX
 
 PARALLEL_DEFAULT: Final = 16
 """Nodes of one run that run at once when the document says nothing."""
@@ -35,9 +36,9 @@ class ExecutionPolicy(DocumentPart):
     profile: ExecutionProfile | None = None
     max_parallel_agents: int | None = None
     max_total_runtime_ms: DurationMs | None = None
-    max_total_tokens: int | None = Field(default=None, ge=0)
-    max_total_cost_usd: float | None = Field(default=None, ge=0)
-    max_total_tool_calls: int | None = Field(default=None, ge=0)
+    max_total_tokens: int | None = Field(default=None, ge=0, le=LIMIT_MAX)
+    max_total_cost_usd: float | None = Field(default=None, ge=0, le=LIMIT_USD_MAX)
+    max_total_tool_calls: int | None = Field(default=None, ge=0, le=LIMIT_MAX)
     workspace: WorkspaceUse | None = None
 
 

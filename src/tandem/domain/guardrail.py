@@ -19,7 +19,7 @@ from tandem.domain.operating import PAUSE_NOW
 from tandem.domain.overrun import find_reached, refuse_exceeded
 from tandem.domain.reviving import queue, refuse_cleanup
 from tandem.domain.run import Allowance, Run
-from tandem.domain.usage import Spent
+from tandem.domain.usage import LIMIT_MAX, LIMIT_USD_MAX, Spent
 
 E, N, S = RunEvent, NodeState, RunState
 
@@ -112,6 +112,10 @@ def allow(draft: Draft, command: Allow) -> None:
         raise InvalidRequest(f"no limit is given; give one of {options}", code="limit_required")
     if any(value < 0 for value in changed.values()):
         raise InvalidRequest("a limit cannot be below 0", code="limit_invalid")
+    for name, value in changed.items():
+        highest = LIMIT_USD_MAX if name == BudgetKind.COST else LIMIT_MAX
+        if value > highest:
+            raise InvalidRequest(f"`{name}` can be at most {highest}", code="limit_invalid")
     if not command.reason.strip():
         raise InvalidRequest("say why the run may spend more", code="reason_required")
     before = allowed(draft.plan.budget, run.allowance)

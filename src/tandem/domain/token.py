@@ -10,13 +10,13 @@ from collections.abc import Collection
 from enum import StrEnum
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
 
 import msgspec
 
 from tandem.domain.caller import ActorKind, Caller, Scope
-from tandem.domain.errors import InvalidRequest
+from tandem.domain.errors import Forbidden, InvalidRequest
 from tandem.domain.ids import TenantId, TokenId
 
 PREFIX: Final = "tdm"
@@ -132,6 +132,39 @@ def new_token(
         expires_at_ms=None if expires_in_ms is None else now_ms + expires_in_ms,
     )
     return token, text
+
+
+def require_no_more(
+    maker: Caller, scopes: Collection[Scope], *, kind: ActorKind, actor_id: str
+) -> None:
+    """Refuse to let somebody make a token that may do more than they may.
+
+    A person may make one for anybody. Whoever is none makes tokens of its own kind only, because
+    people may decide gates; an agent with a name makes none for another one.
+
+    Raises:
+        Forbidden: the token would have a scope, a kind or a name that its maker has not.
+    """
+    lacking = sorted(scope for scope in scopes if not maker.may(scope))
+    if lacking:
+        raise _too_wide(f"nobody hands out a scope that they do not have: {', '.join(lacking)}")
+    if maker.kind is ActorKind.HUMAN:
+        return
+    if kind is not maker.kind:
+        raise _too_wide(f"whoever is of kind {maker.kind} makes no token of kind {kind}")
+    if maker.actor_id and actor_id.strip() != maker.actor_id:
+        raise _too_wide(f"`{maker.actor_id}` makes tokens for itself only")
+
+
+def token_record(token: Token, *, now_ms: int) -> dict[str, Any]:
+    """Return a token as programs are shown it; its digest is nobody's business."""
+    shown: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(token, digest=b""))
+    del shown["digest"]
+    return {**shown, "scopes": sorted(token.scopes), "state": token.state(now_ms).value}
+
+
+def _too_wide(why: str) -> Forbidden:
+    return Forbidden(why, code="TOKEN_TOO_WIDE")
 
 
 def token_text(token_id: TokenId, secret: bytes) -> str:

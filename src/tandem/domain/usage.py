@@ -9,6 +9,9 @@ NANO_PER_USD: Final = 1_000_000_000
 COUNT_MAX: Final = 10**12
 COST_USD_MAX: Final = 10**6
 """More than this in one report is a mistake."""
+LIMIT_MAX: Final = 2**53 - 1
+LIMIT_USD_MAX: Final = 10**9
+"""No budget is larger; in billionths of a dollar it still has less than 64 bits."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

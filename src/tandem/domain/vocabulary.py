@@ -56,7 +56,11 @@ SCHEMA_PAUSE: Final = (
 _EVIDENCE: Final = ("output_digest", "artifacts", "accepted_candidate_source", "status")
 
 WORDS: Final[Mapping[RunEvent, Word]] = {
-    E.RUN_CREATED: Word("The run was created and is queued.", _run("created")),
+    E.RUN_CREATED: Word(
+        "The run was created and is queued; one that a delivery at a webhook started tells which.",
+        _run("created"),
+        metadata=("delivery_id", "trigger_id", "provider"),
+    ),
     E.RUN_COMPLETED_DRY: Word("A dry run: nothing was executed.", _run("completed")),
     E.RUN_HELD: Word(
         "The queued run is not claimed until what holds it is released.",

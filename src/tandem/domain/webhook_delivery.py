@@ -11,6 +11,7 @@ from tandem.domain.ids import AutomationId, RunId, TenantId, WaitId
 from tandem.domain.json import JsonValue, canonical, decode, digest, encode
 from tandem.domain.signal import DELIVERY_BYTES_MAX, Signal, SignalKind
 from tandem.domain.spelling import doubled
+from tandem.domain.trigger import WEBHOOK_CONTEXT
 from tandem.domain.webhook import (
     EVENT_ID_MAX,
     DeliveryCounts,
@@ -428,7 +429,7 @@ def trigger_reason_of(delivery: Delivery) -> str:
 def trigger_context_of(trigger: WebhookTrigger, delivery: Delivery) -> dict[str, Any]:
     """Return what a run keeps of the delivery that started it: `metadata.automation_webhook`."""
     return {
-        "automation_webhook": {
+        WEBHOOK_CONTEXT: {
             "trust": TRUST,
             "trigger_id": trigger.trigger_id,
             "trigger_name": trigger.name,

@@ -7,6 +7,7 @@ import msgspec
 from tandem.domain.errors import EngineError, NothingToDo, StoreError
 from tandem.domain.ids import RunId
 from tandem.domain.run import Run
+from tandem.engine.queries import Sees
 from tandem.ports.store import RunFilter, Store
 
 PAGE = 100
@@ -31,6 +32,7 @@ async def each(
     act: Callable[[Run], Awaitable[None]],
     *,
     created_before_ms: int | None = None,
+    sees: Sees | None = None,
 ) -> AsyncIterator[BulkResult]:
     """Do something to every run that a filter finds, newest first, and tell how it went.
 
@@ -42,6 +44,7 @@ async def each(
         chosen: which runs.
         act: what is done to each; an error of ours says that it was not done.
         created_before_ms: only runs that were created before this moment.
+        sees: only runs of automations that it lets pass.
 
     Raises:
         StoreError: the store failed; what was told before is done, the cursor goes on after it.
@@ -52,7 +55,8 @@ async def each(
         page = store.list_runs(msgspec.structs.replace(chosen, before_no=cursor, limit=size))
         for run in page:
             cursor = run.run_no
-            if created_before_ms is None or run.created_at_ms < created_before_ms:
+            is_early = created_before_ms is None or run.created_at_ms < created_before_ms
+            if is_early and (sees is None or sees(run.automation_id)):
                 yield await _one(run, act)
         if len(page) < size:
             return

@@ -742,6 +742,7 @@ class Engine(Reviews):
         tenant: TenantId = LOCAL_TENANT,
         owned: bool = False,
         started_by: str = "",
+        key: RequestKey | None = None,
     ) -> Run:
         """Start a run that takes over what a run has done and goes its own way from a node on.
 
@@ -754,10 +755,12 @@ class Engine(Reviews):
             tenant: whose runs they are.
             owned: other engines leave the new run alone as long as this one lives.
             started_by: the person who asks for it; else whoever started the source.
+            key: of the request; the same request again returns the run that it made.
 
         Raises:
             NotFound: no such run or node for this tenant.
             InvalidAutomation: the inputs do not fit.
+            Refused: the key belongs to another request.
             StoreUnavailable: nothing was written.
         """
         run = await self.store.fork(
@@ -772,6 +775,7 @@ class Engine(Reviews):
             reason=reason,
             change_id=self.new_change_id(),
             now_ms=self._clock.now_ms(),
+            key=key,
         )
         self._wake([run_id])
         return run

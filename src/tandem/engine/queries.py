@@ -3,7 +3,7 @@
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -17,16 +17,22 @@ from tandem.domain.command import RetryNode
 from tandem.domain.errors import DEFINITION_UNREADABLE, InvalidRequest, StoreError
 from tandem.domain.graduation import graduation_counts
 from tandem.domain.ids import AutomationId, DefinitionDigest, NodeId, RunId, TenantId
-from tandem.domain.json import JsonObject, encode, plain
+from tandem.domain.json import JsonObject, decode, encode, plain
 from tandem.domain.preview import preview
 from tandem.domain.run import GateStatus, Run
 from tandem.domain.run_picture import RunPicture
 from tandem.domain.run_record import compat_view, run_record, summary_record
 from tandem.domain.stored_automation import StoredAutomation
+from tandem.domain.visibility import ResourceAccess, read_access
 from tandem.ports.store import RunPlace, RunSearch, Store
 
 HOUR_MS: Final = 3_600_000
 _SPECS_MAX: Final = 256
+_ACCESSES_MAX: Final = 4_096
+_APPROVALS_MAX: Final = 500
+
+Sees = Callable[[AutomationId], bool]
+"""Says whether whoever asks may know of an automation."""
 
 
 class RunList(NamedTuple):
@@ -34,6 +40,13 @@ class RunList(NamedTuple):
 
     runs: Sequence[Mapping[str, Any]]
     cursor: str | None
+
+
+class Kept(NamedTuple):
+    """Whose a stored automation is. `access` is None when nothing says who may see it."""
+
+    creator_id: str
+    access: ResourceAccess | None
 
 
 class Queries:
@@ -46,6 +59,8 @@ class Queries:
     def __init__(self, store: Store, *, records_bytes_max: int = 16 * 1024 * 1024) -> None:
         self._store = store
         self._specs: OrderedDict[tuple[TenantId, DefinitionDigest], dict[str, Any]] = OrderedDict()
+        self._accesses: OrderedDict[tuple[TenantId, DefinitionDigest], ResourceAccess | None]
+        self._accesses = OrderedDict()
         self._records = _Records(records_bytes_max)
 
     # Runs
@@ -141,17 +156,23 @@ class Queries:
     # Approvals and what was let pass
 
     def approvals(
-        self, *, tenant: TenantId, source: str = SOURCE, limit: int = 100
+        self, *, tenant: TenantId, source: str = SOURCE, limit: int = 100, sees: Sees | None = None
     ) -> Sequence[JsonObject]:
         """Return the approvals that people have to decide, newest first.
 
-        Only this engine's runs ask; of the other sources of the contract there are none.
+        Only this engine's runs ask; of the other sources of the contract there are none. Of the
+        newest 500 those are told that `sees` lets pass.
         """
         if source in _OTHER_SOURCES:
             return []
         found = self._store.list_gates(
-            tenant=tenant, status=GateStatus.OPEN, run_id=None, limit=limit, newest_first=True
+            tenant=tenant,
+            status=GateStatus.OPEN,
+            run_id=None,
+            limit=limit if sees is None else max(limit, _APPROVALS_MAX),
+            newest_first=True,
         )
+        wanted = [asked for asked in found if sees is None or sees(asked.automation_id)][:limit]
         return [
             approval_record(
                 asked.gate,
@@ -160,7 +181,7 @@ class Queries:
                 name=asked.name,
                 tenant=tenant,
             )
-            for asked in found
+            for asked in wanted
         ]
 
     def graduation_summary(
@@ -171,6 +192,7 @@ class Queries:
         window_hours: int = 168,
         automation_id: AutomationId | None = None,
         limit: int = 200,
+        sees: Sees | None = None,
     ) -> JsonObject:
         """Return how often execution profiles let pass what, in the newest runs (http-api 3.7).
 
@@ -180,6 +202,7 @@ class Queries:
             window_hours: runs count that were created within it; 1 to 720.
             automation_id: only its runs.
             limit: so many runs are looked at; 1 to 500.
+            sees: only runs of automations that it lets pass count.
         """
         hours = min(max(window_hours, 1), 720)
         since_ms = now_ms - hours * HOUR_MS
@@ -189,6 +212,7 @@ class Queries:
             automation_id=automation_id,
             limit=min(max(limit, 1), 500),
         )
+        judged = [run for run in judged if sees is None or sees(run.automation_id)]
         relaxed = [each for run in judged for each in run.relaxed]
         return {
             "window_hours": hours,
@@ -222,6 +246,22 @@ class Queries:
         records = [self._automation(row) for row in found]
         return [automation_summary(record) for record in records] if summary else records
 
+    def kept(self, automation_id: AutomationId, *, tenant: TenantId) -> Kept | None:
+        """Return whose an automation is, also a deleted one; None when it was never saved.
+
+        Raises:
+            StoreUnavailable: the store cannot be read now.
+        """
+        row = self._store.find_automation(automation_id, tenant=tenant)
+        if row is None:
+            return None
+        key = (row.tenant, row.definition_digest)
+        if key not in self._accesses:
+            self._accesses[key] = _access_in(self._store.automation_document(row, row.version))
+            if len(self._accesses) > _ACCESSES_MAX:
+                self._accesses.popitem(last=False)
+        return Kept(row.creator_id, self._accesses[key])
+
     def _automation(self, row: StoredAutomation) -> dict[str, Any]:
         key = (row.tenant, row.definition_digest)
         spec = self._specs.get(key)
@@ -253,6 +293,15 @@ class Queries:
         if len(self._specs) > _SPECS_MAX:
             self._specs.popitem(last=False)
         return spec
+
+
+def _access_in(document: bytes) -> ResourceAccess | None:
+    """Return what a definition says of who may see it; one that cannot be read is closed."""
+    try:
+        found = decode(document)
+    except ValueError:  # what msgspec raises
+        return ResourceAccess()
+    return read_access(found.get("metadata")) if isinstance(found, dict) else ResourceAccess()
 
 
 _OTHER_SOURCES: Final = frozenset({"coder", "workflow"})

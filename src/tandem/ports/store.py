@@ -154,6 +154,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """The outputs of a run that count: how many, and those of which something was let pass."""
 
     run_id: RunId
+    automation_id: AutomationId
     outputs: int
     relaxed: Sequence[tuple[Reading, Handling | None]]
 
@@ -389,15 +390,18 @@ class Store(LearningStore, AccessStore, TriggerStore, BacklogStore, WebhookStore
         reason: str,
         change_id: ChangeId,
         now_ms: int,
+        key: RequestKey | None = None,
     ) -> Run:
         """Create the run `fork` with the outputs of a run, to go its own way from a node on.
 
         `inputs` replaces some of the source's; without `started_by` it is that of the source. Both
-        runs know of each other; one transaction.
+        runs know of each other; one transaction. So does a key: the same request again gives the
+        run that it made.
 
         Raises:
             NotFound: no such run or node for this tenant.
             InvalidAutomation: the inputs do not fit.
+            Refused: the key belongs to another request.
             StoreUnavailable: nothing was written.
         """
         ...

@@ -14,7 +14,7 @@ from tandem.domain.caller import ActorKind, Scope
 from tandem.domain.command import Cancel, DecideGate
 from tandem.domain.creation import NewRun
 from tandem.domain.errors import NotFound, NothingToDo, Refused, StoreUnavailable
-from tandem.domain.ids import LOCAL_TENANT, RunId, TenantId, TokenId
+from tandem.domain.ids import LOCAL_TENANT, NodeId, RunId, TenantId, TokenId
 from tandem.domain.lifecycle import RunState
 from tandem.domain.request_key import ALREADY_DONE, KEPT_MS, KEY_REUSED, RequestKey, request_key
 from tandem.domain.run import Run
@@ -305,6 +305,32 @@ class AccessSuite:
         await scene.store.delete_run(run.run_id, tenant=LOCAL_TENANT)
         with pytest.raises(NotFound):
             await create(scene, "r2", key())
+
+    async def test_fork_with_the_same_key_is_made_once(self, scene: Scene) -> None:
+        await create(scene, "r1", key("source"))
+
+        async def fork(name: str, *, request: object = None) -> RunId:
+            made = await scene.store.fork(
+                RunId("r1"),
+                NodeId("n0"),
+                tenant=LOCAL_TENANT,
+                fork=RunId(name),
+                inputs={},
+                asks_again=False,
+                owner=None,
+                reason="",
+                change_id=scene.change_id(),
+                now_ms=NOW_MS,
+                key=key(request=request),
+            )
+            return made.run_id
+
+        assert [await fork("f1"), await fork("f2")] == ["f1", "f1"]
+        with pytest.raises(Refused) as refused:
+            await fork("f3", request="else")
+        assert refused.value.code == KEY_REUSED
+        forks = scene.store.list_forks(RunId("r1"), tenant=LOCAL_TENANT, limit=9)
+        assert [run.run_id for run in forks] == ["f1"]
 
     async def test_key_is_forgotten_after_a_day(self, scene: Scene) -> None:
         await create(scene, "r1", key())

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tandem.adapters.http.app import make_app
 from tandem.adapters.http.service import HttpLimits
 
 from .conftest import Server, open_server, spec
@@ -20,6 +21,9 @@ JSON = {"content-type": "application/json"}
         (b"{}", {"content-type": "text/plain"}, 415, "CONTENT_TYPE_UNSUPPORTED"),
         (b"{", JSON, 400, "BODY_NOT_JSON"),
         (b"\xff", JSON, 400, "BODY_NOT_JSON"),
+        (b'{"name": "\xff"}', JSON, 400, "BODY_NOT_JSON"),
+        (b'{"name": "\xed\xa0\x80"}', JSON, 400, "BODY_NOT_JSON"),
+        (b'{"name": "\\ud800"}', JSON, 400, "BODY_NOT_JSON"),
         (b"[" * 100_000, JSON, 400, "BODY_NOT_JSON"),
         (b"[]", JSON, 422, "BODY_INVALID"),
         (b"{}", JSON, 422, "BODY_INVALID"),
@@ -50,6 +54,28 @@ async def test_a_body_over_the_bound_is_refused(tmp_path: Path, declared: bool) 
         response = await server.ask("POST", BASE, content=content, headers=JSON)
     assert (response.status_code, response.json()["code"]) == (413, "BODY_TOO_LARGE")
     assert response.headers["connection"] == "close"
+
+
+async def test_who_leaves_in_the_middle_of_a_body_is_no_mistake_of_ours(server: Server) -> None:
+    request = {
+        "type": "http",
+        "method": "POST",
+        "path": BASE,
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
+        "client": ("127.0.0.1", 1),
+    }
+    said: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    await make_app(server.site)(request, receive, send)
+    assert said[0]["status"] == 400
+    assert server.complaints == []
 
 
 async def test_every_wrong_place_is_told(server: Server) -> None:
@@ -95,3 +121,19 @@ async def test_a_wrong_parameter_of_the_query_is_told(
 ) -> None:
     response = await server.ask("GET", f"{BASE}/runs?{query}")
     assert response.status_code == status
+
+
+@pytest.mark.parametrize("number", ["9" * 19, "-" + "9" * 19, "9" * 20, "1" * 5_000, "\u0661"])
+async def test_no_number_is_too_large_for_an_answer(server: Server, number: str) -> None:
+    await server.post(BASE, spec("numbers"))
+    asked = [
+        *(f"{BASE}/runs?{name}={number}" for name in ("limit", "created_from_ms")),
+        f"{BASE}/numbers/runs?created_until_ms={number}",
+        f"{BASE}/numbers/versions/{number}",
+    ]
+    statuses = {(await server.ask("GET", path)).status_code for path in asked}
+    bulk = {"action": "pause", "filter": {"created_before_ms": 10**20}, "preview": True}
+    found = await server.ask("POST", f"{BASE}/runs/bulk", json={**bulk, "cursor": 10**20})
+    assert found.status_code == 422
+    assert statuses <= {200, 400, 404}
+    assert server.complaints == []

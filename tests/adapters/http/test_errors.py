@@ -126,9 +126,11 @@ async def two_versions(server: Server) -> httpx2.Response:
     class Slow(msgspec.Struct):
         automations: Any
         read_definition: Any
+        queries: Any
 
     late = Late(service.engine)
-    server.site.open(Slow(automations=lambda _: late, read_definition=service.read_definition))  # type: ignore[arg-type]
+    slow = Slow(lambda _: late, service.read_definition, service.queries)
+    server.site.open(slow)  # type: ignore[arg-type]
     return await server.ask("PATCH", f"{BASE}/x", json={"name": "y"})
 
 
@@ -247,6 +249,7 @@ MEETINGS: dict[str, Meet] = {
     "AUTOMATION_V2_TASK_NODE_OUTPUT_NOT_FOUND": during(
         "/tasks/n2/disposition", {"disposition": "ok"}, method="PATCH"
     ),
+    "NO_OUTPUT": during("/tasks/n2/output", {}, method="GET"),
     "AUTOMATION_V2_RUN_TASK_NOT_MUTABLE": during("/tasks/n1/retry", {}),
     "AUTOMATION_V2_RUN_TASK_NOT_CONTINUEABLE": during("/tasks/n1/continue", {}),
     "AUTOMATION_V2_TASK_NOT_BLOCKED": blocked_by_another,
@@ -318,6 +321,14 @@ MEETINGS: dict[str, Meet] = {
 ELSEWHERE = {
     "AUDIT_PERSISTENCE_FAILED": "test_access",
     "RATE_LIMITED": "test_permissions",
+    "TENANT_SCOPE_DENIED": "test_tokens",
+    "TOKEN_TOO_WIDE": "test_tokens",
+    "TOKEN_NOT_FOUND": "test_tokens",
+    "TOKEN_REVOKED": "test_tokens",
+    "PREMIUM_FEATURE_REQUIRED": "test_hosted",
+    "AUTOMATION_V2_ACCESS_DENIED": "test_hosted",
+    "AUTOMATION_WEBHOOK_ACCESS_DENIED": "test_hosted",
+    "AUTOMATION_V2_NOT_OWNER": "test_hosted",
     "IDEMPOTENCY_KEY_REUSED": "test_permissions",
     "VALIDATION_FAILED": "test_permissions",
     "AUTH_REQUIRED": "test_guard",

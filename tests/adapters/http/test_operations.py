@@ -166,6 +166,14 @@ async def test_a_proxy_on_this_machine_does_not_open_the_metrics(tmp_path: Path,
         assert (await server.http.get("/metrics", headers={name: "10.0.0.7"})).status_code == 401
 
 
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:39731", ""])
+async def test_a_page_that_took_this_address_for_its_name_reads_no_metrics(
+    tmp_path: Path, host: str
+) -> None:
+    async with observed(tmp_path) as server:
+        assert (await server.http.get("/metrics", headers={"host": host})).status_code == 401
+
+
 async def test_requests_are_counted_by_template_also_those_that_are_refused(
     tmp_path: Path,
 ) -> None:

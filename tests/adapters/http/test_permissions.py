@@ -9,7 +9,6 @@ import pytest
 
 from tandem.adapters.http.allowances import Allowances
 from tandem.domain.caller import ActorKind, Scope
-from tandem.domain.errors import RateLimited
 from tandem.domain.ids import LOCAL_TENANT
 from tandem.serving import access_of
 from tests.adapters.http.conftest import Server, open_server
@@ -168,17 +167,19 @@ async def test_runs_beyond_the_rate_are_429_and_say_when_to_come_again(guarded: 
     assert guarded.run_count() == 2
 
 
-def test_a_client_has_so_many_streams() -> None:
-    from tandem.domain.caller import LOCAL_CALLER
-
-    allowances = Allowances(streams_per_client=1)
-    with allowances.stream(LOCAL_CALLER, "127.0.0.1"):
-        with (
-            pytest.raises(RateLimited),
-            allowances.stream(LOCAL_CALLER, "127.0.0.1"),
-        ):
-            pass
-        with allowances.stream(LOCAL_CALLER, "10.0.0.1"):
-            pass
-    with allowances.stream(LOCAL_CALLER, "127.0.0.1"):
-        pass
+async def test_the_same_key_makes_one_fork(guarded: Guarded) -> None:
+    source = str((await guarded.run_now("ann", "plain")).json()["run"]["run_id"])
+    path = f"/automations/v2/runs/{source}/fork"
+    answers = await asyncio.gather(
+        *(guarded.post("ann", path, {"node_id": "a"}, idempotency_key="k") for _ in range(5))
+    )
+    assert {answer.status_code for answer in answers} == {200}
+    (fork,) = {answer.json()["run"]["run_id"] for answer in answers}
+    assert guarded.run_count() == 2
+    other = await guarded.post(
+        "ann", path, {"node_id": "a", "ask_again": True}, idempotency_key="k"
+    )
+    assert (other.status_code, other.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+    again = f"/automations/v2/runs/{fork}/fork"
+    made = await guarded.post("ann", again, {"node_id": "a"}, idempotency_key="k")
+    assert made.json()["run"]["run_id"] not in {source, fork}

@@ -48,14 +48,24 @@ BODIES: Mapping[str, Any] = {
 }
 
 
+OTHERWISE: Mapping[str, int] = {
+    # Of a run that is not there this one lists no events (http-api 2.4).
+    "GET /runs/{run_id}/events": 200,
+    # Whoever puts a definition makes one of their own; this body is none.
+    "PUT /automations/v2/{automation_id}": 422,
+}
+
+
 def path_of(endpoint: Endpoint, ids: Mapping[str, str]) -> str:
     return re.sub(r"{(\w+)}", lambda part: ids.get(part[1], "1"), endpoint.path)
 
 
-async def asked(server: Server, endpoint: Endpoint, ids: Mapping[str, str]) -> Any:
+async def asked(
+    server: Server, endpoint: Endpoint, ids: Mapping[str, str], headers: Mapping[str, str] = OTHER
+) -> Any:
     name = endpoint.body.__name__ if endpoint.body is not None else ""
     body = BODIES.get(name, {"reason": "theirs"})
-    return await server.ask(endpoint.method, path_of(endpoint, ids), json=body, headers=OTHER)
+    return await server.ask(endpoint.method, path_of(endpoint, ids), json=body, headers=headers)
 
 
 async def test_row_51_what_another_tenant_has_is_like_what_is_missing(shared: Server) -> None:
@@ -66,13 +76,20 @@ async def test_row_51_what_another_tenant_has_is_like_what_is_missing(shared: Se
     for endpoint in OF_ONE_THING:
         foreign = await asked(shared, endpoint, theirs)
         missing = await asked(shared, endpoint, nobodys)
-        # Of a run that is not there this one lists no events (http-api 2.4).
-        expected = 200 if endpoint.name == "GET /runs/{run_id}/events" else 404
+        expected = OTHERWISE.get(endpoint.name, 404)
         assert foreign.status_code == missing.status_code == expected, endpoint.name
         text = foreign.text.replace("mine", "nope").replace(run_id, "nope")
         assert text == missing.text, endpoint.name
     assert await shared.get(f"/automations/v2/runs/{run_id}") == before
     assert (await shared.get("/automations/v2/mine"))["automation"]["version"] == 1
+
+
+async def test_a_whole_definition_is_kept_for_whoever_puts_it(shared: Server) -> None:
+    await shared.post("/automations/v2", spec("mine"))
+    whole = {"name": "theirs", "flow": {"nodes": [node("n1")]}, "agents": [{"agent_id": "a1"}]}
+    answer = await shared.ask("PUT", "/automations/v2/mine", json=whole, headers=OTHER)
+    assert answer.json()["event"] == "automation_created"
+    assert (await shared.get("/automations/v2/mine"))["automation"]["name"] == "mine"
 
 
 async def test_nothing_of_another_tenant_is_listed(shared: Server) -> None:

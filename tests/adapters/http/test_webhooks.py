@@ -155,6 +155,18 @@ async def test_row_41_four_deliveries_make_one_run(hooked: Hooked) -> None:
     )
     told = run.trigger_context["automation_webhook"]
     assert told["trust"] == "untrusted_external_webhook"
+    events = await hooked.server.get(f"/run/{run.run_id}/events")
+    assert [event["type"] for event in events[:2]] == [
+        "automation.v2.run.created",
+        "automation.v2.webhook.delivery",
+    ]
+    for event in events[:2]:
+        properties = event["properties"]
+        assert properties["deliveryID"] == found[3]["delivery_id"]
+        assert properties["triggerID"] == hooked.trigger["trigger_id"]
+        assert (properties["provider"], properties["triggerType"]) == ("generic", "webhook")
+        assert (event["runID"], properties["dryRun"]) == (run.run_id, False)
+    assert "issue" not in str(events)
     counts = (await hooked.server.get(hooked.path))["trigger"]["delivery_counts"]
     assert counts == {
         "total": 4,

@@ -162,6 +162,15 @@ async def test_failed_commit_says_what_to_do(bench: Bench, error: Exception, say
     assert await settle(bench.write("a")) == ["A"]
 
 
+async def test_surprise_in_a_commit_is_heard_and_the_next_write_goes_on(bench: Bench) -> None:
+    bench.commit_fails = [OverflowError("int too big to convert")]
+    async with asyncio.timeout(LIMIT_S):
+        with pytest.raises(StoreUnavailable, match="int too big"):
+            await bench.write("lost")
+        await bench.write("kept")
+    assert bench.words() == ["kept"]
+
+
 async def test_commit_that_failed_after_its_effect_is_looked_up(bench: Bench) -> None:
     bench.commit_fails, bench.after_effect = [apsw.IOError("?")], True
     results = await settle(bench.write("a"), bench.refuse(), bench.write("b"))

@@ -40,6 +40,8 @@ _COMMANDS: Final = {
     "tokens": ("tokens", "tokens"),
     "scheduler": ("scheduler", "scheduler"),
     "serve": ("serve", "serve"),
+    "login": ("login", "login"),
+    "logout": ("login", "logout"),
     "doctor": ("upkeep", "doctor"),
     "db": ("upkeep", "db"),
 }

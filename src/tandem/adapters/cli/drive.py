@@ -16,7 +16,7 @@ from tandem.adapters.cli.display import Display, JsonLines, Lines, Quiet
 from tandem.adapters.cli.given import Decisions
 from tandem.adapters.cli.references import find_run_id, short_id
 from tandem.adapters.cli.session import Session, person
-from tandem.adapters.cli.story import document, holder_of, is_unfinished, read_story
+from tandem.adapters.cli.story import Story, document, holder_of, is_unfinished, read_story
 from tandem.adapters.cli.summary import print_dry_run, print_summary
 from tandem.adapters.cli.tools import LocalStore, OpenEngine, Tools
 from tandem.domain.automation import Automation
@@ -236,7 +236,7 @@ def _drive(
     async def drive() -> int:
         async with tools.open_engine(settings, own_only=True, on_problem=text.note) as parts:
             run_ids = await choose(parts)
-            with _display(look, several=len(run_ids) > 1) as display:
+            with open_display(look, several=len(run_ids) > 1) as display:
                 session = Session(parts, display, decisions)
                 try:
                     runs = await session.follow(run_ids, after_seq=after_seq)
@@ -245,27 +245,26 @@ def _drive(
                     text.note(f"nobody reads the output any more: run {names} was handed back")
                     raise
             for run_id in run_ids:
-                _tell_end(tools, settings, parts, run_id, look)
+                self_id = parts.engine.engine_id
+                story = read_story(tools, settings, parts.store, run_id, self_id=self_id)
+                tell_end(story, look)
             return exits.worst([exits.code_of_state(run.status) for run in runs])
 
     return asyncio.run(drive())
 
 
-def _tell_end(
-    tools: Tools, settings: Settings, parts: OpenEngine, run_id: RunId, look: Look
-) -> None:
-    host = tools.open_host(settings)
-    story = read_story(parts.store, host, run_id, self_id=parts.engine.engine_id)
+def tell_end(story: Story, look: Look) -> None:
+    """Tell how a run was left."""
     if look is Look.JSON:
         code = exits.code_of_state(story.run.status)
-        found = document(story, parts.artifacts, settings)
-        text.print_json({"type": "result", "exit_code": code, **found}, indent=0)
+        text.print_json({"type": "result", "exit_code": code, **document(story)}, indent=0)
     else:
-        print_summary(story, parts.artifacts, settings)
+        print_summary(story)
 
 
 @contextmanager
-def _display(look: Look, *, several: bool) -> Iterator[Display]:
+def open_display(look: Look, *, several: bool = False) -> Iterator[Display]:
+    """Show what happens as it was asked for: live on a terminal, else as lines or JSON."""
     if look is Look.JSON:
         yield JsonLines()
     elif look is Look.QUIET:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from tandem.adapters.cli.tools import LocalStore, OpenEngine, Tools
-    from tandem.domain.command import DecideGate
-    from tandem.domain.ids import RunId
-    from tandem.domain.run import Gate, Run
+from tandem.adapters.cli.server_options import ask, on_server
 
-_LISTED_MAX: Final = 500
-_TAKEN_WAIT_S: Final = 0.6
-_LOOK_S: Final = 0.05
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tandem.adapters.cli.desk import Desk
+    from tandem.adapters.cli.tools import Tools
+    from tandem.domain.run import Gate, Run
+    from tandem.domain.view import RunView
 
 
 @click.group()
@@ -24,22 +24,15 @@ def gates() -> None:
 
 @gates.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@on_server
 @click.pass_obj
 def list_(tools: Tools, as_json: bool) -> None:
     """List the open gates, oldest first, with what follows when nobody decides."""
     from tandem.adapters.cli import text
     from tandem.adapters.cli.references import short_id
     from tandem.domain.gate_record import on_expiry_words
-    from tandem.domain.ids import LOCAL_TENANT
-    from tandem.domain.run import GateStatus
 
-    store = tools.open_store(tools.read_settings())
-    try:
-        found = store.list_gates(
-            tenant=LOCAL_TENANT, status=GateStatus.OPEN, run_id=None, limit=_LISTED_MAX
-        )
-    finally:
-        store.close()
+    found = ask(tools, lambda desk: desk.list_gates())
     if as_json:
         text.print_json([text.plain(gate) for gate in found])
         return
@@ -77,25 +70,23 @@ def _note(gate: Gate) -> str:
 @click.argument("run")
 @click.option("--node", metavar="NODE", help="Only the gates of this node.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@on_server
 @click.pass_obj
 def show(tools: Tools, run: str, node: str | None, as_json: bool) -> None:
     """Show the gates of RUN: what each asks, who asked, what follows, and what was decided."""
     from tandem.adapters.cli import text
-    from tandem.adapters.cli.references import find_run_id
     from tandem.adapters.cli.summary import print_gate
     from tandem.domain.gate_record import decision_record, pending_gate
-    from tandem.domain.ids import LOCAL_TENANT
     from tandem.domain.run import GateStatus
 
-    store = tools.open_store(tools.read_settings())
-    try:
-        view = store.read(find_run_id(store, run), tenant=LOCAL_TENANT)
-        found = store.list_gates_of_run(view.run.run_id, tenant=LOCAL_TENANT)
-    finally:
-        store.close()
+    async def read(desk: Desk) -> tuple[RunView, Sequence[Gate]]:
+        return await desk.list_gates_of_run(await desk.find_run_id(run))
+
+    view, found = ask(tools, read)
+    tenant = view.run.tenant
     chosen = [gate for gate in found if node in (None, gate.node_id)]
     pending = [
-        pending_gate(gate, run_id=view.run.run_id, tenant=LOCAL_TENANT, plan=view.plan)
+        pending_gate(gate, run_id=view.run.run_id, tenant=tenant, plan=view.plan)
         for gate in chosen
         if gate.status is GateStatus.OPEN
     ]
@@ -117,6 +108,7 @@ def show(tools: Tools, run: str, node: str | None, as_json: bool) -> None:
 @click.option("--reason", default="", help="Why; kept with the decision.")
 @click.option("--output", metavar="JSON", help="For `done`: the output that the node left.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@on_server
 @click.pass_obj
 def decide(
     tools: Tools,
@@ -129,8 +121,6 @@ def decide(
     as_json: bool,
 ) -> None:
     """Decide a gate of RUN: DECISION is one of those that the gate offers."""
-    import asyncio
-
     from tandem.adapters.cli import text
     from tandem.adapters.cli.references import short_id
     from tandem.adapters.cli.session import person
@@ -146,7 +136,11 @@ def decide(
         decided_by=person(),
         output=_checked(output),
     )
-    row, goes_on = asyncio.run(_decide(tools, run, command))
+
+    async def act(desk: Desk) -> tuple[Run, bool]:
+        return await desk.decide(await desk.find_run_id(run), command)
+
+    row, goes_on = ask(tools, act, acts=True)
     if as_json:
         text.print_json({**text.plain(row), "goes_on": goes_on})
         return
@@ -164,56 +158,3 @@ def _checked(output: str | None) -> bytes | None:
         return json.dumps(json.loads(output)).encode()
     except (ValueError, RecursionError) as error:
         raise click.UsageError(f"--output is not JSON: {error}") from None
-
-
-async def _decide(tools: Tools, name: str, command: DecideGate) -> tuple[Run, bool]:
-    from tandem.adapters.cli.references import find_run_id
-    from tandem.adapters.cli.text import note
-
-    settings = tools.read_settings()
-    async with tools.open_engine(settings, drives=False, on_problem=note) as parts:
-        run_id = find_run_id(parts.store, name)
-        decided = await parts.engine.execute(run_id, command)
-        return await _after(tools, parts, decided.run)
-
-
-async def _after(tools: Tools, parts: OpenEngine, decided: Run) -> tuple[Run, bool]:
-    """Return the run after the decision and whether an engine that lives goes on with it.
-
-    One that has gone on with it already counts: the run may have ended before we look.
-    """
-    import asyncio
-    import time
-
-    from tandem.adapters.cli.story import holder_state
-    from tandem.domain.lifecycle import TERMINAL
-
-    host = tools.open_host(tools.read_settings())
-    until = time.monotonic() + _TAKEN_WAIT_S
-    while True:
-        run = _row(parts.store, decided.run_id)
-        if holder_state(parts.store, host, run) == "alive" or _went_on(decided, run):
-            return run, True
-        # Nobody has it for itself; an engine that serves everybody takes it within moments.
-        is_late = time.monotonic() >= until
-        if is_late or run.status in TERMINAL or not parts.store.list_engines():
-            return run, False
-        await asyncio.sleep(_LOOK_S)
-
-
-def _went_on(decided: Run, run: Run) -> bool:
-    """Say whether the run was claimed, or came to its end, after the decision."""
-    from tandem.domain.lifecycle import TERMINAL
-
-    has_ended = run.status in TERMINAL and decided.status not in TERMINAL
-    return has_ended or run.epoch > decided.epoch
-
-
-def _row(store: LocalStore, run_id: RunId) -> Run:
-    from tandem.domain.errors import NotFound
-    from tandem.domain.ids import LOCAL_TENANT
-
-    run = store.find_run(run_id, tenant=LOCAL_TENANT)
-    if run is None:
-        raise NotFound(f"there is no run {run_id}")
-    return run

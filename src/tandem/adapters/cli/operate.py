@@ -8,20 +8,23 @@ import click
 
 from tandem.adapters.cli import exits
 from tandem.adapters.cli.selection import selects
+from tandem.adapters.cli.server_options import ask, on_server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from tandem.adapters.cli.desk import Desk
     from tandem.adapters.cli.selection import Selection
-    from tandem.adapters.cli.tools import OpenEngine, Tools
+    from tandem.adapters.cli.tools import Tools
     from tandem.domain.command import Command
     from tandem.domain.ids import NodeId, RunId
+    from tandem.domain.preview import ResetPreview
     from tandem.domain.run import Run
-    from tandem.domain.view import RunView
     from tandem.engine.bulk import BulkResult
 
-LOOK_S: Final = 0.2
-CLEANUP_WAIT_S: Final = 60
+    Act = Callable[[Desk, RunId], Awaitable[None]]
+    Usual = tuple[str, ...]
+
 _HALTED: Final = ("failed", "blocked")
 _LIVE: Final = ("queued", "running", "pausing", "paused", "awaiting_approval")
 _ENDED: Final = ("completed", "failed", "blocked", "cancelled")
@@ -183,15 +186,18 @@ def skip(tools: Tools, selection: Selection, reason: str) -> int:
 def set_output(tools: Tools, selection: Selection, output: str, reason: str) -> int:
     """Complete a node with this output; what was made from an earlier one runs again."""
     from tandem.adapters.cli.session import person
+    from tandem.domain.command import SetOutput
+    from tandem.domain.json import encode
 
-    value, decided_by = _json_of("--output", output), person()
+    value = _json_of("--output", output)
+    command = SetOutput(
+        node_id=_node(selection), output=encode(value), reason=reason, decided_by=person()
+    )
 
-    def make(parts: OpenEngine) -> Command:
-        return parts.engine.output_by_hand(
-            _node(selection), value, reason=reason, decided_by=decided_by
-        )
+    async def act(desk: Desk, run_id: RunId) -> None:
+        await desk.set_output(run_id, command.node_id, value, reason=reason)
 
-    return _obey(tools, selection, make, usual=(*_HALTED, "paused"))
+    return _obey(tools, selection, command, act, usual=(*_HALTED, "paused"))
 
 
 @click.command()
@@ -270,24 +276,17 @@ def fork(
     inputs = dict(map(_pair, pairs))
     forks: list[dict[str, Any]] = []
 
-    async def act(parts: OpenEngine, run_id: RunId) -> None:
-        from tandem.adapters.cli.session import person
-
-        made = await parts.engine.fork(
-            run_id,
-            _node(selection),
-            inputs=inputs,
-            asks_again=ask_again,
-            reason=reason,
-            started_by=person(),
+    async def act(desk: Desk, run_id: RunId) -> None:
+        made = await desk.fork(
+            run_id, _node(selection), inputs=inputs, asks_again=ask_again, reason=reason
         )
         forks.append(text.plain(made))
 
-    def judge(view: RunView) -> None:
+    async def judge(desk: Desk, run_id: RunId) -> None:
         from tandem.domain.command import NoteFork
         from tandem.domain.ids import RunId
 
-        _decide(view, NoteFork(fork=RunId("dry-run"), node_id=_node(selection)))
+        await desk.judge(run_id, NoteFork(fork=RunId("dry-run"), node_id=_node(selection)))
 
     def tell(_row: Run | None) -> int:
         made = forks[0]
@@ -313,14 +312,15 @@ def delete(tools: Tools, selection: Selection, yes: bool) -> int:
         raise click.UsageError("what is deleted is gone; say --yes (--dry-run only counts)")
     removed: list[int] = []
 
-    async def act(parts: OpenEngine, run_id: RunId) -> None:
-        await _free(parts, run_id)
-        removed.append(await parts.engine.delete(run_id))
+    async def act(desk: Desk, run_id: RunId) -> None:
+        removed.append(await desk.delete(run_id))
 
-    def judge(view: RunView) -> None:
+    async def judge(desk: Desk, run_id: RunId) -> None:
         from tandem.domain.deletion import refuse_deletion
 
-        refuse_deletion(view.run)
+        row = await desk.find_run(run_id)
+        if row is not None:
+            refuse_deletion(row)
 
     def tell(_row: Run | None) -> int:
         if selection.as_json:
@@ -337,11 +337,10 @@ def delete(tools: Tools, selection: Selection, yes: bool) -> int:
 @click.argument("action", type=click.Choice(["recover", "repair", "retry", "rework"]))
 @click.argument("node", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@on_server
 @click.pass_obj
 def preview(tools: Tools, run: str, action: str, node: str | None, as_json: bool) -> None:
     """Say what an action on RUN would undo; nothing is written. NODE is for all but recover."""
-    import asyncio
-
     from tandem.domain.command import DecideGate, Recover, Repair, RetryNode
     from tandem.domain.ids import NodeId
 
@@ -352,53 +351,31 @@ def preview(tools: Tools, run: str, action: str, node: str | None, as_json: bool
         "retry": RetryNode(node_id=node_id),
         "rework": DecideGate(decision="rework", node_id=node_id or None),
     }
-    asyncio.run(_preview(tools, run, commands[action], as_json=as_json))
+    _preview(tools, run, commands[action], as_json=as_json)
 
 
 # How it is done
 
 
 def _obey(
-    tools: Tools,
-    selection: Selection,
-    command: Command | Callable[[OpenEngine], Command],
-    *,
-    usual: tuple[str, ...],
+    tools: Tools, selection: Selection, command: Command, act: Act | None = None, *, usual: Usual
 ) -> int:
-    """Execute a command on what was selected; return the exit code."""
+    """Execute a command on what was selected; return the exit code. `act` does it instead."""
 
-    def made(parts: OpenEngine) -> Command:
-        return command(parts) if callable(command) else command
+    async def execute(desk: Desk, run_id: RunId) -> None:
+        await desk.execute(run_id, command)
 
-    async def act(parts: OpenEngine, run_id: RunId) -> None:
-        await _free(parts, run_id)
-        await parts.engine.execute(run_id, made(parts))
-
-    def judge(view: RunView) -> None:
-        if not callable(command):
-            _decide(view, command)
+    async def judge(desk: Desk, run_id: RunId) -> None:
+        await desk.judge(run_id, command)
 
     if selection.dry_run and selection.run is not None:
-        import asyncio
-
-        asyncio.run(_preview(tools, selection.run, made, as_json=selection.as_json))
+        _preview(tools, selection.run, command, as_json=selection.as_json)
         return exits.COMPLETED
-    return _operate(tools, selection, act, judge, _teller(selection), usual=usual)
-
-
-async def _free(parts: OpenEngine, run_id: RunId) -> None:
-    """Take a run whose engine is dead out of its hands first."""
-    from contextlib import suppress
-
-    from tandem.domain.errors import Refused
-
-    with suppress(Refused):
-        await parts.engine.take_over(run_id)
+    return _operate(tools, selection, act or execute, judge, _teller(selection), usual=usual)
 
 
 def _teller(selection: Selection) -> Callable[[Run | None], int]:
     from tandem.adapters.cli import text
-    from tandem.adapters.cli.references import short_id
 
     def tell(row: Run | None) -> int:
         if row is None:
@@ -408,9 +385,6 @@ def _teller(selection: Selection) -> Callable[[Run | None], int]:
         else:
             pending = "; processes of it are still being ended" if row.cleanup else ""
             click.echo(f"run {row.run_id} is {row.status.value}{pending}")
-            if row.status.value == "queued":
-                resume = f"tandem resume {short_id(row.run_id)}"
-                text.note(f"an engine takes it up; to go on here: {resume}")
         return exits.WAITING if row.cleanup else exits.COMPLETED
 
     return tell
@@ -419,83 +393,67 @@ def _teller(selection: Selection) -> Callable[[Run | None], int]:
 def _operate(
     tools: Tools,
     selection: Selection,
-    act: Callable[[OpenEngine, RunId], Awaitable[None]],
-    judge: Callable[[RunView], None],
+    act: Act,
+    judge: Act,
     tell: Callable[[Run | None], int],
     *,
-    usual: tuple[str, ...],
+    usual: Usual,
 ) -> int:
-    import asyncio
-
     if selection.run is not None:
-        return asyncio.run(_one(tools, selection, act, judge, tell))
-    return asyncio.run(_many(tools, selection, act, judge, usual=usual))
+        return ask(tools, lambda desk: _one(desk, selection, act, judge, tell), acts=True)
+    return ask(tools, lambda desk: _many(desk, selection, act, judge, usual=usual), acts=True)
 
 
 async def _one(
-    tools: Tools,
+    desk: Desk,
     selection: Selection,
-    act: Callable[[OpenEngine, RunId], Awaitable[None]],
-    judge: Callable[[RunView], None],
+    act: Act,
+    judge: Act,
     tell: Callable[[Run | None], int],
 ) -> int:
     from tandem.adapters.cli import text
-    from tandem.adapters.cli.references import find_run_id
+    from tandem.adapters.cli.references import short_id
     from tandem.domain.errors import NothingToDo
-    from tandem.domain.ids import LOCAL_TENANT
 
-    async with tools.open_engine(
-        tools.read_settings(), drives=False, on_problem=text.note
-    ) as parts:
-        run_id = find_run_id(parts.store, selection.run or "")
-        if selection.dry_run:
-            judge(parts.store.read(run_id, tenant=LOCAL_TENANT))
-            click.echo(f"run {run_id}: it would be done")
-            return exits.COMPLETED
-        try:
-            await act(parts, run_id)
-        except NothingToDo as nothing:
-            row = parts.store.find_run(run_id, tenant=LOCAL_TENANT)
-            if selection.as_json:
-                text.print_json({**text.plain(row), "done": False, nothing.code: True})
-            else:
-                click.echo(str(nothing))
-            return exits.COMPLETED
-        return tell(await _cleaned(parts, run_id))
+    run_id = await desk.find_run_id(selection.run or "")
+    if selection.dry_run:
+        await judge(desk, run_id)
+        click.echo(f"run {run_id}: it would be done")
+        return exits.COMPLETED
+    try:
+        await act(desk, run_id)
+    except NothingToDo as nothing:
+        row = await desk.find_run(run_id)
+        if selection.as_json:
+            text.print_json({**text.plain(row), "done": False, nothing.code: True})
+        else:
+            click.echo(str(nothing))
+        return exits.COMPLETED
+    row = await desk.cleaned(run_id)
+    code = tell(row)
+    is_queued = row is not None and row.status.value == "queued"
+    if is_queued and not selection.as_json and not desk.is_remote:
+        text.note(f"an engine takes it up; to go on here: tandem resume {short_id(run_id)}")
+    return code
 
 
-async def _many(
-    tools: Tools,
-    selection: Selection,
-    act: Callable[[OpenEngine, RunId], Awaitable[None]],
-    judge: Callable[[RunView], None],
-    *,
-    usual: tuple[str, ...],
-) -> int:
+async def _many(desk: Desk, selection: Selection, act: Act, judge: Act, *, usual: Usual) -> int:
     import time
 
     from tandem.adapters.cli import text
-    from tandem.domain.ids import LOCAL_TENANT
-    from tandem.engine.bulk import each
 
     before_ms = None
     if selection.older_than_ms is not None:
         before_ms = time.time_ns() // 1_000_000 - selection.older_than_ms
     done = refused = 0
-    async with tools.open_engine(
-        tools.read_settings(), drives=False, on_problem=text.note
-    ) as parts:
 
-        async def on_run(run: Run) -> None:
-            if selection.dry_run:
-                judge(parts.store.read(run.run_id, tenant=LOCAL_TENANT))
-            else:
-                await act(parts, run.run_id)
+    async def on_run(run: Run) -> None:
+        await (judge if selection.dry_run else act)(desk, run.run_id)
 
-        results = each(parts.store, selection.filter(usual), on_run, created_before_ms=before_ms)
-        async for result in results:
-            done, refused = done + result.done, refused + (not result.done)
-            _tell_result(result, selection)
+    results = desk.each(selection.filter(usual), on_run, created_before_ms=before_ms)
+    async for result in results:
+        done, refused = done + result.done, refused + (not result.done)
+        _tell_result(result, selection)
     if selection.as_json:
         summary = {"type": "result", "dry_run": selection.dry_run, "done": done, "refused": refused}
         text.print_json(summary, indent=0)
@@ -516,45 +474,13 @@ def _tell_result(result: BulkResult, selection: Selection) -> None:
         click.echo(f"{result.run_id}: {text.one_line(result.message) or 'done'}")
 
 
-async def _cleaned(parts: OpenEngine, run_id: RunId) -> Run | None:
-    """Return the run once no process of it lives, or after a minute as it is.
-
-    The engine that has to clean up may die at it, or be dead already without showing it yet (a
-    program that it was just starting keeps its lock for a moment); then we do it.
-    """
-    import asyncio
-    import time
-    from contextlib import suppress
-
-    from tandem.domain.errors import Refused
-    from tandem.domain.ids import LOCAL_TENANT
-
-    until = time.monotonic() + CLEANUP_WAIT_S
-    while True:
-        run = parts.store.find_run(run_id, tenant=LOCAL_TENANT)
-        if run is None or run.cleanup is None or time.monotonic() >= until:
-            return run
-        with suppress(Refused):
-            if await parts.engine.take_over(run_id):
-                continue
-        await asyncio.sleep(LOOK_S)
-
-
-async def _preview(
-    tools: Tools,
-    name: str,
-    command: Command | Callable[[OpenEngine], Command],
-    *,
-    as_json: bool,
-) -> None:
+def _preview(tools: Tools, name: str, command: Command, *, as_json: bool) -> None:
     from tandem.adapters.cli import text
-    from tandem.adapters.cli.references import find_run_id
 
-    async with tools.open_engine(
-        tools.read_settings(), drives=False, on_problem=text.note
-    ) as parts:
-        made = command(parts) if callable(command) else command
-        found = await parts.engine.preview(find_run_id(parts.store, name), made)
+    async def read(desk: Desk) -> ResetPreview:
+        return await desk.preview(await desk.find_run_id(name), command)
+
+    found = ask(tools, read, acts=True)
     if as_json:
         text.print_json(text.plain(found))
         return
@@ -575,17 +501,6 @@ async def _preview(
     for title, names in lines.items():
         if names:
             click.echo(f"{title}: {', '.join(map(text.one_line, names))}")
-
-
-def _decide(view: RunView, command: Command) -> None:
-    """Judge a command without writing anything."""
-    import time
-
-    from tandem.domain.decision import decide
-    from tandem.domain.ids import ChangeId
-
-    now_ms = time.time_ns() // 1_000_000
-    decide(view, command, change_id=ChangeId("dry-run"), now_ms=now_ms)
 
 
 def _node(selection: Selection) -> NodeId:

@@ -1,5 +1,6 @@
 """How a person names a run: its id, the beginning of it, or `latest`."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import click
@@ -33,7 +34,16 @@ def find_run_id(store: LocalStore, text: str) -> RunId:
         return newest[0].run_id
     if store.find_run(RunId(text), tenant=LOCAL_TENANT) is not None:
         return RunId(text)
-    found = [] if not text else _begins_with(store, text)
+    return choose_run_id(text, [] if not text else _begins_with(store, text))
+
+
+def choose_run_id(text: str, found: Sequence[RunId]) -> RunId:
+    """Return the only run that was found under a name.
+
+    Raises:
+        NotFound: none was.
+        click.UsageError: several were.
+    """
     if not found:
         raise NotFound(f"there is no run {text!r}; `tandem runs list` shows the ones there are")
     if len(found) > 1:
@@ -42,8 +52,12 @@ def find_run_id(store: LocalStore, text: str) -> RunId:
     return found[0]
 
 
+def names_of(text: str) -> tuple[str, str]:
+    """Return how the id of a run begins that is named so."""
+    return text, _PREFIX + text
+
+
 def _begins_with(store: LocalStore, text: str) -> list[RunId]:
     limit = _SHOWN_MAX + 1
-    whole = store.list_run_ids(text, tenant=LOCAL_TENANT, limit=limit)
-    rest = store.list_run_ids(_PREFIX + text, tenant=LOCAL_TENANT, limit=limit)
-    return list(dict.fromkeys((*whole, *rest)))
+    found = [store.list_run_ids(name, tenant=LOCAL_TENANT, limit=limit) for name in names_of(text)]
+    return list(dict.fromkeys(run_id for ids in found for run_id in ids))

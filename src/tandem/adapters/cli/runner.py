@@ -56,6 +56,7 @@ def look_of(*, as_json: bool, quiet: bool) -> Look:
 @click.option("--dry-run", is_flag=True, help="Only tell what would run.")
 @click.option("--json", "as_json", is_flag=True, help="Print events and the result as JSON lines.")
 @click.option("--quiet", "-q", is_flag=True, help="Print only the summary.")
+@click.option("--url", hidden=True)
 @click.pass_obj
 def run(
     tools: Tools,
@@ -70,8 +71,9 @@ def run(
     dry_run: bool,
     as_json: bool,
     quiet: bool,
+    url: str | None,
 ) -> int:
-    """Run the automation in FILE to its end.
+    """Run the automation in FILE to its end, in this process.
 
     Ctrl-C pauses the run once what runs has ended; a second one cancels it.
     """
@@ -81,6 +83,11 @@ def run(
     from tandem.domain.execution import ExecutionProfile
 
     look = look_of(as_json=as_json, quiet=quiet)
+    if url is not None:
+        raise click.UsageError(
+            "a server runs what it keeps: save the file with `tandem automations apply FILE "
+            "--url URL`, then start it with `tandem automations run ID --url URL`"
+        )
     if detach and (approve or decide):
         raise click.UsageError("--detach leaves the run to others: decide with `tandem gates`")
     if detach and dry_run:

@@ -8,16 +8,21 @@ import click
 
 from tandem.adapters.cli import operate
 from tandem.adapters.cli.selection import STATES
+from tandem.adapters.cli.server_options import ask, on_server
 from tandem.adapters.cli.verify import verify
 from tandem.adapters.cli.watching import watch
 
 if TYPE_CHECKING:
+    from tandem.adapters.cli.desk import Desk
     from tandem.adapters.cli.tools import Tools
+    from tandem.domain.ids import RunId
     from tandem.domain.run import Run
+    from tandem.domain.standing import Reason
+    from tandem.domain.view import RunView
 
 LISTED_MAX: Final = 10_000
 FOLLOW_S: Final = 0.2
-FORKS_SHOWN_MAX: Final = 20
+FOLLOW_REMOTE_S: Final = 1.0
 EVENTS_AT_ONCE: Final = 1_000
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -37,6 +42,7 @@ runs.add_command(watch)
 @click.option("--automation", metavar="ID", help="Only runs of this automation.")
 @click.option("--limit", type=click.IntRange(1, LISTED_MAX), default=50, show_default=True)
 @_json
+@on_server
 @click.pass_obj
 def list_(
     tools: Tools, states: tuple[str, ...], automation: str | None, limit: int, as_json: bool
@@ -47,19 +53,13 @@ def list_(
     from tandem.domain.lifecycle import RunState
     from tandem.ports.store import RunFilter
 
-    store = tools.open_store(tools.read_settings())
-    try:
-        found = store.list_runs(
-            RunFilter(
-                tenant=LOCAL_TENANT,
-                statuses=tuple(RunState(state) for state in states),
-                automation_id=AutomationId(automation) if automation else None,
-                # The store filters the states of one automation's runs after it has cut them.
-                limit=LISTED_MAX if automation and states else limit,
-            )
-        )[:limit]
-    finally:
-        store.close()
+    chosen = RunFilter(
+        tenant=LOCAL_TENANT,
+        statuses=tuple(RunState(state) for state in states),
+        automation_id=AutomationId(automation) if automation else None,
+        limit=limit,
+    )
+    found = ask(tools, lambda desk: desk.list_runs(chosen))
     if as_json:
         text.print_json([text.plain(run) for run in found])
     elif found:
@@ -88,68 +88,55 @@ def _row(run: Run) -> dict[str, str]:
 @runs.command()
 @click.argument("run")
 @_json
+@on_server
 @click.pass_obj
 def show(tools: Tools, run: str, as_json: bool) -> None:
     """Explain a run: what happened, where, why, and what to do next."""
     from tandem.adapters.cli import story, summary, text
-    from tandem.adapters.cli.references import find_run_id
-    from tandem.domain.ids import LOCAL_TENANT
     from tandem.domain.standing import ReasonKind
 
-    settings = tools.read_settings()
-    store = tools.open_store(settings)
-    artifacts = tools.open_artifacts(settings)
-    try:
-        told = story.read_story(store, tools.open_host(settings), find_run_id(store, run))
-        forks = store.list_forks(told.run.run_id, tenant=LOCAL_TENANT, limit=FORKS_SHOWN_MAX)
-        if as_json:
-            found = story.document(told, artifacts, settings)
-            text.print_json({**found, "forks": [fork.run_id for fork in forks]})
-            return
-        row = told.run
-        click.echo(f"{text.one_line(row.name or row.automation_id)}  {row.run_id}")
-        summary.print_explanation(told)
-        if told.reason.kind not in (ReasonKind.RUNNING, ReasonKind.ENDED):
-            summary.print_reason(told.reason)
-        summary.print_times(told)
-        summary.print_usage(told.view, told.now_ms)
-        summary.print_decisions(told)
-        summary.print_lineage(told.run, forks)
-        click.echo()
-        summary.print_nodes(told, nodes_max=summary.NODES_SHOWN_MAX)
-        click.echo()
-        summary.print_outputs(told, artifacts)
-        summary.print_artifacts(told)
-        summary.print_status_file(told, settings)
-    finally:
-        store.close()
+    async def read(desk: Desk) -> story.Story:
+        return await desk.story(await desk.find_run_id(run))
+
+    told = ask(tools, read)
+    if as_json:
+        forks = [fork.run_id for fork in told.forks]
+        text.print_json({**story.document(told), "forks": forks})
+        return
+    row = told.run
+    click.echo(f"{text.one_line(row.name or row.automation_id)}  {row.run_id}")
+    summary.print_explanation(told)
+    if told.reason.kind not in (ReasonKind.RUNNING, ReasonKind.ENDED):
+        summary.print_reason(told.reason)
+    summary.print_times(told)
+    summary.print_usage(told.view, told.now_ms)
+    summary.print_decisions(told)
+    summary.print_lineage(told.run, told.forks)
+    click.echo()
+    summary.print_nodes(told, nodes_max=summary.NODES_SHOWN_MAX)
+    click.echo()
+    summary.print_outputs(told)
+    summary.print_artifacts(told)
+    summary.print_status_file(told)
 
 
 @runs.command()
 @click.argument("run")
 @_json
+@on_server
 @click.pass_obj
 def why(tools: Tools, run: str, as_json: bool) -> None:
     """Say what a run waits for, since when, who holds it, and what would free it."""
-    import time
-
     from tandem.adapters.cli import text
-    from tandem.adapters.cli.references import find_run_id, short_id
+    from tandem.adapters.cli.references import short_id
     from tandem.adapters.cli.story import budget_document
     from tandem.adapters.cli.summary import print_reason, print_usage
-    from tandem.domain.ids import LOCAL_TENANT
-    from tandem.engine import reasons
 
-    settings = tools.read_settings()
-    store = tools.open_store(settings)
-    try:
-        run_id = find_run_id(store, run)
-        now_ms = time.time_ns() // 1_000_000
-        host = tools.open_host(settings)
-        reason = reasons.why(store, host, run_id, tenant=LOCAL_TENANT, now_ms=now_ms)
-        view = store.read(run_id, tenant=LOCAL_TENANT)
-    finally:
-        store.close()
+    async def read(desk: Desk) -> tuple[RunId, tuple[Reason, RunView, int]]:
+        run_id = await desk.find_run_id(run)
+        return run_id, await desk.why(run_id)
+
+    run_id, (reason, view, now_ms) = ask(tools, read)
     if as_json:
         told = {"run_id": run_id, **text.plain(reason), **budget_document(view, now_ms)}
         text.print_json(told)
@@ -164,68 +151,55 @@ def why(tools: Tools, run: str, as_json: bool) -> None:
 @click.option("--after", type=click.IntRange(0), default=0, help="Only events after this number.")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended.")
 @_json
+@on_server
 @click.pass_obj
 def events(tools: Tools, run: str, after: int, follow: bool, as_json: bool) -> None:
     """Print the lifecycle events of a run; `--json` prints one object a line."""
-    import time
+    import asyncio
 
     from tandem.adapters.cli import display
-    from tandem.adapters.cli.references import find_run_id
-    from tandem.domain.ids import LOCAL_TENANT
+    from tandem.domain.errors import NotFound
     from tandem.engine.waiting import is_ended
 
     shown = display.JsonLines() if as_json else display.Lines()
-    store = tools.open_store(tools.read_settings())
-    try:
-        run_id = find_run_id(store, run)
+
+    async def tell(desk: Desk) -> None:
+        run_id, seq = await desk.find_run_id(run), after
         while True:
-            row = store.find_run(run_id, tenant=LOCAL_TENANT)
-            found = store.list_events(
-                run_id, tenant=LOCAL_TENANT, after_seq=after, limit=EVENTS_AT_ONCE
-            )
+            row = await desk.find_run(run_id)
+            if row is None and desk.is_remote:
+                raise NotFound(f"there is no run {run_id}")
+            found = await desk.list_events(run_id, after_seq=seq, limit=EVENTS_AT_ONCE)
             for event in found:
                 shown.happened(run_id, event)
-                after = event.seq
+                seq = event.seq
             if len(found) == EVENTS_AT_ONCE:
                 continue
             # The row was read first, so all events of an ended run have been seen.
             if not follow or row is None or is_ended(row):
                 return
-            time.sleep(FOLLOW_S)
-    finally:
-        store.close()
+            await asyncio.sleep(FOLLOW_REMOTE_S if desk.is_remote else FOLLOW_S)
+
+    ask(tools, tell)
 
 
 @runs.command()
 @click.argument("run")
 @click.argument("node")
+@on_server
 @click.pass_obj
 def output(tools: Tools, run: str, node: str) -> None:
     """Print the output of a completed node: a text as it is, anything else as JSON."""
     import sys
 
-    from tandem.adapters.cli.references import find_run_id
-    from tandem.adapters.cli.story import read_output
     from tandem.adapters.cli.text import clean
-    from tandem.domain.errors import NotFound, Refused
-    from tandem.domain.ids import LOCAL_TENANT, NodeId
+    from tandem.domain.ids import NodeId
     from tandem.domain.json import decode
-    from tandem.domain.lifecycle import NodeState
 
-    settings = tools.read_settings()
-    store = tools.open_store(settings)
-    try:
-        view = store.read(find_run_id(store, run), tenant=LOCAL_TENANT)
-    finally:
-        store.close()
-    plan_node = view.plan.node(NodeId(node))
-    if plan_node is None:
-        names = ", ".join(n.node_id for n in view.plan.nodes[:20])
-        raise NotFound(f"run {view.run.run_id} has no node `{node}`; it has {names}")
-    row = view.node(plan_node.node_no)
-    if row.state is not NodeState.COMPLETED:
-        raise Refused(f"node `{node}` is {row.state.value} and has no output", code="no_output")
-    content = read_output(row, tools.open_artifacts(settings))
+    async def read(desk: Desk) -> bytes:
+        return await desk.output(await desk.find_run_id(run), NodeId(node))
+
+    content = ask(tools, read)
     value = decode(content)
     raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else content + b"\n"
     if sys.stdout.isatty():

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from tandem.adapters.cli.server_options import server_options
+
 if TYPE_CHECKING:
     from tandem.ports.store import RunFilter
 
@@ -111,6 +113,7 @@ def _decorators(metavar: str) -> list[Callable[..., Any]]:
             "--cursor", type=click.IntRange(1), help="Go on after the run that had this cursor."
         ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        *server_options(),
     ]
 
 

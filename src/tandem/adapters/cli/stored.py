@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tandem.adapters.cli.runner import PROFILES, look_of
+from tandem.adapters.cli.server_options import ask, on_server, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
-    from tandem.adapters.cli.tools import LocalStore, Tools
+    from tandem.adapters.cli.desk import Desk
+    from tandem.adapters.cli.tools import Tools
     from tandem.domain.automation import Automation
     from tandem.domain.firing import Firing
     from tandem.domain.run import Run
     from tandem.domain.stored_automation import AutomationRecord, StoredAutomation
-    from tandem.engine.automations import Automations
+
+    Looked = tuple[StoredAutomation, Sequence[AutomationRecord], Automation, Sequence[Firing]]
 
 LISTED_MAX: Final = 10_000
 RUNS_SHOWN_MAX: Final = 10
@@ -42,6 +45,7 @@ def automations() -> None:
 )
 @_reason
 @_json
+@on_server
 @click.pass_obj
 def apply(
     tools: Tools, files: tuple[Path, ...], expect_version: int | None, reason: str, as_json: bool
@@ -50,13 +54,18 @@ def apply(
 
     All files are checked before the first is saved. A pause is never lifted by a save.
     """
-    import asyncio
-
     from tandem.adapters.cli import text
 
     loaded = [tools.load_automation(file) for file in files]
     _refuse_same_id(files, loaded)
-    saved = asyncio.run(_save(tools, loaded, expect_version, reason))
+
+    async def save(desk: Desk) -> list[tuple[StoredAutomation, str]]:
+        return [
+            await desk.save(automation, expected_version=expect_version, reason=reason)
+            for automation in loaded
+        ]
+
+    saved = ask(tools, save, acts=True)
     if as_json:
         text.print_json([{**text.plain(row), "event": event} for row, event in saved])
         return
@@ -84,38 +93,17 @@ def _refuse_same_id(files: Sequence[Path], loaded: Sequence[Automation]) -> None
             )
 
 
-async def _save(
-    tools: Tools, loaded: list[Automation], expected_version: int | None, reason: str
-) -> list[tuple[StoredAutomation, str]]:
-    """Save one after the other; return each row and what happened to it, empty for nothing."""
-    from tandem.adapters.cli.session import person
-    from tandem.adapters.cli.text import note
-
-    saved: list[tuple[StoredAutomation, str]] = []
-    async with tools.open_engine(tools.read_settings(), drives=False, on_problem=note) as parts:
-        for automation in loaded:
-            change = await parts.automations.save(
-                automation, by=person(), expected_version=expected_version, reason=reason
-            )
-            saved.append((change.row, change.record.event.value if change.record else ""))
-    return saved
-
-
 @automations.command("list")
 @click.option("--limit", type=click.IntRange(1, LISTED_MAX), default=100, show_default=True)
 @click.option("--after", default="", metavar="ID", help="Only those after this id.")
 @_json
+@on_server
 @click.pass_obj
 def list_(tools: Tools, limit: int, after: str, as_json: bool) -> None:
     """List the automations of the store, by id."""
     from tandem.adapters.cli import text
-    from tandem.domain.ids import LOCAL_TENANT
 
-    store = tools.open_store(tools.read_settings())
-    try:
-        found = store.list_automations(tenant=LOCAL_TENANT, after_id=after, limit=limit)
-    finally:
-        store.close()
+    found = ask(tools, lambda desk: desk.list_automations(after_id=after, limit=limit))
     if as_json:
         text.print_json([text.plain(row) for row in found])
     elif found:
@@ -141,6 +129,7 @@ def _row(row: StoredAutomation) -> dict[str, str]:
 @click.option("--version", type=click.IntRange(1), metavar="N", help="The definition of this one.")
 @click.option("--firings", is_flag=True, help="Show the next 10 firings, and the newest ones.")
 @_json
+@on_server
 @click.pass_obj
 def show(
     tools: Tools, automation_id: str, version: int | None, firings: bool, as_json: bool
@@ -150,9 +139,16 @@ def show(
     from tandem.domain.automation import canonical_document
     from tandem.domain.json import decode
 
-    row, records, definition = _look_up(tools, automation_id, version)
+    shown_max = FIRINGS_SHOWN if firings else 1
+
+    async def look(desk: Desk) -> Looked:
+        row, definition = await desk.automation(automation_id, version)
+        decided = await desk.list_firings(row, limit=shown_max)
+        return row, await desk.records(row), definition, decided
+
+    row, records, definition, decided = ask(tools, look, acts=True)
     document = decode(canonical_document(definition))
-    coming, decided = _firings(tools, row, limit=FIRINGS_SHOWN if firings else 1)
+    coming = _coming(row, limit=shown_max)
     if as_json:
         shown = {"shown_version": version or row.version, "definition": document}
         shown |= {"next_firings": coming, "firings": [text.plain(each) for each in decided]}
@@ -171,22 +167,15 @@ def show(
     text.print_json(document)
 
 
-def _firings(
-    tools: Tools, row: StoredAutomation, *, limit: int
-) -> tuple[list[dict[str, Any]], Sequence[Firing]]:
-    """Return when an automation fires next, and what its triggers did lately."""
+def _coming(row: StoredAutomation, *, limit: int) -> list[dict[str, Any]]:
+    """Return when an automation fires next."""
     from tandem.adapters.cli.schedule import firings_shown
     from tandem.domain.firing import schedule_of, upcoming
 
-    store = tools.open_store(tools.read_settings())
     try:
-        decided = store.list_firings(row, limit=limit)
-    finally:
-        store.close()
-    try:
-        return firings_shown(schedule_of(row), upcoming(row, limit=limit)), decided
+        return firings_shown(schedule_of(row), upcoming(row, limit=limit))
     except ValueError:  # the firings say what is wrong with its schedule
-        return [], decided
+        return []
 
 
 def _told_deferral(row: StoredAutomation) -> str:
@@ -222,27 +211,6 @@ def _happened(record: AutomationRecord) -> dict[str, str]:
     }
 
 
-def _look_up(
-    tools: Tools, automation_id: str, version: int | None
-) -> tuple[StoredAutomation, Sequence[AutomationRecord], Automation]:
-    """Return the row, what happened, and the definition of the current or the given version.
-
-    Raises:
-        NotFound: there is no such automation, or no such version of it.
-    """
-    import asyncio
-
-    from tandem.adapters.cli.text import note
-
-    async def look() -> tuple[StoredAutomation, Sequence[AutomationRecord], Automation]:
-        async with tools.open_engine(tools.read_settings(), drives=False, on_problem=note) as parts:
-            kept = parts.automations
-            row = kept.get(automation_id)
-            return row, kept.records(row), kept.definition(row, version)
-
-    return asyncio.run(look())
-
-
 @automations.command()
 @click.argument("automation_id", metavar="ID")
 @click.option("--input", "pairs", multiple=True, metavar="NAME=VALUE", help="An input; see `run`.")
@@ -254,6 +222,7 @@ def _look_up(
 @click.option("--dry-run", is_flag=True, help="Only tell what would run.")
 @click.option("--json", "as_json", is_flag=True, help="Print events and the result as JSON lines.")
 @click.option("--quiet", "-q", is_flag=True, help="Print only the summary.")
+@on_server
 @click.pass_obj
 def run(
     tools: Tools,
@@ -275,13 +244,24 @@ def run(
     look = look_of(as_json=as_json, quiet=quiet)
     if detach and dry_run:
         raise click.UsageError("--detach and --dry-run exclude each other")
-    row, _, definition = _look_up(tools, automation_id, version)
+    wanted = ExecutionProfile(profile) if profile else None
+    if place_of(tools, tools.read_settings()) is not None:
+        from tandem.adapters.cli import remote_run
+
+        if workspace is not None or version is not None:
+            raise click.UsageError(
+                "a server runs the current version where it says itself; leave --workspace and "
+                "--version out"
+            )
+        asked = remote_run.Order(automation_id, pairs, inputs_json, wanted)
+        return remote_run.run(tools, asked, look, detach=detach, dry_run=dry_run)
+    row, definition = ask(tools, lambda desk: desk.automation(automation_id, version), acts=True)
     order = drive.Order(
         automation=definition,
         inputs=given.read_inputs(definition, pairs, inputs_json),
         workspace=drive.workspace_of(definition, workspace),
         decisions=given.Decisions(),
-        profile=ExecutionProfile(profile) if profile else None,
+        profile=wanted,
         stored_version=version or row.version,
     )
     settings = tools.read_settings()
@@ -296,82 +276,57 @@ def run(
 @click.argument("automation_id", metavar="ID")
 @_reason
 @_json
+@on_server
 @click.pass_obj
 def pause(tools: Tools, automation_id: str, reason: str, as_json: bool) -> None:
     """Hold everything of an automation: what runs is paused, what is queued is not started."""
-    _ask(
-        tools,
-        lambda kept, by: kept.pause(automation_id, by=by, reason=reason or "paused by operator"),
-        as_json=as_json,
-    )
+    _hold(tools, automation_id, "pause", reason or "paused by operator", as_json=as_json)
 
 
 @automations.command()
 @click.argument("automation_id", metavar="ID")
 @_reason
 @_json
+@on_server
 @click.pass_obj
 def resume(tools: Tools, automation_id: str, reason: str, as_json: bool) -> None:
     """Let the queued runs of an automation go on; paused ones with `tandem resume RUN`."""
-    _ask(
-        tools,
-        lambda kept, by: kept.resume(automation_id, by=by, reason=reason or "resumed by operator"),
-        as_json=as_json,
-    )
+    _hold(tools, automation_id, "resume", reason or "resumed by operator", as_json=as_json)
 
 
 @automations.command()
 @click.argument("automation_id", metavar="ID")
 @_reason
 @_json
+@on_server
 @click.pass_obj
 def delete(tools: Tools, automation_id: str, reason: str, as_json: bool) -> None:
     """Take an automation out of the lists; its runs stay."""
-    _ask(
-        tools,
-        lambda kept, by: kept.delete(automation_id, by=by, reason=reason or "deleted by operator"),
-        as_json=as_json,
-    )
+    _hold(tools, automation_id, "delete", reason or "deleted by operator", as_json=as_json)
 
 
-def _ask(
-    tools: Tools,
-    ask: Callable[[Automations, str], Awaitable[StoredAutomation]],
-    *,
-    as_json: bool,
-) -> None:
-    import asyncio
-
+def _hold(tools: Tools, automation_id: str, what: str, reason: str, *, as_json: bool) -> None:
     from tandem.adapters.cli import text
     from tandem.adapters.cli.references import short_id
-    from tandem.adapters.cli.session import person
+    from tandem.domain.lifecycle import RunState
+    from tandem.ports.store import RunFilter
 
-    async def asked() -> tuple[StoredAutomation, Sequence[Run]]:
-        settings = tools.read_settings()
-        async with tools.open_engine(settings, drives=False, on_problem=text.note) as parts:
-            row = await ask(parts.automations, person())
-            return row, _paused_runs(parts.store, row)
+    async def act(desk: Desk) -> tuple[StoredAutomation, Sequence[Run], str]:
+        row = await desk.hold(automation_id, what, reason=reason)
+        pausing = RunFilter(
+            tenant=row.tenant,
+            automation_id=row.automation_id,
+            statuses=(RunState.PAUSING, RunState.PAUSED),
+        )
+        again = "tandem runs resume" if desk.is_remote else "tandem resume"
+        return row, await desk.list_runs(pausing), f"{again} {{}}{desk.beside}"
 
-    row, paused = asyncio.run(asked())
+    row, paused, again = ask(tools, act, acts=True)
     if as_json:
         shown: dict[str, Any] = {"paused_runs": [run.run_id for run in paused]}
         text.print_json({**text.plain(row), **shown})
         return
     click.echo(f"{text.one_line(row.automation_id)}: {_status(row)}")
     for run in paused[:RUNS_SHOWN_MAX]:
-        again = f"; continue with: tandem resume {short_id(run.run_id)}"
-        click.echo(f"  run {short_id(run.run_id)} is {run.status.value}{again}")
-
-
-def _paused_runs(store: LocalStore, row: StoredAutomation) -> Sequence[Run]:
-    """Return the newest runs of the automation that are paused or about to be."""
-    from tandem.domain.lifecycle import RunState
-    from tandem.ports.store import RunFilter
-
-    return store.list_runs(
-        RunFilter(
-            tenant=row.tenant,
-            automation_id=row.automation_id,
-            statuses=(RunState.PAUSING, RunState.PAUSED),
-        )
-    )
+        command = again.format(short_id(run.run_id))
+        click.echo(f"  run {short_id(run.run_id)} is {run.status.value}; continue with: {command}")

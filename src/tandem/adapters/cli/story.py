@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,26 +10,24 @@ import msgspec
 
 from tandem.adapters.cli import text
 from tandem.adapters.cli.references import short_id
-from tandem.adapters.cli.tools import LocalStore
+from tandem.adapters.cli.tools import LocalStore, Tools
 from tandem.domain.artifact import NodeArtifact
 from tandem.domain.budget import Standing, standings, used_by
-from tandem.domain.errors import EngineError
 from tandem.domain.gate_record import decision_record, pending_gate
 from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
-from tandem.domain.json import JsonObject, JsonValue, decode
+from tandem.domain.json import JsonObject, JsonValue
 from tandem.domain.lifecycle import TERMINAL, NodeState, RunState
 from tandem.domain.overrun import allow_command, budget_for, is_raised
-from tandem.domain.run import Attempt, Gate, NodeRun, Run
+from tandem.domain.run import Attempt, Gate, Run
 from tandem.domain.standing import Reason, ReasonKind
 from tandem.domain.verdict import verdict_of
 from tandem.domain.view import RunView
 from tandem.engine import reasons
-from tandem.ports.artifacts import Artifacts
+from tandem.engine.run_rows import ForkRow, RunRows, last_outputs, list_forks
 from tandem.ports.host import Host
 from tandem.settings import Settings
 
 _DETAIL_LINES_MAX: Final = 12
-_OUTPUT_BYTES_MAX: Final = 65_536
 
 S, N = RunState, NodeState
 _RESUMABLE: Final = frozenset(
@@ -48,7 +46,11 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):
-    """One consistent picture of a run. `holder` is `alive`, `dead`, or empty when none has it."""
+    """One consistent picture of a run. `holder` is `alive`, `dead`, or empty when none has it.
+
+    `status_file` is empty where the run is on a server, and `beside` is what commands need at their
+    end to be asked of that server.
+    """
 
     view: RunView
     attempts: Sequence[Attempt]
@@ -58,6 +60,12 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     holder: str
     now_ms: int
     reason: Reason
+    forks: Sequence[ForkRow]
+    outputs: Mapping[str, JsonValue]
+    """What the last nodes left."""
+    status_file: str = ""
+    is_remote: bool = False
+    beside: str = ""
 
     @property
     def run(self) -> Run:
@@ -71,29 +79,54 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
         return (run.finished_at_ms or self.now_ms) - (run.started_at_ms or run.created_at_ms)
 
 
-def read_story(store: LocalStore, host: Host, run_id: RunId, *, self_id: str = "") -> Story:
+def read_story(
+    tools: Tools, settings: Settings, store: LocalStore, run_id: RunId, *, self_id: str = ""
+) -> Story:
     """Read everything about a run; `self_id` is an engine of this process, which leaves soon.
 
     Raises:
         NotFound: there is no such run.
     """
     now_ms = time.time_ns() // 1_000_000
+    host = tools.open_host(settings)
     view = store.read(run_id, tenant=LOCAL_TENANT)
-    run = view.run
     return Story(
         view=view,
         attempts=store.list_attempts(run_id, tenant=LOCAL_TENANT),
-        # An output that was put aside is shown as an output.
-        artifacts=[
-            left for left in store.list_artifacts(run_id, tenant=LOCAL_TENANT) if left.ref.path
-        ],
+        artifacts=_files(store.list_artifacts(run_id, tenant=LOCAL_TENANT)),
         gates=store.list_gates_of_run(run_id, tenant=LOCAL_TENANT),
-        holder=holder_state(store, host, run, self_id=self_id),
+        holder=holder_state(store, host, view.run, self_id=self_id),
         now_ms=now_ms,
         reason=reasons.why(
             store, host, run_id, tenant=LOCAL_TENANT, now_ms=now_ms, leaving=self_id
         ),
+        forks=list_forks(store, run_id, tenant=LOCAL_TENANT),
+        outputs=last_outputs(view, tools.open_artifacts(settings), tenant=LOCAL_TENANT),
+        status_file=str(status_file(view.run, settings)),
     )
+
+
+def story_of_rows(rows: RunRows, *, beside: str) -> Story:
+    """Return the story of a run on a server, whose engines look after their dead by themselves."""
+    is_dead = rows.reason.kind is ReasonKind.ENGINE_DEAD
+    return Story(
+        view=rows.view(),
+        attempts=rows.attempts,
+        artifacts=_files(rows.artifacts),
+        gates=rows.gates,
+        holder="" if holder_of(rows.run) is None else "dead" if is_dead else "alive",
+        now_ms=rows.now_ms,
+        reason=rows.reason,
+        forks=rows.forks,
+        outputs=rows.outputs,
+        is_remote=True,
+        beside=beside,
+    )
+
+
+def _files(found: Sequence[NodeArtifact]) -> list[NodeArtifact]:
+    """Return what is no output that was put aside: that is shown as an output."""
+    return [left for left in found if left.ref.path]
 
 
 def holder_state(store: LocalStore, host: Host, run: Run, *, self_id: str = "") -> str:
@@ -117,9 +150,10 @@ def explain(story: Story) -> Explanation:
     """Return the four answers for the state that the run is in."""
     run = story.run
     name = short_id(run.run_id)
-    resume = f"tandem resume {name}"
+    resume = _go_on(story)
     done = f"{run.nodes_completed} of {text.count(run.nodes_total, 'node')} completed"
-    alone = story.holder != "alive"
+    # A server's engines take up what nobody has.
+    alone = story.holder != "alive" and not story.is_remote
     match run.status:
         case S.COMPLETED:
             return Explanation(what=f"completed in {text.span(story.duration_ms)}; {done}")
@@ -151,6 +185,7 @@ def explain(story: Story) -> Explanation:
                 due = f", due {text.moment(run.due_at_ms)}" if run.due_at_ms is not None else ""
                 resolve = [
                     shlex.join(["tandem", "waits", "resolve", name, "--node", w.node_id])
+                    + story.beside
                     for w in signals
                 ]
                 return Explanation(
@@ -164,8 +199,17 @@ def explain(story: Story) -> Explanation:
             return Explanation(
                 what=f"paused; {done}",
                 why=run.pause_reason,
-                next=(resume, f"tandem runs cancel {name}"),
+                next=(resume, f"tandem runs cancel {name}{story.beside}"),
             )
+
+
+def _go_on(story: Story) -> str:
+    """Return the command that lets the run go on: driven here, or by an engine of the server."""
+    name = short_id(story.run.run_id)
+    if not story.is_remote:
+        return f"tandem resume {name}"
+    verb = "resume" if story.run.status is S.PAUSED else "recover"
+    return f"tandem runs {verb} {name}{story.beside}"
 
 
 def _explain_held(story: Story, done: str) -> Explanation:
@@ -174,7 +218,7 @@ def _explain_held(story: Story, done: str) -> Explanation:
         what=f"queued and held; {done}",
         where=run.resource_key,
         why=f"{reason.kind.value}: {reason.sentence}",
-        next=(shlex.join(["tandem", "automations", "resume", run.automation_id]),),
+        next=(shlex.join(["tandem", "automations", "resume", run.automation_id]) + story.beside,),
     )
 
 
@@ -186,7 +230,7 @@ def _explain_budget(story: Story, done: str, resume: str) -> Explanation:
     return Explanation(
         what=f"stopped by its budget; {done}",
         why=run.stop_reason,
-        next=(allow, f"tandem runs cancel {name}"),
+        next=(f"{allow}{story.beside}", f"tandem runs cancel {name}{story.beside}"),
     )
 
 
@@ -194,8 +238,9 @@ def _explain_driven(story: Story, done: str, resume: str) -> Explanation:
     run = story.run
     running = ", ".join(f"`{story.view.plan.nodes[n].node_id}`" for n in sorted(story.view.running))
     where = f"running: {running}" if running else ""
-    if story.holder == "alive":
-        return Explanation(what=f"{run.status.value}; {done}", where=where, why=run.detail)
+    if story.holder == "alive" or story.is_remote:
+        why = run.detail if story.holder == "alive" else story.reason.sentence
+        return Explanation(what=f"{run.status.value}; {done}", where=where, why=why)
     return Explanation(
         what=f"interrupted; {done}",
         where=where,
@@ -207,21 +252,22 @@ def _explain_driven(story: Story, done: str, resume: str) -> Explanation:
 def _explain_gates(story: Story, done: str, resume: str) -> Explanation:
     run, name = story.run, short_id(story.run.run_id)
     gates = sorted(story.view.gates.values(), key=lambda gate: gate.requested_at_ms)
-    decide = [_decide_command(name, gate) for gate in gates]
+    decide = [_decide_command(name, gate, story.beside) for gate in gates]
     return Explanation(
         what=f"waiting for a decision; {done}",
         where=", ".join(f"gate `{gate.node_id}`" for gate in gates),
         why="; ".join(dict.fromkeys(text.one_line(g.instructions or g.title) for g in gates))
         or run.detail,
-        next=(*decide, resume) if story.holder != "alive" else tuple(decide),
+        next=tuple(decide) if story.holder == "alive" or story.is_remote else (*decide, resume),
     )
 
 
-def _decide_command(name: str, gate: Gate) -> str:
+def _decide_command(name: str, gate: Gate, beside: str) -> str:
     """Return a command that can be pasted; what else could be decided follows as a comment."""
     first, *others = gate.decisions
     command = ["tandem", "gates", "decide", name, first, "--node", gate.node_id]
-    return shlex.join(command) + (f"  # or {', '.join(others)}" if others else "")
+    said = shlex.join(command) + beside
+    return said + (f"  # or {', '.join(others)}" if others else "")
 
 
 def _explain_halted(story: Story, done: str, resume: str) -> Explanation:
@@ -239,7 +285,7 @@ def _explain_halted(story: Story, done: str, resume: str) -> Explanation:
         what=f"{run.status.value} after {text.span(story.duration_ms)}; {done}",
         where=where,
         why="\n".join(filter(None, reasons)) or run.detail,
-        next=(resume, f"tandem runs events {short_id(run.run_id)}"),
+        next=(resume, f"tandem runs events {short_id(run.run_id)}{story.beside}"),
     )
 
 
@@ -262,41 +308,7 @@ def status_file(run: Run, settings: Settings) -> Path:
     return folder / ".tandem" / "runs" / run.run_id / "status.json"
 
 
-def read_output(node: NodeRun, artifacts: Artifacts) -> bytes:
-    """Return the output of a completed node as JSON text.
-
-    Raises:
-        NotFound: it was large and its file is gone.
-    """
-    if node.output is not None:
-        return node.output
-    if node.output_ref is not None:
-        return artifacts.get(LOCAL_TENANT, node.output_ref)
-    return b"null"
-
-
-def last_outputs(story: Story, artifacts: Artifacts) -> dict[str, JsonValue]:
-    """Return the outputs of the completed nodes that nothing comes after.
-
-    One above 64 KiB is shown as the reference of its artifact.
-    """
-    found: dict[str, JsonValue] = {}
-    for plan_node in story.view.plan.nodes:
-        node = story.view.node(plan_node.node_no)
-        if plan_node.successors or node.state is not N.COMPLETED:
-            continue
-        ref = node.output_ref
-        if ref is not None and ref.size_bytes > _OUTPUT_BYTES_MAX:
-            found[plan_node.node_id] = {"artifact": text.plain(ref)}
-            continue
-        try:
-            found[plan_node.node_id] = decode(read_output(node, artifacts))
-        except EngineError as error:
-            found[plan_node.node_id] = {"error": str(error)}
-    return found
-
-
-def document(story: Story, artifacts: Artifacts, settings: Settings) -> dict[str, Any]:
+def document(story: Story) -> dict[str, Any]:
     """Return the whole story as data, for programs."""
     run, view = story.run, story.view
     ids = [node.node_id for node in view.plan.nodes]
@@ -326,8 +338,8 @@ def document(story: Story, artifacts: Artifacts, settings: Settings) -> dict[str
             {"node_id": ids[a.node_no], "attempt": a.attempt, **text.plain(a.ref)}
             for a in story.artifacts
         ],
-        "outputs": last_outputs(story, artifacts),
-        "status_file": str(status_file(run, settings)),
+        "outputs": dict(story.outputs),
+        "status_file": story.status_file or None,
     }
 
 

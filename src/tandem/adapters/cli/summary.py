@@ -7,14 +7,7 @@ from typing import Final
 import click
 
 from tandem.adapters.cli import text
-from tandem.adapters.cli.story import (
-    Story,
-    budget_of,
-    explain,
-    holder_of,
-    last_outputs,
-    status_file,
-)
+from tandem.adapters.cli.story import Story, budget_of, explain, holder_of
 from tandem.domain.budget import BudgetKind
 from tandem.domain.gate_record import decision_record, on_expiry_words
 from tandem.domain.lifecycle import NodeState
@@ -23,8 +16,7 @@ from tandem.domain.run import Gate, GateStatus, NodeRun, Run
 from tandem.domain.standing import Reason
 from tandem.domain.view import RunView
 from tandem.engine.dry_run import DryRun
-from tandem.ports.artifacts import Artifacts
-from tandem.settings import Settings
+from tandem.engine.run_rows import ForkRow
 
 _ARTIFACTS_MAX: Final = 20
 _NODES_MAX: Final = 40
@@ -32,7 +24,7 @@ NODES_SHOWN_MAX: Final = 500
 """How many nodes `runs show` prints."""
 
 
-def print_summary(story: Story, artifacts: Artifacts, settings: Settings) -> None:
+def print_summary(story: Story) -> None:
     """Print how a run was left: state, answers, outputs, files, where status.json lies."""
     run = story.run
     click.echo()
@@ -40,9 +32,9 @@ def print_summary(story: Story, artifacts: Artifacts, settings: Settings) -> Non
     click.echo(f"\n{text.one_line(run.name or run.automation_id)}  {run.run_id}")
     print_explanation(story)
     print_usage(story.view, story.now_ms)
-    print_outputs(story, artifacts)
+    print_outputs(story)
     print_artifacts(story)
-    print_status_file(story, settings)
+    print_status_file(story)
 
 
 def print_dry_run(told: DryRun) -> None:
@@ -72,9 +64,10 @@ def print_dry_run(told: DryRun) -> None:
         _print_field("missing", obstacle)
 
 
-def print_status_file(story: Story, settings: Settings) -> None:
-    """Print where the status file lies."""
-    _print_field("status", _near(status_file(story.run, settings)))
+def print_status_file(story: Story) -> None:
+    """Print where the status file lies, when it lies here."""
+    if story.status_file:
+        _print_field("status", _near(Path(story.status_file)))
 
 
 def _near(path: Path) -> str:
@@ -119,12 +112,12 @@ def _amount_of(budget: BudgetKind) -> Callable[[float], str]:
             return lambda amount: f"{int(amount):,}"
 
 
-def print_lineage(run: Run, forks: Sequence[Run]) -> None:
+def print_lineage(run: Run, forks: Sequence[ForkRow]) -> None:
     """Print where a fork comes from, and what was forked from this run."""
     if run.forked_from is not None:
         _print_field("from", f"{run.forked_from} at node `{run.forked_from_node}`")
     for fork in forks:
-        _print_field("fork", f"{fork.run_id} at node `{fork.forked_from_node}`")
+        _print_field("fork", f"{fork.run_id} at node `{fork.node_id}`")
 
 
 def print_explanation(story: Story) -> None:
@@ -145,9 +138,9 @@ def print_reason(reason: Reason) -> None:
     _print_field("freed", reason.freed_by)
 
 
-def print_outputs(story: Story, artifacts: Artifacts) -> None:
+def print_outputs(story: Story) -> None:
     """Print the outputs of the last nodes, short."""
-    for node_id, value in last_outputs(story, artifacts).items():
+    for node_id, value in story.outputs.items():
         _print_field("output", f"{node_id}: {text.short(value)}")
 
 

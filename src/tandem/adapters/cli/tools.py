@@ -1,6 +1,6 @@
 """What the command line is given: everything concrete, chosen by whoever starts it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,6 +98,101 @@ class OpenEngine(Protocol):
         ...
 
 
+class Frame(Protocol):
+    """One frame of a stream of events."""
+
+    @property
+    def id(self) -> str:
+        """By which a stream is gone on with; empty when the frame has none."""
+        ...
+
+    @property
+    def document(self) -> Any:
+        """What it tells; None for a sign of life."""
+        ...
+
+
+class Server(Protocol):
+    """A server that is asked over HTTP. Its refusals are raised as the errors of the engine."""
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        ...
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
+        key: str = "",
+        repeats: bool = False,
+    ) -> Any:
+        """Return the document that answers a request.
+
+        Args:
+            method: of HTTP.
+            path: below its URL, escaped.
+            body: a JSON object.
+            query: parameters; those of None are left out.
+            key: an idempotency key, by which the server knows a request that came before.
+            repeats: it may be asked again when no answer came; a GET and what has a key always may.
+
+        Raises:
+            EngineError: what the server answered; StoreUnavailable when nobody did.
+        """
+        ...
+
+    async def content(self, method: str, path: str) -> bytes:
+        """Return the bytes that answer a request. See `ask`."""
+        ...
+
+    def stream(
+        self, path: str, *, query: Mapping[str, Any] | None = None, last_id: str = ""
+    ) -> AbstractAsyncContextManager[AsyncIterator[Frame]]:
+        """Open a stream of events behind `last_id`.
+
+        Raises (when entered, or while frames are taken):
+            EngineError: the server refuses it; StoreUnavailable when it breaks off.
+        """
+        ...
+
+
+class Logins(Protocol):
+    """The tokens of servers that a person has logged in to."""
+
+    @property
+    def path(self) -> Path:
+        """The file that holds them."""
+        ...
+
+    def find(self, url: str) -> str:
+        """Return the token for a server, empty when there is none.
+
+        Raises:
+            Refused: others can read the file, or it is damaged.
+        """
+        ...
+
+    def keep(self, url: str, token: str) -> None:
+        """Keep the token of a server in place of an older one.
+
+        Raises:
+            Refused: the file cannot be written, or is not safe.
+        """
+        ...
+
+    def forget(self, url: str | None) -> list[str]:
+        """Forget the token of one server, or with None of all; return whose there were.
+
+        Raises:
+            Refused: the file cannot be written, or is not safe.
+        """
+        ...
+
+
 class Tools(Protocol):
     """The concrete parts, each made when it is asked for."""
 
@@ -127,6 +222,30 @@ class Tools(Protocol):
 
     def serve(self, settings: Settings, *, host: str, port: int, say: Callable[[str], None]) -> int:
         """Drive runs and answer over HTTP until a signal comes; see `tandem.serving.serve`."""
+        ...
+
+    def server_url(self, text: str) -> str:
+        """Return the URL of a server as it is kept.
+
+        Raises:
+            InvalidRequest: it is none.
+        """
+        ...
+
+    def checked_token(self, url: str, token: str, *, is_insecure: bool) -> str:
+        """Return a token that may be sent to a server.
+
+        Raises:
+            InvalidRequest: it would travel over a network as plain text, and not on purpose.
+        """
+        ...
+
+    def open_logins(self, settings: Settings) -> Logins:
+        """Open the file of logins."""
+        ...
+
+    def connect(self, url: str, token: str) -> AbstractAsyncContextManager[Server]:
+        """Open a client of a server; nothing is sent yet."""
         ...
 
     def open_store(self, settings: Settings) -> LocalStore:

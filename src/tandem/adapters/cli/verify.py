@@ -7,41 +7,30 @@ from typing import TYPE_CHECKING
 import click
 
 from tandem.adapters.cli import exits
+from tandem.adapters.cli.server_options import ask, on_server
 
 if TYPE_CHECKING:
+    from tandem.adapters.cli.desk import Desk
     from tandem.adapters.cli.tools import Tools
+    from tandem.engine.verification import Verification
 
 
 @click.command()
 @click.argument("run")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@on_server
 @click.pass_obj
 def verify(tools: Tools, run: str, as_json: bool) -> int:
     """Check the chain of receipts of a run, its outputs and its artifacts; exit 1 when not sound.
 
     The hash that is printed stands for everything up to now: note it elsewhere to compare later.
     """
-    import asyncio
-
     from tandem.adapters.cli import text
-    from tandem.adapters.cli.references import find_run_id
-    from tandem.domain.ids import LOCAL_TENANT
-    from tandem.engine.verification import verify as check
 
-    settings = tools.read_settings()
-    store = tools.open_store(settings)
-    try:
-        found = asyncio.run(
-            check(
-                find_run_id(store, run),
-                tenant=LOCAL_TENANT,
-                store=store,
-                artifacts=tools.open_artifacts(settings),
-                files=tools.open_files(),
-            )
-        )
-    finally:
-        store.close()
+    async def check(desk: Desk) -> Verification:
+        return await desk.verify(await desk.find_run_id(run))
+
+    found = ask(tools, check)
     if as_json:
         text.print_json({"ok": not found.faults, **text.plain(found)})
     else:

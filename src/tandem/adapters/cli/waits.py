@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from tandem.adapters.cli import exits
+from tandem.adapters.cli.server_options import ask, on_server
 
 if TYPE_CHECKING:
+    from tandem.adapters.cli.desk import Desk
     from tandem.adapters.cli.tools import Tools
-    from tandem.domain.command import ResolveWait
     from tandem.domain.run import Run, Wait
-
-_LISTED_MAX: Final = 500
 
 
 @click.group()
@@ -23,18 +22,14 @@ def waits() -> None:
 
 @waits.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@on_server
 @click.pass_obj
 def list_(tools: Tools, as_json: bool) -> None:
     """List the open waits, oldest first."""
     from tandem.adapters.cli import text
     from tandem.adapters.cli.references import short_id
-    from tandem.domain.ids import LOCAL_TENANT
 
-    store = tools.open_store(tools.read_settings())
-    try:
-        found = store.list_waits(tenant=LOCAL_TENANT, limit=_LISTED_MAX)
-    finally:
-        store.close()
+    found = ask(tools, lambda desk: desk.list_waits())
     if as_json:
         text.print_json([text.plain(item) for item in found])
         return
@@ -64,10 +59,10 @@ def list_(tools: Tools, as_json: bool) -> None:
 @click.option("--key", default="", help="Idempotency key; the same one again changes nothing.")
 @click.option("--payload", metavar="JSON", default="null", help="What came; it goes to the output.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@on_server
 @click.pass_obj
 def resolve(tools: Tools, run: str, node: str | None, key: str, payload: str, as_json: bool) -> int:
     """Say that what a wait of RUN waits for has come."""
-    import asyncio
     import uuid
 
     from tandem.adapters.cli import text
@@ -82,7 +77,11 @@ def resolve(tools: Tools, run: str, node: str | None, key: str, payload: str, as
         payload=_checked(payload),
         source=person(),
     )
-    row, wait = asyncio.run(_resolve(tools, run, command))
+
+    async def act(desk: Desk) -> tuple[Run, Wait | None]:
+        return await desk.resolve(await desk.find_run_id(run), command)
+
+    row, wait = ask(tools, act, acts=True)
     if as_json:
         text.print_json({"wait": text.plain(wait) if wait else None, "run": text.plain(row)})
     elif wait is None:
@@ -102,19 +101,3 @@ def _checked(payload: str) -> bytes:
         return json.dumps(json.loads(payload), ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise click.UsageError(f"--payload is not JSON: {error}") from None
-
-
-async def _resolve(tools: Tools, name: str, command: ResolveWait) -> tuple[Run, Wait | None]:
-    from tandem.adapters.cli.references import find_run_id
-    from tandem.adapters.cli.text import note
-    from tandem.domain.errors import NotFound
-    from tandem.domain.ids import LOCAL_TENANT
-
-    settings = tools.read_settings()
-    async with tools.open_engine(settings, drives=False, on_problem=note) as parts:
-        run_id = find_run_id(parts.store, name)
-        wait = await parts.engine.resolve_wait(run_id, command)
-        row = parts.store.find_run(run_id, tenant=LOCAL_TENANT)
-        if row is None:
-            raise NotFound(f"there is no run {run_id}")
-        return row, wait

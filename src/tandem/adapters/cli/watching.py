@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tandem.adapters.cli import text
-from tandem.adapters.cli.references import find_run_id, short_id
+from tandem.adapters.cli.server_options import ask, on_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from tandem.adapters.cli.desk import Desk
     from tandem.adapters.cli.tools import OpenEngine, Tools
     from tandem.domain.ids import RunId
     from tandem.engine.event_feed import Ending, Subscription
@@ -24,6 +25,8 @@ _AGAIN: Final = "events were missed: {reason}; what follows is complete again"
 
 def line_of(event: Mapping[str, Any], *, named: bool) -> str:
     """Return an event as a line: `12:01:05 node.started  collect  attempt 1  running`."""
+    from tandem.adapters.cli.references import short_id
+
     told, envelope = event["properties"], event["envelope"]
     kind = str(event["type"]).removeprefix(PREFIX)
     parts = [f"{text.clock(envelope['occurred_at_ms'])} {kind}"]
@@ -54,21 +57,19 @@ def print_event(event: Mapping[str, Any], *, as_json: bool, named: bool) -> None
 @click.option("--all", "is_all", is_flag=True, help="Every run, from now on, until stopped.")
 @click.option("--after", default="", metavar="ID", help="Go on behind this id of an event.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@on_server
 @click.pass_obj
 def watch(tools: Tools, run: str | None, is_all: bool, after: str, as_json: bool) -> None:
     """Follow the events of RUN from its beginning to its end, or of all runs."""
-    import asyncio
-
     if (run is None) is not is_all:
         raise click.UsageError("name a run, or give --all")
 
-    async def follow() -> None:
-        async with tools.open_engine(tools.read_settings(), drives=False) as parts:
-            run_id = None if run is None else find_run_id(parts.store, run)
-            async for event in local_events(parts, run_id, after):
-                print_event(event, as_json=as_json, named=is_all)
+    async def follow(desk: Desk) -> None:
+        run_id = None if run is None else await desk.find_run_id(run)
+        async for event in desk.watch(run_id, after=after):
+            print_event(event, as_json=as_json, named=is_all)
 
-    asyncio.run(follow())
+    ask(tools, follow, acts=True)
 
 
 async def local_events(

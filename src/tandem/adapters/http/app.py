@@ -7,13 +7,14 @@ from typing import Final
 from uuid import uuid4
 
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tandem.adapters.http.call import Call, Endpoint, answer
 from tandem.adapters.http.errors import HttpError, respond
+from tandem.adapters.http.governing import protect
 from tandem.adapters.http.guard import Guard
 from tandem.adapters.http.measured import Measured
 from tandem.adapters.http.openapi import openapi
@@ -30,9 +31,11 @@ from tandem.adapters.http.routes import (
     handoffs,
     health,
     operations,
+    rows,
     runs,
     scheduler,
     tasks,
+    tokens,
     waits,
     webhook_ingress,
     webhook_triggers,
@@ -45,6 +48,7 @@ MODULES: Final = (
     operations,
     automations,
     runs,
+    rows,
     tasks,
     gates,
     approvals,
@@ -57,6 +61,7 @@ MODULES: Final = (
     events,
     webhook_triggers,
     webhook_ingress,
+    tokens,
     scheduler,
 )
 HEADERS: Final = (
@@ -81,6 +86,7 @@ CONTEXT: Final = {
     "trigger_id": "triggerID",
     "delivery_id": "deliveryID",
     "event_id": "eventID",
+    "token_id": "tokenID",
 }
 """Parts of the path that an error tells, and their names there."""
 
@@ -153,9 +159,13 @@ class _Resource:
         }
         try:
             call = self._admit(endpoint, request)
+            if call.is_known:
+                await protect(call, endpoint)
             return await endpoint.handler(call)
         except EngineError as error:
             return respond(error, context=context, codes=endpoint.codes)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody hears it: the rest of the body never came
         except Exception as error:  # noqa: BLE001 # the boundary that turns mistakes into a number
             return self._incident(endpoint, error)
 

@@ -14,6 +14,8 @@ from tandem.domain.json import encode
 M = TypeVar("M", bound="Body")
 
 PROBLEMS_MAX = 100
+MOMENT_MAX = 2**53
+"""The largest whole number that every client reads as it is."""
 
 
 class Body(BaseModel):
@@ -40,7 +42,7 @@ async def read_object(request: Request) -> dict[str, Any]:
         raise HttpError("CONTENT_TYPE_UNSUPPORTED", f"the content type of the body is {given}")
     try:
         value = msgspec.json.decode(await request.body())
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HttpError("BODY_NOT_JSON", f"the body is not JSON: {error}") from None
     except RecursionError:
         raise HttpError("BODY_NOT_JSON", "the body is nested too deeply") from None
@@ -94,6 +96,17 @@ def whole(query: Mapping[str, str], name: str, *, default: int, lowest: int, hig
     if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
         raise HttpError("QUERY_INVALID", f"`{name}` has to be a whole number, not {text[:40]!r}")
     return min(max(int(text), lowest), highest)
+
+
+def moment(query: Mapping[str, str], name: str) -> int | None:
+    """Return a moment of the query in milliseconds, clamped to what can be kept, or None.
+
+    Raises:
+        HttpError: it is no whole number.
+    """
+    if not query.get(name):
+        return None
+    return whole(query, name, default=0, lowest=0, highest=MOMENT_MAX)
 
 
 def optional(query: Mapping[str, str], name: str, read: Callable[[str], Any]) -> Any:

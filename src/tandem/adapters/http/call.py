@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from tandem.adapters.http.bodies import Body, read_object, shape
 from tandem.adapters.http.service import Service
+from tandem.adapters.http.sight import NOWHERE, Sight
 from tandem.adapters.http.site import Site
 from tandem.domain.caller import Caller
 from tandem.domain.ids import TenantId
@@ -21,7 +22,7 @@ M = TypeVar("M", bound=Body)
 class Call:
     """What a route works with."""
 
-    __slots__ = ("_caller", "is_compat", "request", "site")
+    __slots__ = ("_caller", "_is_hidden", "_sight", "is_compat", "request", "site")
 
     def __init__(
         self,
@@ -34,6 +35,8 @@ class Call:
         self.request = request
         self.site = site
         self._caller = caller
+        self._is_hidden = False
+        self._sight: Sight | None = None
         self.is_compat = is_compat
         """Whether the caller asked for the view that the published client of 0.7 can read."""
 
@@ -55,16 +58,37 @@ class Call:
     @property
     def tenant(self) -> TenantId:
         """Whose things the request is about."""
-        return self.caller.tenant
+        return NOWHERE if self._is_hidden else self.caller.tenant
+
+    @property
+    def sight(self) -> Sight:
+        """What the caller sees and may change."""
+        if self._sight is None:
+            self._sight = Sight(self.caller, self.service.queries)
+        return self._sight
+
+    @property
+    def is_known(self) -> bool:
+        """Whether somebody asks; routes without a token are asked by nobody."""
+        return self._caller is not None
+
+    def hide(self) -> None:
+        """Let nothing be there for this request."""
+        self._is_hidden = True
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether what the path names is there, and the caller may not know."""
+        return self._is_hidden
 
     @property
     def query(self) -> Mapping[str, str]:
         """The parameters of the query; of several with one name the last."""
         return self.request.query_params
 
-    def path(self, name: str) -> str:
-        """Return a part of the path, trimmed."""
-        return str(self.request.path_params[name]).strip()
+    def path(self, name: str, default: str | None = None) -> str:
+        """Return a part of the path, trimmed; `default` where the path has no such part."""
+        return str(self.request.path_params.get(name, default)).strip()
 
     def key(self, operation: str, request: object) -> RequestKey | None:
         """Return the key of the request, None when it has none.

@@ -11,6 +11,7 @@ from tandem.adapters.http.schemas import Capabilities
 from tandem.adapters.http.spec import Spec
 from tandem.domain.errors import InvalidAutomation
 from tandem.domain.ids import TenantId
+from tandem.domain.json import JsonObject
 from tandem.domain.tenant import context_json
 
 BESIDE: Final = frozenset({"capabilities"})
@@ -38,9 +39,17 @@ def refuse_unknown(spec: Spec, *, is_strict: bool) -> None:
         )
 
 
-def new_document(document: Mapping[str, Any], *, tenant: TenantId) -> dict[str, Any]:
-    """Return a definition with the defaults of a creation over HTTP."""
+def new_document(
+    document: Mapping[str, Any], *, tenant: TenantId, access: JsonObject | None = None
+) -> dict[str, Any]:
+    """Return a definition with the defaults of a creation over HTTP.
+
+    Raises:
+        HttpError: the metadata are no object, and have to say who may see the automation.
+    """
     found = {key: value for key, value in document.items() if value is not None}
+    if access is not None:
+        found["resource_access"] = access
     found.setdefault("status", "draft")
     execution = found.setdefault("execution", {})
     if execution.get("max_parallel_agents") is None:
@@ -51,16 +60,42 @@ def new_document(document: Mapping[str, Any], *, tenant: TenantId) -> dict[str, 
 def patched_document(
     before: Mapping[str, Any], patch: Mapping[str, Any], *, tenant: TenantId
 ) -> dict[str, Any]:
-    """Return a definition in which every key that is given replaces what was there."""
+    """Return a definition in which every key that is given replaces what was there.
+
+    Raises:
+        HttpError: the metadata would be no object, and have to hold what the server keeps there.
+    """
     given = {key: value for key, value in patch.items() if value is not None}
     return _normal({**before, **given}, before=before.get("metadata"), tenant=tenant)
+
+
+def whole_document(document: Mapping[str, Any], *, before: Any, tenant: TenantId) -> dict[str, Any]:
+    """Return a definition that replaces another as a whole; `before` is the metadata of that one.
+
+    It is kept as its author wrote it: only the keys of the server stay what they were.
+
+    Raises:
+        HttpError: the metadata are no object, and have to say who may see the automation.
+    """
+    found = {key: value for key, value in document.items() if value is not None}
+    metadata = found.get("metadata", {})
+    if isinstance(metadata, dict):
+        kept = _metadata(metadata, before, tenant)
+        found |= {"metadata": kept} if kept or "metadata" in found else {}
+    elif isinstance(before, dict) and "resource_access" in before:
+        raise _access_needs_an_object()
+    return found
 
 
 def _normal(document: dict[str, Any], *, before: Any, tenant: TenantId) -> dict[str, Any]:
     capabilities = document.pop("capabilities", None)
     access = document.pop("resource_access", None)
     metadata = document.get("metadata")
+    if access is None and isinstance(before, dict):
+        access = before.get("resource_access")
     if access is not None:
+        if not isinstance(metadata if metadata is not None else {}, dict):
+            raise _access_needs_an_object()
         metadata = {} if metadata is None else metadata
         before = {**(before if isinstance(before, dict) else {}), "resource_access": access}
     if capabilities is not None:
@@ -76,6 +111,14 @@ def _normal(document: dict[str, Any], *, before: Any, tenant: TenantId) -> dict[
         document["metadata"] = _metadata(metadata, before, tenant)
     document["agents"] = [_agent(agent) for agent in document.get("agents") or ()]
     return document
+
+
+def _access_needs_an_object() -> HttpError:
+    # Without it everybody would see the automation.
+    return HttpError(
+        "AUTOMATION_V2_INVALID_METADATA",
+        "the metadata have to be an object: they say who may see the automation",
+    )
 
 
 def _metadata(given: Mapping[str, Any], before: Any, tenant: TenantId) -> dict[str, Any]:

@@ -54,6 +54,24 @@ KINDS: Final[Mapping[str, Kind]] = {
         says="The token does not reach as far as this route.",
         do="Use a token with the scope that is named.",
     ),
+    "TENANT_SCOPE_DENIED": Kind(
+        status=FORBIDDEN,
+        says="The request is for another tenant than the one of whoever asks.",
+        do="Ask for your own tenant, or use a token of the other one.",
+    ),
+    "TOKEN_TOO_WIDE": Kind(
+        status=FORBIDDEN,
+        says="The new token could do what its maker may not.",
+        do="Ask for less, or have a person with more scopes make it.",
+    ),
+    "TOKEN_NOT_FOUND": Kind(
+        status=MISSING, says="The tenant has no such token.", do="List them with `GET /tokens`."
+    ),
+    "TOKEN_REVOKED": Kind(
+        status=CONFLICT,
+        says="The token was revoked before.",
+        do="Nothing is left to do.",
+    ),
     "RATE_LIMITED": Kind(
         status=429,
         says="The tenant or the client has had as much as it may for now.",
@@ -263,6 +281,26 @@ KINDS: Final[Mapping[str, Kind]] = {
         says="The inputs do not fit, or a node needs what is not installed; see `problems`.",
         do="Mend every place that is listed.",
     ),
+    "PREMIUM_FEATURE_REQUIRED": Kind(
+        status=501,
+        says="An agent asks for a change of a definition or a trigger, and nothing governs agents.",
+        do="Have a person make the change.",
+    ),
+    "AUTOMATION_V2_ACCESS_DENIED": Kind(
+        status=FORBIDDEN,
+        says="The automation is shared with whoever asks, and belongs to somebody else.",
+        do="Ask its owner or an admin.",
+    ),
+    "AUTOMATION_WEBHOOK_ACCESS_DENIED": Kind(
+        status=FORBIDDEN,
+        says="The triggers belong to an automation of somebody else.",
+        do="Ask its owner or an admin.",
+    ),
+    "AUTOMATION_V2_NOT_OWNER": Kind(
+        status=FORBIDDEN,
+        says="In hosted modes: somebody else made the automation, and nothing says who may see it.",
+        do="Ask whoever made it, or an admin.",
+    ),
     # Runs
     "AUTOMATION_V2_RUN_NOT_FOUND": Kind(
         status=MISSING,
@@ -358,6 +396,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "AUTOMATION_V2_TASK_NODE_OUTPUT_NOT_FOUND": Kind(
         status=MISSING, says="The node has no output.", do="Wait until it is completed."
     ),
+    "NO_OUTPUT": Kind(
+        status=CONFLICT, says="The node has no output now.", do="Wait until it is completed."
+    ),
     "AUTOMATION_V2_RUN_TASK_NOT_MUTABLE": Kind(
         status=CONFLICT, says="The run goes on, or the node is what it is.", do="Pause it first."
     ),
@@ -437,7 +478,11 @@ KINDS: Final[Mapping[str, Kind]] = {
     "LIMIT_REQUIRED": Kind(
         status=BAD, says="No limit is given.", do="Send one of the `max_total_…` keys."
     ),
-    "LIMIT_INVALID": Kind(status=BAD, says="A limit is below 0.", do="Send 0 or more."),
+    "LIMIT_INVALID": Kind(
+        status=BAD,
+        says="A limit is below 0, or too large.",
+        do="Send 0 to 2^53 - 1, or dollars up to 10^9.",
+    ),
     "RUN_BUDGET_EXCEEDED": Kind(
         status=CONFLICT,
         says="The run would be stopped again at once: a budget is used up.",

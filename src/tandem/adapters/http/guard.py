@@ -100,11 +100,13 @@ class Guard:
     def _may_scrape(self, headers: Headers, peer: str) -> bool:
         """Say whether metrics are told without a token: to this machine, not to who is behind it.
 
-        A proxy on this machine is no scraper: it speaks for somebody else, and says so.
+        A proxy on this machine is no scraper: it speaks for somebody else, and says so. Nor is a
+        page that gave its own name this address.
         """
         if self._site.limits.metrics_are_public:
             return True
-        return is_loopback(peer) and not any(name in headers for name in _FORWARDED)
+        is_near = is_loopback(peer) and is_loopback(host_of(headers.get("host", "")))
+        return is_near and not any(name in headers for name in _FORWARDED)
 
     def _check_host(self, headers: Headers) -> None:
         """Refuse names that a page of somebody else may have bound to this address."""

@@ -8,11 +8,12 @@ from pydantic.json_schema import models_json_schema
 
 from tandem.adapters.http.call import Endpoint, Parameter
 from tandem.adapters.http.errors import KINDS
-from tandem.adapters.http.policy import POLICY, Open
+from tandem.adapters.http.policy import DEFINING, POLICY, Open
 
 COMMON: Final = ("AUTH_REQUIRED", "SCOPE_DENIED", "ENGINE_STARTING", "INTERNAL_ERROR")
 """What every route with a token may answer."""
 OF_BODIES: Final = ("BODY_NOT_JSON", "BODY_TOO_LARGE", "CONTENT_TYPE_UNSUPPORTED", "BODY_INVALID")
+_OF_AGENTS: Final = ("PREMIUM_FEATURE_REQUIRED",)
 _NAMES: Final = re.compile(r"{(\w+)(?::\w+)?}")
 _TYPED: Final = re.compile(r":\w+}")
 
@@ -45,7 +46,18 @@ def codes_of(endpoint: Endpoint) -> tuple[str, ...]:
     is_open = isinstance(POLICY.get(endpoint.name), Open)
     of_body = OF_BODIES if endpoint.body is not None else ()
     own = (*endpoint.codes.values(), *endpoint.errors)
-    return tuple(dict.fromkeys((*(() if is_open else COMMON), *of_body, *own)))
+    return tuple(
+        dict.fromkeys((*(() if is_open else COMMON), *of_body, *own, *_governing(endpoint)))
+    )
+
+
+def _governing(endpoint: Endpoint) -> tuple[str, ...]:
+    """Return how a change of what is somebody else's is refused."""
+    if endpoint.name in DEFINING:
+        kind = "WEBHOOK" if "/webhook-triggers" in endpoint.path else "V2"
+        return (f"AUTOMATION_{kind}_ACCESS_DENIED", "AUTOMATION_V2_NOT_OWNER", *_OF_AGENTS)
+    is_of_one = "{automation_id}" in endpoint.path or "{run_id}" in endpoint.path
+    return ("AUTOMATION_V2_ACCESS_DENIED",) if is_of_one and endpoint.method != "GET" else ()
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:

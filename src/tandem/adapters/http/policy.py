@@ -49,6 +49,11 @@ POLICY: Final[Mapping[str, Scope | Open]] = {
     "GET /global/workspace": S.VIEWER,
     "GET /openapi.json": S.VIEWER,
     "GET /scheduler/metrics": S.VIEWER,
+    # Tokens
+    "GET /tokens": S.ADMIN,
+    "POST /tokens": S.ADMIN,
+    "POST /tokens/{token_id}/revoke": S.ADMIN,
+    "GET /audit": S.ADMIN,
     # Events
     "GET /event": S.VIEWER,
     "GET /global/event": S.VIEWER,
@@ -61,6 +66,7 @@ POLICY: Final[Mapping[str, Scope | Open]] = {
     "POST /automations/v2": S.EDITOR,
     "GET /automations/v2/{automation_id}": S.VIEWER,
     "PATCH /automations/v2/{automation_id}": S.EDITOR,
+    "PUT /automations/v2/{automation_id}": S.EDITOR,
     "DELETE /automations/v2/{automation_id}": S.EDITOR,
     "GET /automations/v2/{automation_id}/versions/{version}": S.VIEWER,
     "GET /automations/v2/{automation_id}/records": S.VIEWER,
@@ -80,6 +86,8 @@ POLICY: Final[Mapping[str, Scope | Open]] = {
     "POST /automations/v2/runs/{run_id}/repair": S.EDITOR,
     "POST /automations/v2/runs/{run_id}/redeliver": S.OPERATOR,
     "POST /automations/v2/runs/{run_id}/fork": S.OPERATOR,
+    "GET /automations/v2/runs/{run_id}/rows": S.VIEWER,
+    "GET /automations/v2/runs/{run_id}/preview": S.VIEWER,
     "GET /automations/v2/runs/{run_id}/why": S.VIEWER,
     "GET /automations/v2/runs/{run_id}/history": S.VIEWER,
     "GET /automations/v2/runs/{run_id}/verify": S.VIEWER,
@@ -109,6 +117,12 @@ POLICY: Final[Mapping[str, Scope | Open]] = {
     "POST /automations/v2/runs/{run_id}/tasks/{node_id}/requeue": S.OPERATOR,
     "POST /automations/v2/runs/{run_id}/tasks/{node_id}/continue": S.OPERATOR,
     "POST /automations/v2/runs/{run_id}/tasks/{node_id}/skip": S.OPERATOR,
+    "GET /automations/v2/runs/{run_id}/tasks/{node_id}/output": S.VIEWER,
     "POST /automations/v2/runs/{run_id}/tasks/{node_id}/output": S.OPERATOR,
     "PATCH /automations/v2/runs/{run_id}/tasks/{node_id}/disposition": S.OPERATOR,
 }
+
+DEFINING: Final = frozenset(name for name, needed in POLICY.items() if needed is S.EDITOR) - {
+    "POST /automations/v2/runs/{run_id}/repair"
+}
+"""Routes that change definitions or their triggers; a repair changes one run, unless it saves."""

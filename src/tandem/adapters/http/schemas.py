@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, JsonValue
 
-from tandem.adapters.http.bodies import Body
+from tandem.adapters.http.bodies import MOMENT_MAX, Body
 
 Text = Annotated[str, AfterValidator(str.strip)]
 """Blanks around it mean nothing; a blank one counts as not given."""
@@ -169,6 +169,16 @@ class PatchAutomation(AutomationFields):
     flow: dict[str, Any] | None = None
 
 
+class PutAutomation(AutomationFields):
+    """A whole definition: what it does not say it does not have."""
+
+    name: str
+    flow: dict[str, Any]
+    schedule: dict[str, Any] | None = None
+    automation_id: str | None = None
+    creator_id: str | None = None
+
+
 class BulkFilter(Body):
     """Which runs a bulk action is for."""
 
@@ -183,5 +193,16 @@ class BulkAction(Reasoned):
     action: Literal["pause", "resume", "cancel", "recover", "redeliver"]
     filter: BulkFilter
     limit: int = Field(default=100, ge=1, le=1_000)
-    cursor: int | None = Field(default=None, ge=1)
+    cursor: int | None = Field(default=None, ge=1, le=MOMENT_MAX)
     preview: bool = False
+
+
+class CreateToken(Body):
+    """A new token, for the tenant of whoever asks; `tenant` may only say the same."""
+
+    name: str
+    scopes: list[Literal["viewer", "operator", "approver", "editor", "admin"]]
+    actor_id: Text = ""
+    kind: Literal["human", "agent", "system"] = "human"
+    expires_in_ms: int | None = None
+    tenant: Text | None = None

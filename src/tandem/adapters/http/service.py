@@ -13,6 +13,7 @@ from tandem.domain.ids import TenantId
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine
 from tandem.engine.queries import Queries
+from tandem.engine.tokens import Tokens
 from tandem.engine.waiting import Waiters
 from tandem.engine.webhooks import Webhooks
 from tandem.ports.artifacts import Artifacts
@@ -86,6 +87,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     ids: Ids
     webhooks: Webhooks
+    tokens: Tokens
     ingress_rates: IngressRates
     read_definition: Callable[[object], Automation]
     """Makes an automation of JSON data.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from tandem.adapters.http.allowances import Allowances
 from tandem.adapters.http.errors import HttpError
+from tandem.adapters.http.refusals import Refusals
 from tandem.adapters.http.service import Access, HttpLimits, Observer, Service
 
 
@@ -36,6 +37,7 @@ class Site:
         self.observers = observers
         self.metrics = metrics
         self.allowances = allowances or Allowances()
+        self.refusals = Refusals()
         self._service: Service | None = None
         self.leaving = asyncio.Event()
         """Set when the server is about to end: whoever streams says goodbye."""

@@ -7,19 +7,19 @@ client does not take in time waits in its subscription, up to a bound.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tandem.adapters.http.errors import HttpError
 from tandem.domain.caller import Caller
 from tandem.domain.errors import StoreUnavailable
 from tandem.domain.event_cursor import RESET_MEANINGS
-from tandem.domain.ids import TenantId
+from tandem.domain.ids import AutomationId
 from tandem.domain.json import JsonObject, encode
+from tandem.domain.rate import Places
 from tandem.engine.event_feed import Ending, EventFeed, Subscription, Told, Wanted
 from tandem.ports.clock import Clock
 
@@ -37,6 +37,21 @@ _HEADERS: Final = (
 MayStay = Callable[[], bool]
 
 
+class Seeing(Protocol):
+    """Says what a caller sees at one moment."""
+
+    def sees(self, automation_id: AutomationId) -> bool:
+        """Say whether the caller may know of this automation.
+
+        Raises:
+            StoreUnavailable: the store cannot say it now.
+        """
+        ...
+
+
+NewSight = Callable[[], Seeing]
+
+
 class StreamLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of the streams of a server."""
 
@@ -52,7 +67,7 @@ class Streams:
         self.feed = feed
         self.clock = clock
         self.limits = limits or StreamLimits()
-        self._open: dict[tuple[TenantId, str], int] = {}
+        self._open = Places("event streams are open", at_once=self.limits.streams_max)
 
     def open(
         self,
@@ -62,6 +77,7 @@ class Streams:
         caller: Caller,
         may_stay: MayStay,
         greeting: Sequence[JsonObject],
+        sight: NewSight | None = None,
     ) -> "EventStream":
         """Return the response that streams what is wanted, behind the cursor of the request.
 
@@ -71,33 +87,27 @@ class Streams:
             caller: whose stream it is.
             may_stay: is asked now and then; the stream ends when the caller may not listen longer.
             greeting: the first frames.
+            sight: makes what says which automations the caller sees; without it all are seen.
 
         Raises:
-            HttpError: 429, the caller has too many streams.
+            RateLimited: the caller has as many streams as it may.
             StoreUnavailable: the store cannot be read now.
         """
-        key = (caller.tenant, caller.name)
-        if self._open.get(key, 0) >= self.limits.streams_max:
-            raise HttpError(
-                "RATE_LIMITED",
-                f"{self.limits.streams_max} event streams are open for this caller; end some",
-                headers={"retry-after": "10"},
-            )
-        subscription = self.feed.subscribe(wanted, after=cursor_of(request))
-        self._open[key] = self._open.get(key, 0) + 1
-
-        def left() -> None:
-            self._open[key] -= 1
-            if not self._open[key]:
-                del self._open[key]
-
+        key = f"{caller.tenant} {caller.name}"
+        self._open.take(key)
+        try:
+            subscription = self.feed.subscribe(wanted, after=cursor_of(request))
+        except StoreUnavailable:
+            self._open.leave(key)
+            raise
         return EventStream(
             subscription,
             clock=self.clock,
             keep_alive_ms=self.limits.keep_alive_ms,
             greeting=greeting,
             may_stay=may_stay,
-            left=left,
+            sight=sight,
+            left=lambda: self._open.leave(key),
         )
 
 
@@ -112,6 +122,7 @@ class EventStream(Response):
         keep_alive_ms: int,
         greeting: Sequence[JsonObject],
         may_stay: MayStay,
+        sight: NewSight | None = None,
         left: Callable[[], None],
     ) -> None:
         super().__init__(media_type=MEDIA_TYPE)
@@ -120,6 +131,7 @@ class EventStream(Response):
         self._keep_alive_ms = keep_alive_ms
         self._greeting = greeting
         self._may_stay = may_stay
+        self._sight = sight
         self._left = left
         self._last_id = str(subscription.start)
 
@@ -151,11 +163,13 @@ class EventStream(Response):
         while is_taken:
             try:
                 batch = await subscription.next(wait_ms=self._keep_alive_ms)
+                seen = self._seen(batch)
             except StoreUnavailable:
                 await self._say_goodbye(send, "store_unavailable")
                 return
             if batch:
-                is_taken = await self._send(send, b"".join(map(frame_of, batch)))
+                # Where nothing is to be told the stream shows that it lives.
+                is_taken = await self._send(send, b"".join(map(frame_of, seen)) or KEEP_ALIVE)
                 self._last_id = str(batch[-1].cursor)
             elif subscription.ending is not None:
                 await self._say_goodbye(send, subscription.ending)
@@ -167,6 +181,13 @@ class EventStream(Response):
                 if not self._is_welcome():
                     await self._say_goodbye(send, "access_ended")
                     return
+
+    def _seen(self, batch: Sequence[Told]) -> Sequence[Told]:
+        """Return what the caller may know of, as the definitions say it now."""
+        if self._sight is None or not batch:
+            return batch
+        sight = self._sight()
+        return [told for told in batch if sight.sees(told.automation_id)]
 
     def _is_welcome(self) -> bool:
         try:

@@ -205,7 +205,7 @@ class Committer:
             raise _StatementFailed(error) from error
         try:
             self._commit(connection)
-        except (apsw.Error, OSError) as error:
+        except Exception as error:  # noqa: BLE001 # whatever it is, those who wait have to hear
             # Nothing is assumed: the disk is asked what it has, when it can be read again.
             self._unsure = (batch, error)
             self._ask_the_disk()

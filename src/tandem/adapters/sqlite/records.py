@@ -200,7 +200,9 @@ def _judged(tables: Tables, connection: apsw.Connection, run: Run) -> Judged:
         for node in found
         if node.reading is not None and node.reading.relaxation is not None
     ]
-    return Judged(run_id=run.run_id, outputs=outputs, relaxed=relaxed)
+    return Judged(
+        run_id=run.run_id, automation_id=run.automation_id, outputs=outputs, relaxed=relaxed
+    )
 
 
 def _done(row: Mapping[str, Any]) -> NodeRun:

@@ -249,6 +249,7 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
         reason: str,
         change_id: ChangeId,
         now_ms: int,
+        key: RequestKey | None = None,
     ) -> Run:
         """See `Store.fork`."""
         return await self._writer.submit(
@@ -264,6 +265,7 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
                 reason,
                 change_id,
                 now_ms,
+                key,
             )
         )
 

@@ -58,7 +58,7 @@ class WriterServer:
         )
         self._frames = Frames()
         self._decoder = msgspec.msgpack.Decoder(Ask)
-        self._performed: dict[int, Any] = {}
+        self._performed: dict[int, bytes | None] = {}
         self._answers: list[Answer] = []
         self._ended: asyncio.Event = asyncio.Event()
 
@@ -107,7 +107,7 @@ class WriterServer:
     def _tell_and_commit(self, connection: apsw.Connection) -> None:
         """Tell the results first: if this process dies in the commit, the engine needs them."""
         told = [
-            Performed(number, encode_result(result))
+            Performed(number, result)
             for number, result in self._performed.items()
             if result is not None
         ]
@@ -126,7 +126,9 @@ class WriterServer:
 class _Job:
     """A write with its result, as the committer takes it."""
 
-    def __init__(self, write: Write[Any], tables: Tables, performed: Callable[[Any], None]) -> None:
+    def __init__(
+        self, write: Write[Any], tables: Tables, performed: Callable[[bytes | None], None]
+    ) -> None:
         self._write = write
         self._tables = tables
         self._performed = performed
@@ -134,7 +136,8 @@ class _Job:
 
     def perform(self, connection: apsw.Connection) -> Any:
         self._result = self._write.perform(self._tables, connection)
-        self._performed(self._result)
+        # As bytes already here: a result that cannot be told has to fail its write, no commit.
+        self._performed(None if self._result is None else encode_result(self._result))
         return self._result
 
     def landed(self, connection: apsw.Connection) -> bool:

@@ -208,7 +208,8 @@ class ForkRun(msgspec.Struct, frozen=True, tag=True):
     """Write a new run that begins with outputs of another one, and note it on both.
 
     `inputs` are those that get another value; the others are the source's. The result is the new
-    run.
+    run. With a key the run and the key are written together, and a request that came before gives
+    its run.
     """
 
     source: RunId
@@ -222,9 +223,14 @@ class ForkRun(msgspec.Struct, frozen=True, tag=True):
     reason: str
     change_id: ChangeId
     now_ms: int
+    key: RequestKey | None = None
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> Run:
         """See `Write`; everything is decided before the first statement that writes."""
+        if self.key is not None:
+            done = access.was_done(tables, connection, self.tenant, self.key, now_ms=self.now_ms)
+            if done is not None:
+                return tables.run(connection, done, self.tenant)
         source = tables.load(connection, self.source, self.tenant)
         noted = decide(
             source,
@@ -255,11 +261,18 @@ class ForkRun(msgspec.Struct, frozen=True, tag=True):
         tables.write(connection, noted)
         change.run.run_no = tables.insert_run(connection, run, [first_event(run)], document)
         tables.insert_fork(connection, change.run, change)
+        if self.key is not None:
+            access.put_key(tables, connection, self.tenant, self.key, self.fork, now_ms=self.now_ms)
         return change.run
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: Run | None) -> bool:
         """See `Write`."""
-        return result is not None and tables.has_event(connection, self.fork, self.change_id, 1)
+        if result is None:
+            return False
+        if result.run_id != self.fork:
+            # It may have been made in the batch whose commit failed.
+            return bool(fetch(connection, tables.sql["find_run"], (result.run_id, self.tenant)))
+        return tables.has_event(connection, self.fork, self.change_id, 1)
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Run:
         """See `Write`."""

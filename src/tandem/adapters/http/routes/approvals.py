@@ -19,7 +19,10 @@ async def pending(call: Call) -> Response:
         []
         if is_other
         else call.service.queries.approvals(
-            tenant=call.tenant, source=query.get("source", "automation_v2"), limit=limit
+            tenant=call.tenant,
+            source=query.get("source", "automation_v2"),
+            limit=limit,
+            sees=call.sight.sees,
         )
     )
     return answer({"approvals": found, "count": len(found)})
@@ -34,6 +37,7 @@ async def graduation(call: Call) -> Response:
         window_hours=whole(query, "window_hours", default=168, lowest=1, highest=720),
         automation_id=optional(query, "automation_id", AutomationId),
         limit=whole(query, "limit", default=200, lowest=1, highest=500),
+        sees=call.sight.sees,
     )
     return answer({"ok": True, **found})
 

@@ -14,16 +14,20 @@ from tandem.adapters.http.definitions import (
     new_document,
     patched_document,
     refuse_unknown,
+    whole_document,
 )
 from tandem.adapters.http.errors import HttpError
+from tandem.adapters.http.governing import require_no_agent
 from tandem.adapters.http.schemas import (
     AutomationFields,
     CreateAutomation,
     PatchAutomation,
+    PutAutomation,
     Reasoned,
     RunNow,
     Share,
 )
+from tandem.adapters.http.sight import UNKNOWN_CREATORS
 from tandem.adapters.http.spec import Spec, read_spec
 from tandem.adapters.http.telling import tell_run, told_reason
 from tandem.domain.automation import Automation, AutomationStatus, canonical_document
@@ -32,10 +36,11 @@ from tandem.domain.command import Pause
 from tandem.domain.errors import InvalidAutomation, NotFound, Refused
 from tandem.domain.execution import ExecutionProfile
 from tandem.domain.ids import AutomationId, DefinitionDigest
-from tandem.domain.json import decode, digest
+from tandem.domain.json import JsonObject, decode, digest
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Run
 from tandem.domain.stored_automation import StoredAutomation
+from tandem.domain.visibility import Visibility, access_document, read_access
 from tandem.engine.automations import Automations
 from tandem.ports.store import RunFilter
 
@@ -44,7 +49,6 @@ PAUSED_RUNS_MAX: Final = 100
 PAUSE_WAIT_MS: Final = 10_000
 SAVES_MAX: Final = 5
 """So often a change is made anew because somebody else saved first."""
-VISIBILITIES: Final = ("private", "group", "org")
 CONFLICT: Final = "automation_version_conflict"
 RECORDS_MAX: Final = 1_000
 
@@ -74,7 +78,9 @@ async def list_automations(call: Call) -> Response:
         page = call.service.queries.automations(
             tenant=call.tenant, summary=is_summary, after_id=after_id, limit=LISTED_AT_ONCE
         )
-        found += page
+        found += [
+            each for each in page if call.sight.sees(AutomationId(str(each["automation_id"])))
+        ]
         if len(page) < LISTED_AT_ONCE:
             break
         after_id = str(page[-1]["automation_id"])
@@ -92,7 +98,8 @@ async def get_version(call: Call) -> Response:
     automations = _automations(call)
     row = automations.get(_id(call))
     text = call.path("version")
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= row.version):
+    is_number = text.isascii() and text.isdigit() and len(text) < 20
+    if not (is_number and 0 < int(text) <= row.version):
         raise NotFound(f"automation {row.automation_id} has no version {text[:20]!r}")
     spec = spec_record(automations.definition(row, int(text)))
     return answer({"automation": spec, "version": int(text)})
@@ -118,18 +125,30 @@ async def create(call: Call) -> Response:
     fields = shape(given, CreateAutomation)
     spec = read_spec(given, beside=BESIDE)
     refuse_unknown(spec, is_strict=flag(call.query, "strict"))
-    document = new_document(spec.document, tenant=call.tenant)
+    document = new_document(spec.document, tenant=call.tenant, access=_stamp(call))
     if fields.automation_id is None:
         document["automation_id"] = f"automation-v2-{call.service.ids.new()}"
     document["creator_id"] = call.caller.actor_id or fields.creator_id or "unknown"
     automation = _read(call, document)
     automation_id = AutomationId(automation.automation_id)
     row = call.service.store.find_automation(automation_id, tenant=call.tenant)
-    if row is None or row.is_deleted:
+    if row is None or (
+        # Whoever restores an automation gets its runs, too.
+        row.is_deleted and not call.sight.refusal(automation_id, is_definition=True)
+    ):
         await _save_new(call, automation)
     elif not _says_the_same(row, automation):
         raise _exists(automation_id)
     return _told(call, automation_id, **_warned(spec))
+
+
+def _stamp(call: Call) -> JsonObject | None:
+    """Return who may see what the caller makes: nobody else, where others are told apart."""
+    asserted = call.caller.asserted
+    if asserted is None:
+        return None
+    person = asserted.person
+    return access_document(owner=person, visibility=Visibility.PRIVATE, by=person)
 
 
 async def _save_new(call: Call, automation: Automation) -> None:
@@ -197,29 +216,83 @@ async def _change(call: Call, patch: dict[str, Any]) -> None:
             return
 
 
+async def put(call: Call) -> Response:
+    """Make this definition the current version, as `tandem automations apply` does."""
+    given = await read_object(call.request)
+    if "nodes" in given and "flow" not in given:
+        given["flow"] = {"nodes": given.pop("nodes")}
+    shape(given, PutAutomation)
+    spec = read_spec(given)
+    refuse_unknown(spec, is_strict=flag(call.query, "strict"))
+    automations, automation_id = _automations(call), _id(call)
+    if spec.document.setdefault("automation_id", automation_id) != automation_id:
+        raise HttpError(
+            "BODY_INVALID",
+            f"the path names automation {automation_id}, the body another",
+            details={"automationID": automation_id},
+        )
+    if call.is_hidden:
+        # As for a creation: an id that is taken cannot be had, whoever has it.
+        raise _exists(automation_id)
+    row = call.service.store.find_automation(automation_id, tenant=call.tenant)
+    stamp = _stamp(call)
+    before = (
+        automations.definition(row).metadata
+        if row is not None
+        else None
+        if stamp is None
+        else {"resource_access": stamp}
+    )
+    document = whole_document(spec.document, before=before, tenant=call.tenant)
+    document.pop("creator_id", None)
+    change = await automations.save(
+        _read(call, document),
+        by=call.caller.name,
+        expected_version=_expected(call),
+        reason=call.query.get("reason", ""),
+    )
+    event = change.record.event if change.record is not None else None
+    return _told(call, automation_id, ok=True, event=event, **_warned(spec))
+
+
+def _expected(call: Call) -> int | None:
+    if "expect_version" not in call.query:
+        return None
+    return whole(call.query, "expect_version", default=0, lowest=0, highest=2**53)
+
+
 async def share(call: Call) -> Response:
     """Say who may see an automation."""
     given = await call.body(Share)
-    visibility = given.visibility.strip().lower()
-    if visibility not in VISIBILITIES:
+    try:
+        visibility = Visibility(given.visibility.strip().lower())
+    except ValueError:
         raise HttpError(
             "AUTOMATION_V2_INVALID_VISIBILITY",
-            f"{given.visibility[:40]!r} is not one of {', '.join(VISIBILITIES)}",
-        )
+            f"{given.visibility[:40]!r} is not one of {', '.join(Visibility)}",
+        ) from None
     row = _automations(call).get(_id(call))
     metadata = _automations(call).definition(row).metadata
     if metadata is not None and not isinstance(metadata, dict):
         raise HttpError(
             "AUTOMATION_V2_SHARE_FAILED", "the metadata of this automation is no object"
         )
-    access = {
-        "owner_principal": {"kind": "human_user", "id": row.creator_id or call.caller.name},
-        "visibility": visibility,
-        "audience_principals": list(dict.fromkeys(given.audience_principals)),
-        "updated_by": call.caller.name,
-    }
+    access = access_document(
+        owner=_owner_of(call, row, metadata),
+        visibility=visibility,
+        audience=given.audience_principals,
+        by=call.caller.name,
+    )
     await _change(call, {"resource_access": access})
     return _told(call, row.automation_id)
+
+
+def _owner_of(call: Call, row: StoredAutomation, metadata: Any) -> str:
+    """Return whose an automation is: sharing does not change that."""
+    known = read_access(metadata)
+    if known is not None and known.owner:
+        return known.owner
+    return call.caller.name if row.creator_id in UNKNOWN_CREATORS else row.creator_id
 
 
 def _read(call: Call, document: dict[str, Any]) -> Automation:
@@ -285,6 +358,7 @@ async def resume(call: Call) -> Response:
     if row.status is AutomationStatus.PAUSED:
         await automations.resume(row.automation_id, by=call.caller.name)
     elif row.status is AutomationStatus.DRAFT:
+        await require_no_agent(call)  # this saves another version
         await _change(call, {"status": AutomationStatus.ACTIVE.value})
     return _told(call, row.automation_id, ok=True)
 
@@ -351,6 +425,25 @@ ROUTES = (
         query=(_STRICT,),
         codes={**_CODES, "invalid_automation": "AUTOMATION_V2_UPDATE_FAILED"},
         errors=("AUTOMATION_V2_INVALID_METADATA", "AUTOMATION_VERSION_CONFLICT", "UNKNOWN_KEYS"),
+    ),
+    Endpoint(
+        method="PUT",
+        path=_BASE,
+        handler=put,
+        says="Make this the current version, whole, of an automation that is there or is not; "
+        "without a difference nothing changes.",
+        answers="ok, event, automation, warnings[]?",
+        body=PutAutomation,
+        query=(
+            _STRICT,
+            Parameter(
+                name="expect_version",
+                says="Only if this is the current version; 0 for none.",
+                kind="integer",
+            ),
+            Parameter(name="reason", says="Why; kept with what happened."),
+        ),
+        errors=("AUTOMATION_VERSION_CONFLICT", "UNKNOWN_KEYS", "QUERY_INVALID"),
     ),
     Endpoint(
         method="DELETE",

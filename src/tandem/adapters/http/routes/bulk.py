@@ -41,6 +41,9 @@ async def act(call: Call) -> Response:
     command = ACTIONS[given.action](**told_reason(given.reason))
 
     async def obey(run: Run) -> None:
+        code = call.sight.refusal(run.automation_id, is_definition=False)
+        if code:
+            raise HttpError(code, "only the owner and admins act on this run")
         await call.service.engine.execute(run.run_id, command, tenant=call.tenant)
 
     async def look(_: Run) -> None:
@@ -53,6 +56,7 @@ async def act(call: Call) -> Response:
             chosen,
             look if given.preview else obey,
             created_before_ms=given.filter.created_before_ms,
+            sees=call.sight.sees,
         )
     ]
     return answer(_told(given, found))

@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from tandem.adapters.http.bodies import whole
 from tandem.adapters.http.call import Call, Endpoint, Parameter, answer
+from tandem.adapters.http.sight import Sight
 from tandem.adapters.http.sse import MEDIA_TYPE
 from tandem.domain.engine_event import EngineEvent, engine_events, wire_event
 from tandem.domain.errors import NotFound
@@ -148,6 +149,7 @@ def _stream(call: Call, wanted: Wanted, greeting: list[JsonObject]) -> Response:
         caller=caller,
         may_stay=lambda: access.still_holds(caller),
         greeting=greeting,
+        sight=None if call.sight.is_whole else lambda: Sight(caller, call.service.queries),
     )
 
 

@@ -1,12 +1,15 @@
 """Runs: lists, one run, what people do with them (http-api 3.3)."""
 
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 from starlette.responses import Response
 
-from tandem.adapters.http.bodies import optional, whole
+from tandem.adapters.http.bodies import moment, optional, whole
 from tandem.adapters.http.call import Call, Endpoint, Parameter, answer
+from tandem.adapters.http.governing import require_no_agent
 from tandem.adapters.http.schemas import ForkRun, PauseRun, Reasoned, RepairRun
 from tandem.adapters.http.telling import execute, present_run, run_of, tell_run, told_reason
 from tandem.domain.command import Cancel, Pause, Recover, Redeliver, Repair, Resume
@@ -14,12 +17,16 @@ from tandem.domain.errors import NothingToDo
 from tandem.domain.ids import AutomationId, NodeId
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Run
+from tandem.domain.run_record import compat_view, summary_record
+from tandem.engine.queries import RunList
 from tandem.engine.verification import verify
 from tandem.ports.store import RunSearch
 
 PAUSE_WAIT_MS: Final = 10_000
 """So long a pause is waited for that stops attempts; clients wait 20 s."""
 EVENTS_MAX: Final = 1_000
+PAGES_MAX: Final = 20
+"""So often a list is read on because what was read is not for the caller."""
 
 
 async def list_runs(call: Call) -> Response:
@@ -43,14 +50,27 @@ def _page(call: Call, automation_id: AutomationId | None, *, highest: int) -> di
         statuses=optional(query, "status", _statuses) or (),
         trigger_type=query.get("trigger_type", ""),
         text=query.get("q", ""),
-        created_from_ms=optional(query, "created_from_ms", int),
-        created_until_ms=optional(query, "created_until_ms", int),
+        created_from_ms=moment(query, "created_from_ms"),
+        created_until_ms=moment(query, "created_until_ms"),
         limit=whole(query, "limit", default=50, lowest=1, highest=highest),
     )
-    found = call.service.queries.run_summaries(
-        search, cursor=query.get("cursor") or None, compat=call.is_compat
-    )
+    found = _seen(call, search, query.get("cursor") or None)
     return {"runs": found.runs, "count": len(found.runs), "cursor": found.cursor}
+
+
+def _seen(call: Call, search: RunSearch, cursor: str | None) -> RunList:
+    """Return a page of what the caller sees; where much is hidden it may be short."""
+    found: list[Mapping[str, Any]] = []
+    for _ in range(PAGES_MAX):
+        left = search.limit - len(found)
+        page = call.service.queries.run_summaries(
+            msgspec.structs.replace(search, limit=left), cursor=cursor, compat=call.is_compat
+        )
+        found += [run for run in page.runs if call.sight.sees(AutomationId(run["automation_id"]))]
+        cursor = page.cursor
+        if cursor is None or len(found) == search.limit or call.sight.is_whole:
+            break
+    return RunList(found, cursor)
 
 
 def _statuses(text: str) -> tuple[RunState, ...]:
@@ -58,8 +78,11 @@ def _statuses(text: str) -> tuple[RunState, ...]:
 
 
 async def get_run(call: Call) -> Response:
-    """Tell everything of a run."""
-    return tell_run(call, run_of(call))
+    """Tell everything of a run, or with `view=summary` what a list shows of it."""
+    if call.query.get("view", "").strip().lower() != "summary":
+        return tell_run(call, run_of(call))
+    record = summary_record(present_run(call))
+    return answer({"run": compat_view(record) if call.is_compat else record})
 
 
 async def pause(call: Call) -> Response:
@@ -111,6 +134,8 @@ async def redeliver(call: Call) -> Response:
 async def repair(call: Call) -> Response:
     """Change a node of this run's own version and let it and what follows run again."""
     given = await call.body(RepairRun)
+    if given.save:
+        await require_no_agent(call)
     run_id = run_of(call)
     command = Repair(
         node_id=NodeId(given.node_id),
@@ -140,6 +165,7 @@ async def fork(call: Call) -> Response:
         started_by=call.caller.name,
         reason=given.reason or "",
         tenant=call.tenant,
+        key=call.key(f"fork:{run_of(call)}", given.model_dump(mode="json")),
     )
     return tell_run(call, run.run_id, as_of=run, ok=True)
 
@@ -222,6 +248,7 @@ ROUTES = (
         handler=get_run,
         says="Tell everything of a run; also after its automation was deleted.",
         answers=_RUN,
+        query=(Parameter(name="view", says="`summary` tells of the run what a list shows."),),
         codes=_CODES,
     ),
     Endpoint(

@@ -14,11 +14,15 @@ from tandem.domain.ids import NodeId
 from tandem.domain.json import encode
 from tandem.domain.signal import Signal, SignalKind
 
+LISTED_MAX: Final = 500
+
 
 async def list_waits(call: Call) -> Response:
     """List the waits of runs that go on, oldest first."""
-    limit = whole(call.query, "limit", default=100, lowest=1, highest=500)
-    found = call.service.store.list_waits(tenant=call.tenant, limit=limit)
+    limit = whole(call.query, "limit", default=100, lowest=1, highest=LISTED_MAX)
+    looks = limit if call.sight.is_whole else LISTED_MAX
+    waits = call.service.store.list_waits(tenant=call.tenant, limit=looks)
+    found = [wait for wait in waits if call.sight.sees(wait.automation_id)][:limit]
     return answer({"waits": found, "count": len(found)})
 
 
@@ -56,7 +60,9 @@ async def signal(call: Call) -> Response:
             "ok": True,
             "is_new": found.is_new,
             "woken": [
-                {"wait_id": wait, "runID": change.run.run_id} for wait, change in found.woken
+                {"wait_id": wait, "runID": change.run.run_id}
+                for wait, change in found.woken
+                if call.sight.sees(change.run.automation_id)
             ],
             "refused": [{"wait_id": wait, "reason": why} for wait, why in found.refused],
         }

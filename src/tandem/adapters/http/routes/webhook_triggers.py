@@ -33,6 +33,7 @@ _HOST: Final = re.compile(
     r"[A-Za-z0-9.\-]{1,253}(:[0-9]{1,5})?|\[[0-9a-fA-F:.]{2,45}\](:[0-9]{1,5})?"
 )
 _SCHEMES: Final = ("http", "https")
+EVENTS_MAX: Final = 200
 
 
 class WebhookTriggerCreate(Body):
@@ -241,16 +242,16 @@ async def redeliver(call: Call) -> Response:
 async def list_events(call: Call) -> Response:
     """List what came and was believed, with what is known of it, newest first."""
     query = call.query
-    limit = whole(query, "limit", default=50, lowest=1, highest=200)
+    limit = whole(query, "limit", default=50, lowest=1, highest=EVENTS_MAX)
     automation_id = query.get("automation_id") or query.get("automationID")
     chosen = DeliveryFilter(
         tenant=call.tenant,
         trigger_id=query.get("trigger_id") or query.get("triggerID"),
         automation_id=AutomationId(automation_id) if automation_id else None,
         status=_status(query),
-        limit=limit,
+        limit=limit if call.sight.is_whole else EVENTS_MAX,
     )
-    return answer({**_events(call, chosen), "limit": limit})
+    return answer({**_events(call, chosen, limit), "limit": limit})
 
 
 async def list_events_of_run(call: Call) -> Response:
@@ -258,13 +259,17 @@ async def list_events_of_run(call: Call) -> Response:
     run_id = RunId(call.path("run_id"))
     if call.service.store.find_run(run_id, tenant=call.tenant) is None:
         raise NotFound(f"there is no run {run_id}", code="AUTOMATION_V2_RUN_NOT_FOUND")
-    limit = whole(call.query, "limit", default=50, lowest=1, highest=200)
+    limit = whole(call.query, "limit", default=50, lowest=1, highest=EVENTS_MAX)
     chosen = DeliveryFilter(tenant=call.tenant, run_id=run_id, limit=limit)
-    return answer({**_events(call, chosen), "limit": limit, **doubled({"run_id": run_id})})
+    return answer({**_events(call, chosen, limit), "limit": limit, **doubled({"run_id": run_id})})
 
 
-def _events(call: Call, chosen: DeliveryFilter) -> dict[str, Any]:
-    found = [_event(one) for one in call.service.store.list_webhook_events(chosen)]
+def _events(call: Call, chosen: DeliveryFilter, limit: int) -> dict[str, Any]:
+    found = [
+        _event(one)
+        for one in call.service.store.list_webhook_events(chosen)
+        if call.sight.sees(one.delivery.automation_id)
+    ][:limit]
     return {"events": found, "count": len(found)}
 
 
@@ -278,7 +283,7 @@ async def get_event(call: Call) -> Response:
     """Tell a raw event; its payload, which may hold secrets, only to editors who ask for it."""
     event_id = call.path("event_id")
     stored = call.service.store.find_event(event_id, tenant=call.tenant)
-    if stored is None:
+    if stored is None or not call.sight.sees(stored.delivery.automation_id):
         raise NotFound(
             f"there is no webhook event {event_id[:100]}",
             code="AUTOMATION_WEBHOOK_EVENT_NOT_FOUND",

@@ -1,0 +1,1 @@
+"""A server of ours, asked over HTTP."""

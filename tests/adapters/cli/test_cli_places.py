@@ -1,0 +1,277 @@
+"""The same stories told to the store here and to a server: what is printed is the same."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from tests.adapters.cli.conftest import Answer, Call, sh
+from tests.adapters.cli.served import TOKEN, Served
+
+Write = Callable[[str, str], str]
+
+FAILING = f"""\
+nodes:
+  - {{node_id: a, action: {sh("printf hi")}}}
+  - node_id: b
+    depends_on: [a]
+    retry_policy: {{max_attempts: 1}}
+    output_contract: {{kind: report, schema: {{type: integer}}}}
+    action: {sh("exit 3")}
+  - {{node_id: c, depends_on: [b], action: {sh("printf end")}}}
+"""
+GATED = f"""\
+nodes:
+  - {{node_id: a, action: {sh("printf hi")}}}
+  - {{node_id: g, objective: Ship it?, depends_on: [a], gate: {{required: true}}}}
+  - {{node_id: b, depends_on: [g], action: {sh("printf end")}}}
+"""
+GOOD = json.dumps({"kind": "command", "shell": True, "script": "echo 5"})
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where the commands of a story go."""
+
+    name: str
+    call: Call
+    write: Write
+
+    def apply(self, content: str) -> str:
+        """Save an automation under an id of its own."""
+        automation_id = f"job-{uuid4().hex[:8]}"
+        file = self.write("job.yaml", f"automation_id: {automation_id}\n{content}")
+        assert self.call("automations", "apply", file).code == 0
+        return automation_id
+
+    def run(self, content: str) -> tuple[str, Answer]:
+        """Run an automation to its rest; return the id of the run and what was told."""
+        answer = self.call("automations", "run", self.apply(content), "--json")
+        return str(answer.lines[-1]["run_id"]), answer
+
+    def go_on(self, run: str) -> int:
+        """Let a run that is queued come to its end, and return how that was told."""
+        if self.name == "here":
+            return self.call("resume", run, "--quiet").code
+        assert self.call("runs", "watch", run).code == 0
+        return {"completed": 0, "failed": 1}[self.status(run)]
+
+    def status(self, run: str) -> str:
+        return str(self.call("runs", "show", run, "--json").json["status"])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    server = Served(tmp_path_factory.mktemp("served"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["here", "server"])
+def place(
+    request: pytest.FixtureRequest, call: Call, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> Place:
+    if request.param == "server":
+        served: Served = request.getfixturevalue("served")
+        monkeypatch.setenv("TANDEM_URL", served.url)
+        monkeypatch.setenv("TANDEM_TOKEN", TOKEN)
+    return Place(request.param, call, write)
+
+
+def test_an_automation_is_saved_listed_shown_held_and_deleted(place: Place) -> None:
+    call = place.call
+    name = place.apply(FAILING)
+    file = place.write("job.yaml", f"automation_id: {name}\n{FAILING}")
+    assert call("automations", "apply", file).out == f"{name}: unchanged, version 1, active\n"
+    place.write("job.yaml", f"automation_id: {name}\nname: Better\n{FAILING}")
+    (row,) = call("automations", "apply", file, "--reason", "better", "--json").json
+    assert (row["version"], row["event"], row["name"]) == (2, "automation_updated", "Better")
+    again = call("automations", "apply", file, "--expect-version", "1", "--json")
+    assert (again.code, json.loads(again.err)["error"]["code"]) == (
+        5,
+        "automation_version_conflict",
+    )
+    listed = call("automations", "list", "--json").json
+    assert [each["version"] for each in listed if each["automation_id"] == name] == [2]
+    shown = call("automations", "show", name, "--version", "1", "--json").json
+    assert shown["shown_version"] == 1
+    assert [node["node_id"] for node in shown["definition"]["flow"]["nodes"]] == ["a", "b", "c"]
+    assert [record["reason"] for record in shown["records"]] == ["", "better"]
+    paused = call("automations", "pause", name, "--reason", "hold it").out
+    assert re.fullmatch(rf"{name}: paused by \S+: hold it\n", paused)
+    assert call("automations", "resume", name).out == f"{name}: active\n"
+    assert call("automations", "delete", name).out == f"{name}: deleted\n"
+    assert call("automations", "show", name).code == 4
+    assert call("automations", "delete", name).code == 4
+
+
+def test_a_run_is_followed_and_told_to_its_end(place: Place) -> None:
+    run, answer = place.run(FAILING)
+    events = [line["event"] for line in answer.lines if line["type"] == "event"]
+    assert answer.code == 1
+    assert events[0] == "run_created"
+    assert events[-1] == "run_failed"
+    assert "node_completed" in events
+    result = answer.lines[-1]
+    assert (result["type"], result["exit_code"], result["status"]) == ("result", 1, "failed")
+    stored = place.call("runs", "events", run, "--json").lines
+    assert [event["event"] for event in stored] == events
+    assert [event["seq"] for event in stored] == list(range(1, len(stored) + 1))
+
+
+def test_a_run_is_explained_with_the_same_words(place: Place) -> None:
+    run, _ = place.run(FAILING)
+    shown = place.call("runs", "show", run[:40])
+    assert shown.code == 0
+    assert re.search(r"what    failed after .*; 1 of 3 nodes completed", shown.out)
+    assert "where   node `b`, attempt 1" in shown.out
+    assert re.search(r"b +command +failed +1", shown.out)
+    data = place.call("runs", "show", run, "--json").json
+    assert [node["state"] for node in data["nodes"]] == ["completed", "failed", "pending"]
+    assert [attempt["outcome"] for attempt in data["attempts"]] == ["succeeded", "failed"]
+    assert data["explanation"]["where"] == "node `b`, attempt 1"
+    assert data["reason"]["kind"] == "ended"
+    assert place.call("runs", "why", run, "--json").json["kind"] == "ended"
+    assert place.call("runs", "output", run, "a").out == "hi"
+    assert place.call("runs", "output", run, "b").code == 5
+    assert place.call("runs", "output", run, "z").code == 4
+    assert place.call("runs", "verify", run, "--json").json["ok"] is True
+
+
+def test_the_rows_of_a_run_have_the_same_keys_in_both_places(
+    call: Call, write: Write, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Place("here", call, write)
+    run, _ = here.run(FAILING)
+    documents = [call("runs", *words, "--json").json for words in (["list"], ["show", run])]
+    monkeypatch.setenv("TANDEM_URL", served.url)
+    monkeypatch.setenv("TANDEM_TOKEN", TOKEN)
+    run, _ = Place("server", call, write).run(FAILING)
+    others = [call("runs", *words, "--json").json for words in (["list"], ["show", run])]
+    assert set(documents[0][0]) == set(others[0][0])
+    assert set(documents[1]) == set(others[1])
+
+
+def test_a_node_is_repaired_and_the_run_completes(place: Place) -> None:
+    run, _ = place.run(FAILING)
+    row = place.call("runs", "repair", run, "b", "--action", GOOD, "--reason", "mended", "--json")
+    assert row.json["resume_reason"] == "mended"
+    assert place.go_on(run) == 0
+    assert place.call("runs", "output", run, "b").out == "5\n"
+
+
+def test_nodes_are_skipped_set_retried_and_judged(place: Place) -> None:
+    call = place.call
+    run, _ = place.run(FAILING)
+    assert call("runs", "skip", run, "b", "--reason", "not today").code == 0
+    assert place.go_on(run) == 0
+    run, _ = place.run(FAILING)
+    wrong = call("runs", "set-output", run, "b", "--output", '"x"', "--reason", "r")
+    assert wrong.code == 2
+    assert call("runs", "set-output", run, "b", "--output", "7", "--reason", "r").code == 0
+    assert place.go_on(run) == 0
+    assert call("runs", "output", run, "b").out == "7\n"
+    assert call("runs", "dispose", run, "a", "--as", "accepted").code == 0
+    same = call("runs", "dispose", run, "a", "--as", "accepted", "--json")
+    assert (same.code, same.json["unchanged"]) == (0, True)
+    assert "run again: a, b, c" in call("runs", "preview", run, "retry", "a").out
+    assert call("runs", "retry", run, "c").code == 0
+    assert place.go_on(run) == 0
+    assert call("runs", "continue", run, "c").code == 5
+
+
+def test_a_run_is_forked_and_deleted(place: Place) -> None:
+    call = place.call
+    run, _ = place.run(FAILING)
+    forked = call("runs", "fork", run, "b", "--json").json["run_id"]
+    assert call("runs", "show", run, "--json").json["forks"] == [forked]
+    assert place.go_on(forked) == 1
+    assert call("runs", "delete", run, "--yes").out == "deleted, with 0 artifacts\n"
+    assert call("runs", "show", run).code == 4
+
+
+def test_a_gate_is_seen_and_decided(place: Place) -> None:
+    call = place.call
+    run, answer = place.run(GATED)
+    assert answer.code == 9
+    listed = [each for each in call("gates", "list", "--json").json if each["run_id"] == run]
+    assert [each["gate"]["node_id"] for each in listed] == ["g"]
+    assert "Ship it?" in call("gates", "list").out
+    assert call("gates", "show", run, "--json").json["pending"][0]["node_id"] == "g"
+    assert call("gates", "decide", run, "dance").code == 5
+    decided = call("gates", "decide", run, "approve", "--reason", "fine", "--json")
+    assert decided.code == 0
+    assert place.go_on(run) == 0
+    late = call("gates", "decide", run, "approve", "--json")
+    code = json.loads(late.err)["error"]["code"]
+    assert (late.code, code) == (5, "AUTOMATION_V2_RUN_NOT_AWAITING_APPROVAL")
+    history = call("gates", "show", run, "--json").json["gate_history"]
+    assert [record["decision"] for record in history] == ["approve"]
+
+
+def test_many_runs_are_chosen_by_a_filter_and_refusals_do_not_stop_the_rest(place: Place) -> None:
+    call = place.call
+    name = place.apply(FAILING)
+    runs = [call("automations", "run", name, "--json").lines[-1]["run_id"] for _ in range(3)]
+    counted = call("runs", "recover", "--automation", name, "--dry-run")
+    assert counted.out == "3 runs: 3 would be done, 0 refused\n"
+    assert call("runs", "skip", runs[0], "b", "--reason", "r").code == 0
+    assert place.go_on(runs[0]) == 0
+    chosen = ["--automation", name, "--status", "failed", "--status", "completed"]
+    answer = call("runs", "recover", *chosen, "--all", "--json")
+    *each, result = answer.lines
+    assert answer.code == 5
+    assert (result["done"], result["refused"]) == (2, 1)
+    assert [line["run_id"] for line in each if not line["done"]] == [runs[0]]
+
+
+def test_what_ended_is_paused_cancelled_and_resumed_with_the_same_codes(place: Place) -> None:
+    call = place.call
+    run, _ = place.run(FAILING)
+    paused = call("runs", "pause", run, "--json")
+    code = json.loads(paused.err)["error"]["code"]
+    assert (paused.code, code) == (5, "AUTOMATION_V2_RUN_NOT_PAUSABLE")
+    ended = call("runs", "cancel", run, "--json")
+    assert (ended.code, ended.json["already_terminal"]) == (0, True)
+    resumed = json.loads(call("runs", "resume", run, "--json").err)["error"]["code"]
+    assert resumed == "AUTOMATION_V2_RUN_NOT_PAUSED"
+
+
+def test_what_is_not_there_and_what_is_wrong_have_the_same_exit_codes(place: Place) -> None:
+    call = place.call
+    for words in (["show", "nope"], ["why", "nope"], ["cancel", "nope"], ["events", "nope"]):
+        assert call("runs", *words).code == 4, words
+    whole = "automation-v2-run-" + "0" * 32
+    for words in (["show", whole], ["why", whole], ["cancel", whole], ["output", whole, "a"]):
+        assert call("runs", *words).code == 4, words
+    assert call("automations", "run", "nope").code == 4
+    bad = place.write("bad.yaml", "automation_id: bad\nnodes: [{node_id: a, depends_on: [z]}]\n")
+    assert call("automations", "apply", bad).code == 3
+    name = place.apply(f"inputs: {{n: {{type: integer}}}}\n{FAILING}")
+    wrong = call("automations", "run", name, "--input", "n=many", "--input", "m=1", "--json")
+    problems = json.loads(wrong.err.splitlines()[-1])["error"]["problems"]
+    assert wrong.code == 3
+    assert {problem["code"] for problem in problems} >= {"input_unknown"}
+    assert len(problems) == 2
+
+
+def test_a_run_is_watched_from_its_beginning_to_its_end(place: Place) -> None:
+    run, _ = place.run(FAILING)
+    events = place.call("runs", "watch", run, "--json").lines
+    seqs = [event["envelope"]["seq"] for event in events]
+    assert seqs == sorted(seqs)
+    assert events[-1]["type"] == "automation.v2.run.failed"
+    assert "run.failed" in place.call("runs", "watch", run).out
+
+
+def test_a_dry_run_executes_nothing(place: Place, tmp_path: Path) -> None:
+    name = place.apply(FAILING)
+    answer = place.call("automations", "run", name, "--dry-run", "--json")
+    result = answer.lines[-1]
+    assert answer.code == 0
+    assert result["dry_run"] is True
+    assert place.call("runs", "show", result["run_id"], "--json").json["attempts"] == []
