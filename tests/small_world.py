@@ -14,7 +14,7 @@ from tandem.domain.ids import LOCAL_TENANT, RunId
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import LifecycleEvent, Run
 from tandem.engine.engine import Engine, Limits
-from tandem.testing.artifacts import MemoryArtifacts, NoFiles
+from tandem.testing.artifacts import Files, MemoryArtifacts, MemoryFiles
 from tandem.testing.clock import SimulatedClock
 from tandem.testing.executor import Bodies, Script, ScriptedExecutor
 from tandem.testing.host import SimulatedHost, SimulatedMachine
@@ -33,6 +33,7 @@ class SmallWorld:
         self.store = SqliteStore(path, synchronous="OFF", commit=commit)
         self.bodies = Bodies(Random(0))
         self.scripts: dict[tuple[str, str], Script] = {}
+        self.files: Files = {}
         self.machine = SimulatedMachine(self.loop, Random(0), loses=0)
         self.ids = SeededIds(Random(0))
         self.told: list[str] = []
@@ -44,7 +45,7 @@ class SmallWorld:
             store=self.store,
             executor=ScriptedExecutor(self.bodies, self.scripts, process, self.clock),
             artifacts=MemoryArtifacts(),
-            files=NoFiles(),
+            files=MemoryFiles(self.files, self.clock),
             host=SimulatedHost(self.machine, process),
             clock=self.clock,
             ids=self.ids,

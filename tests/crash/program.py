@@ -5,7 +5,8 @@ standard input, waits for its end, and answers with one line of JSON. A job is
 
     {"folder": …, "automation": …, "kill": …}
 
-With `operate` the process drives nothing: it asks what that names of the newest run, and ends.
+With `operate` the process drives nothing: it asks what that names of the newest run, and ends. With
+`tell` it drives nothing either: it does what that names in `trigger_stories.py`.
 
 where `folder` holds the store and everything else, and `isolation` may name how bodies are kept.
 The process drives the run that is in the store, or starts one, decides its gates, and writes
@@ -16,6 +17,7 @@ The process drives the run that is in the store, or starts one, decides its gate
     {"says": "word"}                               when a body prints this word
     {"says": "word", "supervisors": true}          the same, together with all supervisors
     {"body": "name"}                               in the middle of the function of node `name`
+    {"file": "put", "moment": "before" or "after"} at the first file that is put (or removed)
     {"after_s": 0.02}                              from outside, after so many seconds
 
 `environment` sets variables. `hung` names the lock of an engine that was killed: this process holds
@@ -35,10 +37,12 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+from trigger_stories import STORIES
 
 import tandem.engine.engine
 import tandem.wiring
 from tandem import Automation, Engine
+from tandem.adapters.local.files import LocalFiles
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.errors import Refused
 from tandem.domain.ids import LOCAL_TENANT
@@ -49,6 +53,8 @@ from tandem.ports.store import RunFilter
 from tandem.settings import Settings
 
 FLAKY_FAILURES = 2
+TOKENS = 10
+"""What each body that spends uses of the budget."""
 SWEEP_MS = 50
 """How often an engine sweeps here, so that no test waits for it."""
 HELD = asyncio.Event()
@@ -160,7 +166,20 @@ def functions(folder: Path, kill: dict[str, Any]) -> dict[str, Callable[..., obj
         log_effect(folder, name)
         return {"name": name} if (folder / "mended").exists() else "a draft"
 
+    def plan(name: str) -> object:
+        log_effect(folder, name)
+        return {"backlog_tasks": [{"title": "One"}]}
+
+    def spend(name: str, context: Any) -> object:
+        log_effect(folder, name)
+        context.report_usage(total_tokens=TOKENS)
+        if kill.get("body") == name:
+            kill_now()
+        return {"name": name}
+
     return {
+        "host:spend": spend,
+        "host:plan": plan,
         "host:work": work,
         "host:flaky": flaky,
         "host:broken": broken,
@@ -193,7 +212,7 @@ async def operate(
     folder: Path, document: dict[str, Any], kill: dict[str, Any], operation: str
 ) -> None:
     """Ask something of the newest run of this folder, as a command line does it."""
-    commit = Commit(kill.get("commit", 0), kill.get("moment", ""))
+    commit = Commit(kill.get("commit", -1), kill.get("moment", ""))
 
     def open_store(settings: Settings) -> SqliteStore:
         return SqliteStore(settings.store_path, synchronous=settings.synchronous, commit=commit)
@@ -209,6 +228,31 @@ async def operate(
             return
         (newest, *_) = parts.store.list_runs(RunFilter(tenant=LOCAL_TENANT))
         await OPERATIONS[operation](Run(parts, newest.run_id))
+
+
+async def tell(folder: Path, kill: dict[str, Any], story: str) -> None:
+    """Tell a story of what starts runs by itself."""
+    commit = Commit(kill.get("commit", -1), kill.get("moment", ""))
+
+    def open_store(settings: Settings) -> SqliteStore:
+        return SqliteStore(settings.store_path, synchronous=settings.synchronous, commit=commit)
+
+    tandem.wiring.open_store = open_store
+    if "file" in kill:
+        kill_at_file(f"{kill['file']}_file", kill["moment"])
+    await STORIES[story](Settings(state_dir=folder, database_url=f"sqlite:///{folder}/store.db"))
+
+
+def kill_at_file(step: str, moment: str) -> None:
+    """Die at the first step of this kind that the files of a workspace take."""
+    original = getattr(LocalFiles, step)
+
+    def die(*what: Any) -> None:
+        if moment == "after":
+            original(*what)
+        kill_now()
+
+    setattr(LocalFiles, step, die)
 
 
 class Hung:
@@ -236,7 +280,7 @@ async def drive(
     folder: Path, document: dict[str, Any], kill: dict[str, Any], hung: Hung | None = None
 ) -> None:
     """Drive the run of this folder to its end."""
-    commit = Commit(kill.get("commit", 0), kill.get("moment", ""))
+    commit = Commit(kill.get("commit", -1), kill.get("moment", ""))
 
     def open_store(settings: Settings) -> SqliteStore:
         return SqliteStore(settings.store_path, synchronous=settings.synchronous, commit=commit)
@@ -287,7 +331,9 @@ async def come_to_the_end(run: Run, kill: dict[str, Any]) -> None:
             kill_now()
         # The killed process may have done so already.
         with suppress(Refused):
-            if state is RunState.PAUSED:
+            if state is RunState.PAUSED and run.row.stop_kind is StopKind.GUARDRAIL_STOPPED:
+                await run.allow(reason="test", tokens=100 * TOKENS)
+            elif state is RunState.PAUSED:
                 await run.resume()
             else:
                 await run.decide("approve", decided_by="test")
@@ -315,7 +361,9 @@ def child(job: dict[str, Any]) -> None:
         os.environ.update(job.get("environment", {}))
         hung = Hung(Path(job["hung"])) if "hung" in job else None
         kill = job["kill"] or {}
-        if job.get("operate"):
+        if job.get("tell"):
+            asyncio.run(tell(folder, kill, job["tell"]))
+        elif job.get("operate"):
             asyncio.run(operate(folder, job["automation"], kill, job["operate"]))
         else:
             asyncio.run(drive(folder, job["automation"], kill, hung))

@@ -12,6 +12,7 @@ from tandem.domain.command import (
     AutoResume,
     HandBack,
     Pause,
+    ProcessesEnded,
     Reap,
     Recover,
     Resume,
@@ -336,6 +337,31 @@ def test_death_and_silence_do_not_forget_the_budget() -> None:
             StopKind.GUARDRAIL_STOPPED,
             TOKENS,
         )
+
+
+def test_run_that_is_allowed_more_while_it_pauses_goes_on_although_its_engine_dies() -> None:
+    tale = stopping()
+    tale.command(Allow(reason="worth it", max_total_tokens=20))
+
+    tale.command(Adopt(dead=ENGINE))
+
+    assert tale.status is S.QUEUED
+    assert tale.happened()[-2:] == ["run_pausing_settled_on_restart", "run_auto_resumed"]
+
+
+def test_run_that_is_allowed_more_while_it_pauses_is_stale_as_one_that_runs() -> None:
+    tale = stopping()
+    tale.command(Allow(reason="worth it", max_total_tokens=20))
+    tale.now_ms += 5_000
+    tale.command(
+        Reap(stale_after_ms=0, seen_change_id=tale.run.last_change_id, seen_activity_at_ms=None)
+    )
+    assert (tale.status, tale.run.stop_kind) == (S.PAUSED, StopKind.STALE_REAPED)
+
+    tale.command(ProcessesEnded(engine_id=ENGINE))
+    tale.command(AutoResume(window_ms=10**9, attempts_max=2))
+
+    assert tale.status is S.QUEUED
 
 
 def test_time_after_the_last_sign_of_life_of_a_dead_engine_is_not_counted() -> None:

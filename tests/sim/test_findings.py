@@ -13,10 +13,13 @@ from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.domain.command import Cancel, HandBack, Pause, Resume
 from tandem.domain.driving import advance
 from tandem.domain.errors import StoreUnavailable
-from tandem.domain.ids import ChangeId, EngineId
+from tandem.domain.handoff import Handoff, write_handoff
+from tandem.domain.ids import LOCAL_TENANT, ChangeId, EngineId
 from tandem.domain.lifecycle import TERMINAL, RunState
+from tandem.engine.automations import Automations
 from tandem.engine.driver import Driver
-from tandem.ports.store import EngineRow
+from tandem.ports.store import EngineRow, RunFilter
+from tandem.testing.artifacts import MemoryFiles
 from tandem.testing.builders import automation, python_node
 from tandem.testing.executor import Script
 from tandem.testing.loop import SimulatedLoop
@@ -258,3 +261,40 @@ def test_store_that_is_closed_before_the_disk_answers_does_not_claim_to_know(
 
     outage.loop.run_until_complete(story())
     outage.loop.dispose()
+
+
+def test_copy_of_a_handoff_that_comes_back_by_another_name_is_put_away(tmp_path: Path) -> None:
+    small = SmallWorld(tmp_path / "tandem.db")
+    watching = automation(
+        python_node("a"),
+        workspace_root="/work",
+        watch_conditions=[{"kind": "handoff_available"}],
+    )
+    made = Handoff(
+        handoff_id="h1",
+        source_automation_id="scan",
+        source_run_id="run",
+        source_node_id="node",
+        target_automation_id="simulated",
+        artifact_type="batch",
+        created_at_ms=5,
+    )
+
+    async def story() -> None:
+        engine = small.engine()
+        await Automations(engine).save(watching, by="ann")
+        path = engine.handoffs.deposit(made)
+        await engine.handoffs.tend()
+        (run,) = small.store.list_runs(RunFilter(tenant=LOCAL_TENANT))
+        await engine.execute(run.run_id, Cancel())
+        archived = dict(small.files)
+        copy = "/work", path.replace("h1", "a copy")
+        MemoryFiles(small.files, small.clock).put_file(*copy, write_handoff(made))
+
+        await engine.handoffs.tend()
+
+        assert small.files.keys() == archived.keys()
+        (only,) = small.store.list_runs(RunFilter(tenant=LOCAL_TENANT))
+        assert only.run_id == run.run_id
+
+    small.tell(story())

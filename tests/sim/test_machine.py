@@ -28,6 +28,7 @@ from tandem.testing.builders import random_story
 from tandem.testing.faults import Fault
 from tandem.testing.invariants import Violation
 from tandem.testing.simulation import World, commands_of, open_world
+from tandem.testing.triggers import STEPS as TRIGGER_STEPS
 from tests.sim.test_mutants import claims_do_not_raise_the_epoch
 
 STEPS = 50
@@ -101,6 +102,11 @@ class Engines(RuleBasedStateMachine):
             nodes = self.world.nodes_of(run_id)
             self._do(self.world.fork(process, run_id, nodes[which % len(nodes)]))
 
+    @rule(kind=st.sampled_from(TRIGGER_STEPS), start=numbers)
+    def trigger(self, kind: str, start: int) -> None:
+        """Something starts runs by itself, or somebody changes what does."""
+        self._do(self.world.triggers.step(kind, Random(start)))
+
     @rule(which=numbers)
     def kill(self, which: int) -> None:
         """An engine dies."""
@@ -157,6 +163,7 @@ class Engines(RuleBasedStateMachine):
                     keeper.cancel()
                 self._do(self.world.stop_all())
                 self.world.invariants.check_all()
+                self.world.triggers.check_end()
                 self._judge()
         finally:
             self._stack.close()

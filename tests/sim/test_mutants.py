@@ -1,23 +1,26 @@
 """The simulation finds bugs: each of these breaks our own code and must be noticed soon."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 import pytest
 
 from tandem.adapters.sql.statements import load_statements
-from tandem.adapters.sqlite import admitting, keys, writes
+from tandem.adapters.sqlite import access, admitting, keys, triggering, webhooks, writes
 from tandem.adapters.sqlite import store as store_module
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.store import SqliteStore
+from tandem.adapters.sqlite.tables import Tables
 from tandem.domain import (
     admission,
     by_hand,
     claiming,
     driving,
+    guardrail,
     operating,
+    restart,
     reviving,
     selection,
     waits,
@@ -27,6 +30,8 @@ from tandem.domain.command import Claim, Pause
 from tandem.domain.completion import end_attempt
 from tandem.domain.decision import decide
 from tandem.domain.draft import Draft
+from tandem.domain.errors import BudgetReached
+from tandem.domain.firing import FiringPlan
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, NodeId, RunId, TenantId
 from tandem.domain.lifecycle import DRIVEN, RunEvent
@@ -34,11 +39,18 @@ from tandem.domain.run import AttemptEnd, Wait
 from tandem.domain.settling import interrupt
 from tandem.engine.driver import Driver
 from tandem.engine.engine import Engine
+from tandem.engine.handoffs import Handoffs
+from tandem.engine.inbox import Inbox
+from tandem.engine.meter import Ledger
+from tandem.testing import loop
 from tandem.testing.executor import ScriptedExecutor
 from tandem.testing.host import SimulatedHost
 from tandem.testing.simulation import Broken, simulate
+from tandem.testing.triggers import APPROVED, WORKSPACE
 
 SEEDS_MAX = 1_200
+CALLBACKS_MAX = 60_000
+"""More than any world takes in which nothing is broken; `test_schedules.py` checks that."""
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -339,50 +351,161 @@ def stopped_bodies_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Driver, "_end_forgotten", lambda _driver: None)
 
 
-MUTANTS: tuple[Patch, ...] = (
-    runs_of_a_paused_automation_are_claimed,
-    waits_do_not_look_for_signals_that_came_before,
-    woken_waits_leave_their_run_parked,
-    revived_runs_do_not_ask_anew,
-    pauses_let_go_of_what_runs,
-    results_by_hand_skip_approvals,
-    no_compare_and_set,
-    driver_never_reloads,
-    leftovers_live_on,
-    commands_act_on_what_they_once_read,
-    failed_commits_are_believed_lost,
-    failed_commits_are_believed_done,
-    everybody_else_is_dead,
-    nobody_is_ever_dead,
-    claims_do_not_raise_the_epoch,
-    nodes_start_before_their_dependencies,
-    bodies_start_before_the_disk_knows,
-    outcomes_are_dropped_on_refusal,
-    claims_are_cut_off_at_the_stop,
-    failed_commits_are_never_looked_up,
-    freed_keys_wake_nobody,
-    cancelled_runs_let_go_of_their_workspace,
-    nested_workspaces_do_not_meet,
-    claims_do_not_count_each_other,
-    places_are_those_of_the_engine_alone,
-    silent_bodies_show_no_life,
-    barriers_hold_nobody,
-    claims_collide_with_nothing,
-    stopped_bodies_are_forgotten,
-)
+def _with_statements(patch: pytest.MonkeyPatch, **changes: tuple[str, str]) -> None:
+    statements = dict(load_statements())
+    for name, (old, new) in changes.items():
+        assert old in statements[name]
+        statements[name] = statements[name].replace(old, new)
+    patch.setattr(store_module, "load_statements", lambda: statements)
+
+
+def missed_instants_are_not_told(patch: pytest.MonkeyPatch) -> None:
+    """The record of a firing says nothing of the older ones that were left out."""
+    original = triggering.firings_of
+
+    def firings_of(plan: FiringPlan, *args: Any, **how: Any) -> Any:
+        alone = 0 if plan.due_at_ms else min(plan.missed, 1)
+        return original(msgspec.structs.replace(plan, missed=alone), *args, **how)
+
+    patch.setattr(triggering, "firings_of", firings_of)
+
+
+def ends_release_no_firing(patch: pytest.MonkeyPatch) -> None:
+    """A firing that was put off is never looked at again."""
+    patch.setattr(Tables, "_release_firing", lambda *_what: None)
+
+
+def firings_do_not_wait_for_runs(patch: pytest.MonkeyPatch) -> None:
+    """A schedule fires although its last run has not ended."""
+    patch.setattr(triggering, "find_open_run", lambda *_what: None)
+
+
+def handoffs_that_were_taken_start_again(patch: pytest.MonkeyPatch) -> None:
+    """Whatever lies in the folder starts a run."""
+    patch.setattr(triggering, "find_consumed", lambda *_what: None)
+    again = "DO UPDATE SET run_id = excluded.run_id"
+    _with_statements(
+        patch,
+        take_handoff=("DO NOTHING", again),
+        refuse_firing=("WHERE outcome = 'refused'", ""),
+    )
+
+
+def handoffs_are_moved_before_they_are_taken(patch: pytest.MonkeyPatch) -> None:
+    """The file goes first, then its run is created."""
+    original = Handoffs._take
+
+    async def take(self: Handoffs, row: Any, made: Any, file: Any, handoff: Any) -> Any:
+        self._files.remove_file(WORKSPACE, f"{APPROVED}/{file.file}")
+        return await original(self, row, made, file, handoff)
+
+    patch.setattr(Handoffs, "_take", take)
+
+
+def same_deliveries_are_taken_again(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks whether an event or a body was there before."""
+    patch.setattr(webhooks, "_known_claims", lambda *_what: {})
+    _with_statements(patch, add_webhook_claim=("INSERT INTO", "INSERT OR REPLACE INTO"))
+
+
+def deliveries_are_left_by_the_engine_that_dies(patch: pytest.MonkeyPatch) -> None:
+    """Only the engine that took a delivery looks into the inbox, and only once."""
+
+    async def take(self: Inbox) -> int:
+        return 0
+
+    patch.setattr(Inbox, "take", take)
+
+
+def keys_are_not_looked_up(patch: pytest.MonkeyPatch) -> None:
+    """A request that comes again creates its run again."""
+    patch.setattr(access, "was_done", lambda *_what, **_how: None)
+    patch.setattr(access, "put_key", lambda *_what, **_how: None)
+
+
+def calls_do_not_wait_for_each_other(patch: pytest.MonkeyPatch) -> None:
+    """Each call looks at what was spent, and at no call that is under way."""
+
+    async def enter(self: Ledger, call: Any) -> None:
+        if text := self.reached():
+            raise BudgetReached(text)
+        self._calls.add(call)
+
+    patch.setattr(Ledger, "enter", enter)
+
+
+def runs_do_not_count_what_attempts_spend(patch: pytest.MonkeyPatch) -> None:
+    """The attempt knows what it has spent, its run does not."""
+
+    def account(draft: Draft, spent: Any) -> None:
+        draft.spent += spent
+        draft.moved |= bool(spent)
+
+    patch.setattr(guardrail, "account", account)
+
+
+def dead_engines_forget_what_was_allowed(patch: pytest.MonkeyPatch) -> None:
+    """A run that was allowed more while it paused rests when its engine dies."""
+    patch.setattr(restart, "go_on_if_allowed", lambda _draft: None)
+
+
+MUTANTS: dict[Patch, int] = {
+    missed_instants_are_not_told: 4,
+    ends_release_no_firing: 4,
+    firings_do_not_wait_for_runs: 4,
+    handoffs_that_were_taken_start_again: 9,
+    handoffs_are_moved_before_they_are_taken: 0,
+    same_deliveries_are_taken_again: 35,
+    deliveries_are_left_by_the_engine_that_dies: 0,
+    keys_are_not_looked_up: 0,
+    calls_do_not_wait_for_each_other: 2,
+    runs_do_not_count_what_attempts_spend: 1,
+    dead_engines_forget_what_was_allowed: 30,
+    runs_of_a_paused_automation_are_claimed: 84,
+    waits_do_not_look_for_signals_that_came_before: 13,
+    woken_waits_leave_their_run_parked: 0,
+    revived_runs_do_not_ask_anew: 98,
+    pauses_let_go_of_what_runs: 109,
+    results_by_hand_skip_approvals: 159,
+    no_compare_and_set: 6,
+    driver_never_reloads: 6,
+    leftovers_live_on: 11,
+    commands_act_on_what_they_once_read: 6,
+    failed_commits_are_believed_lost: 14,
+    failed_commits_are_believed_done: 5,
+    everybody_else_is_dead: 2,
+    nobody_is_ever_dead: 5,
+    claims_do_not_raise_the_epoch: 0,
+    nodes_start_before_their_dependencies: 0,
+    bodies_start_before_the_disk_knows: 5,
+    outcomes_are_dropped_on_refusal: 5,
+    claims_are_cut_off_at_the_stop: 21,
+    failed_commits_are_never_looked_up: 5,
+    freed_keys_wake_nobody: 2,
+    cancelled_runs_let_go_of_their_workspace: 237,
+    nested_workspaces_do_not_meet: 38,
+    claims_do_not_count_each_other: 21,
+    places_are_those_of_the_engine_alone: 15,
+    silent_bodies_show_no_life: 45,
+    barriers_hold_nobody: 14,
+    claims_collide_with_nothing: 20,
+    stopped_bodies_are_forgotten: 931,
+}
+"""Each with a world that notices it. Worlds change with their rules: then others are tried."""
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_mutant_is_caught(mutant: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CALLBACKS_MAX", CALLBACKS_MAX)
     mutant(monkeypatch)
 
     with pytest.raises(Broken) as broken:
-        _simulate_all(SEEDS_MAX)
+        _simulate_all([MUTANTS[mutant], *range(SEEDS_MAX)])
 
     # What was noticed must be a broken promise, not a mutant that does not fit the code any more.
     assert not isinstance(broken.value.__cause__, AttributeError | TypeError | NameError)
 
 
-def _simulate_all(seeds: int) -> None:
-    for seed in range(seeds):
+def _simulate_all(seeds: Iterable[int]) -> None:
+    for seed in seeds:
         simulate(seed)

@@ -10,6 +10,7 @@ import pytest
 
 from tandem.domain.lifecycle import RunState
 from tandem.testing.simulation import Broken, simulate
+from tests.sim.test_mutants import CALLBACKS_MAX
 
 CHUNKS = 16
 SEEDS_PER_CHUNK = 75
@@ -27,6 +28,9 @@ def test_every_seed_keeps_every_invariant(chunk: int) -> None:
     endings = {ending for report in reports for ending in report.endings}
     assert endings <= {RunState.COMPLETED, RunState.FAILED, RunState.BLOCKED, RunState.CANCELLED}
     assert RunState.COMPLETED in endings
+    assert max(report.callbacks for report in reports) < CALLBACKS_MAX
+    triggers = {trigger for report in reports for trigger in report.triggers}
+    assert triggers >= {"manual", "scheduled", "watch_condition", "webhook"}
 
 
 def test_one_seed() -> None:

@@ -161,6 +161,18 @@ def come_to_rest(draft: Draft) -> None:
     kind = run.stop_kind if is_stopped(run) else None
     draft.happen(E.RUN_PAUSED, reason=run.pause_reason, stop_kind=kind)
     run.detail = run.pause_reason
-    allowance = run.allowance
-    if kind and allowance is not None and allowance.resumes and not find_reached(draft):
+    go_on_if_allowed(draft)
+
+
+def go_on_if_allowed(draft: Draft) -> None:
+    """Let a run go on that was allowed more on its way to rest, whatever brought it there."""
+    if may_go_on(draft):
         go_on(draft)
+
+
+def may_go_on(draft: Draft) -> bool:
+    """Say whether a run that stopped at its budget was allowed enough more to go on."""
+    run = draft.run
+    allowance = run.allowance
+    is_allowed = is_stopped(run) and allowance is not None and allowance.resumes
+    return is_allowed and not find_reached(draft)

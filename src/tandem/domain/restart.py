@@ -9,6 +9,7 @@ from typing import Final
 from tandem.domain.claiming import fail, interrupt_running
 from tandem.domain.command import Adopt, LossPolicy
 from tandem.domain.draft import Draft
+from tandem.domain.guardrail import go_on_if_allowed
 from tandem.domain.lifecycle import DRIVEN, NodeState, RunEvent, RunState, StopKind
 from tandem.domain.run import AttemptEnd
 from tandem.domain.staleness import last_activity_at_ms
@@ -69,6 +70,7 @@ def _settle_pausing(draft: Draft) -> None:
     draft.happen(E.RUN_PAUSING_SETTLED, reason=PAUSING_SETTLED)
     run.pause_reason = run.pause_reason or PAUSING_SETTLED
     run.owner = None
+    go_on_if_allowed(draft)
 
 
 def _quarantine(draft: Draft) -> None:

@@ -9,6 +9,7 @@ from tandem.domain.command import AutoResume, Reap
 from tandem.domain.completion import end_attempt
 from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
+from tandem.domain.guardrail import may_go_on
 from tandem.domain.lifecycle import DRIVEN, NodeState, RunEvent, RunState, StopKind
 from tandem.domain.outcome import FailureClass
 from tandem.domain.overrun import refuse_exceeded
@@ -69,11 +70,12 @@ def reap(draft: Draft, command: Reap) -> None:
         draft.happen(E.RUN_FAILED_STALE, reason=run.detail, stop_kind=run.stop_kind)
         return
     names = f"; repairable node(s): {', '.join(again)}" if again else ""
-    was_held, held = run.status is S.PAUSING, (run.stop_kind, run.stop_reason)
+    was_held = run.status is S.PAUSING and not may_go_on(draft)
+    held = run.stop_kind, run.stop_reason
     _stop(draft, f"automation run paused {quiet}{names}")
     draft.happen(E.RUN_PAUSED_STALE, reason=run.detail, stop_kind=run.stop_kind)
     if was_held:
-        # A person wants it paused, so it does not go on by itself.
+        # A person or its budget wants it paused, so it does not go on because it was stale.
         run.stop_kind, run.stop_reason = held
     else:
         run.pause_reason = STALE

@@ -200,8 +200,14 @@ class Handoffs:
                 continue
             taken = await self._take(row, automation, file, file.handoff)
             if taken.consumed is not None:
+                # Not what was taken once: a copy may come back by another name.
+                seen = msgspec.structs.replace(
+                    taken.consumed,
+                    workspace=workspace,
+                    file=f"{config.approved_dir}/{file.file}",
+                )
                 try:
-                    await self._archive(taken.consumed)
+                    await self._archive(seen)
                 except Refused as error:
                     self._tell(row.automation_id, file.file, f"it has its run, but: {error}")
             if taken.code:

@@ -1,6 +1,8 @@
 """Large outputs and workspaces of a simulated world, in memory; they outlive its processes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from itertools import count
 from typing import BinaryIO
 
 from tandem.domain.artifact import ArtifactRef, FileStamp
@@ -8,6 +10,7 @@ from tandem.domain.errors import NotFound, Refused
 from tandem.domain.ids import Digest, TenantId
 from tandem.domain.json import digest
 from tandem.domain.start_check import WorkspaceState
+from tandem.ports.clock import Clock
 
 
 class MemoryArtifacts:
@@ -75,3 +78,55 @@ class NoFiles:
     def open_file(self, workspace: str, relative: str) -> BinaryIO:
         """See `WorkspaceFiles.open_file`."""
         raise NotFound(f"there is no file {relative!r} in {workspace}")
+
+
+_MARKS = count()
+
+Files = dict[tuple[str, str], tuple[bytes, FileStamp]]
+"""Content and stamp by workspace and path."""
+
+
+class MemoryFiles(NoFiles):
+    """Workspaces in which only what was put there can be found; `touch` is called around it."""
+
+    def __init__(
+        self, files: Files, clock: Clock, touch: Callable[[], None] = lambda: None
+    ) -> None:
+        self._files = files
+        self._clock = clock
+        self._touch = touch
+
+    def list_files(
+        self, workspace: str, relative: str, suffix: str, *, limit: int
+    ) -> Sequence[tuple[str, FileStamp]]:
+        """See `WorkspaceFiles.list_files`."""
+        start = f"{relative}/"
+        found = [
+            (path.removeprefix(start), stamp)
+            for (where, path), (_, stamp) in self._files.items()
+            if where == workspace and path.startswith(start) and path.endswith(suffix)
+        ]
+        return sorted(found, key=lambda each: (each[1].changed_at_ms, each[0]))[:limit]
+
+    def put_file(self, workspace: str, relative: str, content: bytes) -> None:
+        """See `WorkspaceFiles.put_file`."""
+        self._touch()
+        stamp = FileStamp(changed_at_ms=self._clock.now_ms(), mark=str(next(_MARKS)))
+        self._files[workspace, relative] = content, stamp
+        self._touch()
+
+    def remove_file(self, workspace: str, relative: str) -> None:
+        """See `WorkspaceFiles.remove_file`."""
+        self._touch()
+        self._files.pop((workspace, relative), None)
+        self._touch()
+
+    def read_text(self, workspace: str, relative: str, *, bytes_max: int) -> str:
+        """See `WorkspaceFiles.read_text`."""
+        return self.open_file(workspace, relative).read(bytes_max).decode()
+
+    def open_file(self, workspace: str, relative: str) -> BinaryIO:
+        """See `WorkspaceFiles.open_file`."""
+        if (workspace, relative) not in self._files:
+            raise NotFound(f"there is no file {relative!r} in {workspace}")
+        return BytesIO(self._files[workspace, relative][0])

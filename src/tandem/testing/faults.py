@@ -31,6 +31,10 @@ class Crashed(BaseException):
     """The process that runs this code has just died."""
 
 
+class EngineDied(Exception):
+    """The engine that was asked died before it answered."""
+
+
 class Faults:
     """The faults of a world by the number of the commit, counted over all processes.
 

@@ -11,6 +11,7 @@ import msgspec
 from tandem.adapters.sql.rows import ATTEMPT_BITS, NODE_BITS, event_of
 from tandem.adapters.sqlite.archive import unpack
 from tandem.domain.admission import overlap
+from tandem.domain.budget import Used, allowed, reached
 from tandem.domain.graph import Plan, PlanNode
 from tandem.domain.guardrail import AUTO_RESUMED as ALLOWED_MORE
 from tandem.domain.hold import is_automation_key
@@ -23,12 +24,15 @@ from tandem.domain.lifecycle import (
     NodeState,
     RunEvent,
     RunState,
+    StopKind,
 )
 from tandem.domain.node import NodeKind
 from tandem.domain.phases import is_held
 from tandem.domain.receipts import ChainCheck
+from tandem.domain.run import Allowance
 from tandem.domain.usage import Usage
 from tandem.testing.executor import Bodies, Body
+from tandem.testing.trigger_invariants import TriggerInvariants
 
 E, N, S = RunEvent, NodeState, RunState
 _GATE_ENDS = frozenset({E.GATE_DECIDED, E.GATE_TIMEOUT_RESUMED})
@@ -109,6 +113,9 @@ class Invariants:
         """Whether engines have machines of their own and know only the leases of others."""
         self.all_ask: Callable[[str], bool] = lambda _run_id: False
         """Whether all bodies of a run ask before they spend."""
+        self.follows_triggers = False
+        """Whether anything here starts runs by itself."""
+        self.triggers = TriggerInvariants(self._find, may_be_gone=self.may_be_gone, must=_must)
         self.trusted: Callable[[Body], bool] = lambda _body: True
         """Whether the engine of a body could do its work for as long as its lease lasts."""
 
@@ -161,6 +168,8 @@ class Invariants:
             self.compare(run_no)
         self.check_admission()
         self.check_learning()
+        if self.follows_triggers:
+            self.triggers.check(self.runs())
 
     def check_admission(self) -> None:
         """Compare what runs hold with what is locked and counted.
@@ -302,7 +311,8 @@ class Invariants:
             _must(replay.is_reaped, f"{where}: it was not paused as stale")
             _must(replay.auto_resumes <= self.auto_resumes_max, f"{where}: too often")
         if after is not replay.status:
-            replay.is_reaped = event is E.RUN_PAUSED_STALE and replay.status is S.RUNNING
+            goes_on = replay.status is S.RUNNING or replay.is_allowed_more
+            replay.is_reaped = event is E.RUN_PAUSED_STALE and goes_on
         replay.status = after
         if event is E.RUN_CLAIMED:
             epoch = msgspec.json.decode(row["metadata"])["lease_epoch"]
@@ -490,6 +500,8 @@ class Invariants:
             case S.PAUSED if run["parked"]:
                 due = run["due_at_ms"] is not None or all(w["signal_key"] for w in waits)
                 _must(due and bool(waits), f"{what}: parked with nothing that wakes it")
+            case S.PAUSED:
+                _must(not _may_spend(run, replay), f"{what}: rests although it may spend more")
             case S.COMPLETED | S.BLOCKED | S.FAILED | S.CANCELLED:
                 _must(run["due_at_ms"] is None, f"{what}: ended, but due")
                 if status in (S.COMPLETED, S.CANCELLED):
@@ -577,6 +589,10 @@ class Invariants:
         """Say whether a signal is on disk."""
         return bool(self._find("SELECT 1 FROM signal WHERE signal_no = ?", signal_no))
 
+    def find(self, sql: str, *values: object) -> list[dict[str, Any]]:
+        """Return the rows of a query."""
+        return self._find(sql, *values)
+
     def runs(self) -> list[dict[str, Any]]:
         """Return the rows of all runs."""
         return self._find("SELECT * FROM run ORDER BY run_no")
@@ -586,6 +602,16 @@ def _is_ready(replay: _Replay, plan_node: PlanNode) -> bool:
     if replay.nodes[plan_node.node_no] is not N.PENDING or _is_held(replay, plan_node.node_no):
         return False
     return all(replay.nodes[number] is N.COMPLETED for number in plan_node.depends_on)
+
+
+def _may_spend(run: dict[str, Any], replay: _Replay) -> bool:
+    """Say whether a run that stopped at its budget was allowed more, and to go on."""
+    if run["stop_kind"] != StopKind.GUARDRAIL_STOPPED or not run["allowance"]:
+        return False
+    allowance = msgspec.json.decode(run["allowance"], type=Allowance)
+    usage = Usage(**{name: run[name] for name in Usage.__struct_fields__})
+    used = Used(runtime_ms=run["active_ms"], usage=usage)
+    return allowance.resumes and not reached(used, allowed(replay.plan.budget, allowance))
 
 
 def _stood_still(body: Body) -> bool:

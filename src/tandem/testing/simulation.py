@@ -52,7 +52,9 @@ from tandem.domain.command import (
 )
 from tandem.domain.creation import NewRun
 from tandem.domain.errors import EngineError, StoreUnavailable
+from tandem.domain.firing import Fired, FiringPlan
 from tandem.domain.gate_policy import GATE_EXPIRES_AFTER_MS
+from tandem.domain.handoff import Handoff, Taken
 from tandem.domain.ids import (
     LOCAL_TENANT,
     AutomationId,
@@ -68,11 +70,13 @@ from tandem.domain.lifecycle import TERMINAL, RunState
 from tandem.domain.request_key import RequestKey
 from tandem.domain.run import GatePurpose, GateStatus, Run
 from tandem.domain.signal import Signal
+from tandem.domain.stored_automation import StoredAutomation
 from tandem.domain.view import RunView
 from tandem.engine.engine import Engine, Limits
 from tandem.engine.recovery import RecoveryLimits
 from tandem.ports.store import Delivered
-from tandem.testing.artifacts import MemoryArtifacts, NoFiles
+from tandem.ports.webhooks import SettledDelivery, Settling
+from tandem.testing.artifacts import Files, MemoryArtifacts, MemoryFiles
 from tandem.testing.builders import (
     Story,
     ending_of,
@@ -82,11 +86,12 @@ from tandem.testing.builders import (
 )
 from tandem.testing.clock import SimulatedClock
 from tandem.testing.executor import Bodies, Body, Script, ScriptedExecutor
-from tandem.testing.faults import Crashed, Fault, Faults, FaultyCommit
+from tandem.testing.faults import Crashed, EngineDied, Fault, Faults, FaultyCommit
 from tandem.testing.host import SimulatedHost, SimulatedMachine
 from tandem.testing.ids import SeededIds
 from tandem.testing.invariants import Invariants, Seen, Violation
 from tandem.testing.loop import Process, SimulatedLoop
+from tandem.testing.triggers import KEYED, STORED, Triggers
 
 T = TypeVar("T")
 
@@ -104,16 +109,16 @@ PAUSED_WORLDS = 0.2
 """The part of all worlds in which somebody pauses the automation."""
 BUDGET_WORLDS = 0.3
 """The part of all worlds in which bodies spend, and runs may not spend all they like."""
+TRIGGER_WORLDS = 0.25
+"""The part of all worlds in which something starts runs by itself."""
+TOUCHES = 0.05
+"""How likely an engine dies beside a change of a file."""
 SIMULATED = AutomationId("simulated")
 _MEMORY = Path("/dev/shm")  # noqa: S108 # a folder of its own is made below it
 
 
 class Broken(AssertionError):
     """A seed under which an invariant does not hold; the message repeats it in one line."""
-
-
-class EngineDied(Exception):
-    """The engine that was asked died before it answered."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +131,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     callbacks: int
     simulated_s: float
     endings: list[RunState]
+    triggers: list[str]
+    """What started each of the runs."""
 
 
 class EngineProcess(Process):
@@ -162,6 +169,7 @@ class WatchedStore(SqliteStore):
         self._faults = faults
         self.is_away: Callable[[], bool] = lambda: False
         self.on_lie: Callable[[str], None] = lambda _text: None
+        self.on_new: Callable[[NewRun], None] = lambda _new: None
         super().__init__(path, synchronous="OFF", commit=commit)
         reopen = self.committer._reopen
 
@@ -187,7 +195,40 @@ class WatchedStore(SqliteStore):
     async def create_run(self, new: NewRun, *, now_ms: int) -> Run:
         """See `Store.create_run`."""
         self._invariants.expect(new.run_id, new.plan)
-        return await self._watch(super().create_run(new, now_ms=now_ms), new.change_id, new.run_id)
+        answer = super().create_run(new, now_ms=now_ms)
+        if new.key is None:
+            return await self._watch(answer, new.change_id, new.run_id)
+        self._invariants.triggers.expect_key(new.key.key, new.run_id)
+        self.on_new(new)
+        return await answer
+
+    async def fire(
+        self, row: StoredAutomation, plan: FiringPlan, runs: Sequence[NewRun], **how: Any
+    ) -> Fired:
+        """See `Store.fire`."""
+        for new in runs:
+            self._expect(new)
+        return await super().fire(row, plan, runs, **how)
+
+    async def take_handoff(
+        self, row: StoredAutomation, handoff: Handoff, new: NewRun | None, **how: Any
+    ) -> Taken:
+        """See `Store.take_handoff`."""
+        if new is not None:
+            self._expect(new)
+        return await super().take_handoff(row, handoff, new, **how)
+
+    async def settle_delivery(
+        self, delivery_id: str, settling: Settling, **how: Any
+    ) -> SettledDelivery | None:
+        """See `Store.settle_delivery`."""
+        if settling.run is not None:
+            self._expect(settling.run)
+        return await super().settle_delivery(delivery_id, settling, **how)
+
+    def _expect(self, new: NewRun) -> None:
+        self._invariants.expect(new.run_id, new.plan)
+        self.on_new(new)
 
     def apply(self, change: Change) -> Awaitable[None]:
         """See `Store.apply`."""
@@ -280,6 +321,7 @@ class World:
             self.loop, Random(self.random.random()), loses=self.random.choice((0, 0, 0.3, 1))
         )
         self.artifacts = MemoryArtifacts()
+        self.files: Files = {}
         self.faults = Faults(
             self._draw_faults(),
             read_failures=self.random.choice((0, 0, 0.02, 0.2)),
@@ -312,6 +354,10 @@ class World:
         self._pauses_automation = self._pauses.random() < PAUSED_WORLDS
         self._budgets = Random(f"budget {seed}")
         self._has_budgets = self._budgets.random() < BUDGET_WORLDS
+        self._triggers = Random(f"triggers {seed}")
+        self._has_triggers = self._triggers.random() < TRIGGER_WORLDS
+        self.triggers = Triggers(self, self._triggers)
+        self._grace_ms = self._triggers.choice((300, 60_000))
         # An engine that stood still may have spent what the next one does not know of.
         self.invariants.all_ask = self._all_ask
         self.invariants.keeps_budgets = not self.is_ill and not self.is_apart
@@ -394,6 +440,7 @@ class World:
             self.faults, die=lambda: self.kill(process), committed=self._committed
         )
         store = WatchedStore(self.path, self.invariants, self.faults, commit)
+        store.on_new = self.triggers.created
         commit.is_away = store.is_away = lambda: process.is_cut_off
         store.on_lie = lambda text: self.break_off(Violation(text))
         process.store = store
@@ -401,7 +448,7 @@ class World:
             store=store,
             executor=ScriptedExecutor(self.bodies, self.scripts, process, self.clock),
             artifacts=self.artifacts,
-            files=NoFiles(),
+            files=MemoryFiles(self.files, self.clock, lambda: self._touch(process)),
             host=SimulatedHost(self.machine, process),
             clock=self.clock,
             ids=self.ids,
@@ -424,7 +471,7 @@ class World:
     def _limits_of(self, process: EngineProcess) -> Limits:
         """Only the engines of the first name have a label."""
         labels = ("first",) if process.name.startswith("a-") else ()
-        return msgspec.structs.replace(self.limits, labels=labels)
+        return msgspec.structs.replace(self.limits, labels=labels, schedule_grace_ms=self._grace_ms)
 
     def kill(self, process: EngineProcess) -> None:
         """Kill a process: nothing of it runs from now on, nothing it had in mind is kept."""
@@ -434,6 +481,13 @@ class World:
         # Not at once: this may be called from deep inside of the dying process.
         process.is_alive = False
         self.loop.call_soon(self._bury, process, context=Context())
+
+    def _touch(self, process: EngineProcess) -> None:
+        """Let a process die between two steps of its files."""
+        if self.is_calm or self.crashes >= CRASHES_MAX or self._triggers.random() >= TOUCHES:
+            return
+        self.kill(process)
+        raise Crashed
 
     def _bury(self, process: EngineProcess) -> None:
         process.is_alive = False
@@ -481,7 +535,7 @@ class World:
             raise EngineDied(process.name)
         try:
             return answer.result()  # type: ignore[no-any-return]
-        except apsw.ConnectionClosedError:
+        except (apsw.ConnectionClosedError, Crashed):
             raise EngineDied(process.name) from None
 
     # Users
@@ -642,6 +696,8 @@ class World:
 
     async def _raise_budgets(self) -> None:
         """Allow runs more, or hardly more, at any moment."""
+        if self._budgets.random() < 0.4:
+            await self._allow_at_the_stop()
         for _ in range(self._budgets.choice((0, 1, 4, 8))):
             await self.clock.sleep(self._budgets.choice((0, 3, 40, 200, 900)))
             runs, living = self.invariants.runs(), self.living()
@@ -651,6 +707,22 @@ class World:
                     row, self._budgets.choice((0, 1, 5)), resume=self._budgets.random() < 0.7
                 )
                 await self.command(self._budgets.choice(living), RunId(row["run_id"]), command)
+
+    async def _allow_at_the_stop(self) -> None:
+        """Allow a run more while it comes to rest at its budget; then its engine dies."""
+        for _ in range(200):
+            await self.clock.sleep(2)
+            living = self.living()
+            stopping = [r for r in self.invariants.runs() if r["status"] == RunState.PAUSING.value]
+            if not stopping or not living:
+                continue
+            (row, *_) = stopping
+            command = self._more(row, 5, resume=True)
+            await self.command(living[0], RunId(row["run_id"]), command)
+            for process in living:
+                if process.ready.result().engine_id == row["engine_id"]:
+                    self.kill(process)
+            return
 
     def _more(self, row: Mapping[str, Any], calls: int, *, resume: bool) -> Allow:
         """Return the command that lets a run make so many more calls."""
@@ -677,6 +749,8 @@ class World:
         ended = True
         if self._pauses_automation:
             await self._ask_automation(ResumeAutomation(by="user"))
+        if self.invariants.follows_triggers:
+            ended = await self.triggers.settle()
         for row in self.invariants.runs():
             status = RunState(row["status"])
             if status in TERMINAL and row["cleanup"] is None:
@@ -763,6 +837,7 @@ class World:
                 keeper.cancel()
         await self.stop_all()
         self.invariants.check_all()
+        self.triggers.check_end()
         self._compare_endings()
 
     def _draw_names(self) -> list[str]:
@@ -777,6 +852,8 @@ class World:
             starting.append(group.create_task(self._pause_automation()))
         if self._has_budgets:
             starting.append(group.create_task(self._raise_budgets()))
+        if self._has_triggers:
+            starting.append(group.create_task(self.triggers.live()))
         for _ in range(self.random.choice((0, 2, 5, 10))):
             await self.clock.sleep(self.random.choice((0, 1, 7, 40, 150, 600)))
             await self._interfere()
@@ -821,7 +898,7 @@ class World:
                     for run in self.invariants.runs()
                     if run["status"] not in TERMINAL or run["cleanup"]
                 ]
-                raise Violation(f"runs hang without a reason: {waiting}")
+                raise Violation(f"runs hang without a reason: {waiting} {self.triggers.left()}")
             await self.clock.sleep(100)
 
     async def stop_all(self) -> None:
@@ -940,6 +1017,7 @@ def simulate(seed: int) -> Report:
             callbacks=world.loop.callbacks,
             simulated_s=world.loop.now_s,
             endings=[RunState(run["status"]) for run in world.invariants.runs()],
+            triggers=[run["trigger_type"] for run in world.invariants.runs()],
         )
 
 
@@ -968,13 +1046,14 @@ def _template() -> Path:
     path = folder / "tandem.db"
     store = SqliteStore(path, synchronous="OFF")
     # The ends of all simulated runs are counted.
-    counted = Review(
-        tenant=LOCAL_TENANT,
-        automation_id=AutomationId("simulated"),
-        runs_max=0,
-        created_at_ms=0,
-        updated_at_ms=0,
-    )
-    put_review(store.committer.connection, load_statements(), counted)
+    for automation_id in (SIMULATED, KEYED, *STORED):
+        counted = Review(
+            tenant=LOCAL_TENANT,
+            automation_id=automation_id,
+            runs_max=0,
+            created_at_ms=0,
+            updated_at_ms=0,
+        )
+        put_review(store.committer.connection, load_statements(), counted)
     store.close()
     return path
