@@ -202,7 +202,7 @@ async def _lift_pause(call: Call, fields: AutomationFields) -> None:
         await _automations(call).resume(row.automation_id, by=call.caller.name)
 
 
-async def _change(call: Call, patch: dict[str, Any]) -> None:
+async def _change(call: Call, patch: dict[str, Any], *, reason: str = "") -> None:
     """Save a version in which `patch` replaces what was there; of two at once none is lost."""
     automations = _automations(call)
     for left in reversed(range(SAVES_MAX)):
@@ -213,7 +213,9 @@ async def _change(call: Call, patch: dict[str, Any]) -> None:
         )
         automation = _read(call, document)
         try:
-            await automations.save(automation, by=call.caller.name, expected_version=row.version)
+            await automations.save(
+                automation, by=call.caller.name, expected_version=row.version, reason=reason
+            )
         except Refused as refused:
             if refused.code != CONFLICT or not left:
                 raise
@@ -313,7 +315,8 @@ def _warned(spec: Spec) -> dict[str, Any]:
 
 async def delete(call: Call) -> Response:
     """Take an automation out of the lists; its runs stay and go on."""
-    row = await _automations(call).delete(_id(call), by=call.caller.name)
+    why = told_reason(call.query.get("reason"))
+    row = await _automations(call).delete(_id(call), by=call.caller.name, **why)
     return answer({"ok": True, "deleted": True, "automationID": row.automation_id})
 
 
@@ -361,10 +364,12 @@ async def resume(call: Call) -> Response:
     automations = _automations(call)
     row = automations.get(_id(call))
     if row.status is AutomationStatus.PAUSED:
-        await automations.resume(row.automation_id, by=call.caller.name)
+        why = told_reason(call.query.get("reason"))
+        await automations.resume(row.automation_id, by=call.caller.name, **why)
     elif row.status is AutomationStatus.DRAFT:
         await require_no_agent(call)  # this saves another version
-        await _change(call, {"status": AutomationStatus.ACTIVE.value})
+        reason = call.query.get("reason", "")
+        await _change(call, {"status": AutomationStatus.ACTIVE.value}, reason=reason)
     return _told(call, row.automation_id, ok=True)
 
 
@@ -391,6 +396,7 @@ _CODES: Final = {"not_found": "AUTOMATION_V2_NOT_FOUND"}
 _STRICT: Final = Parameter(
     name="strict", says="Refuse unknown keys instead of warning.", kind="boolean"
 )
+_REASON: Final = Parameter(name="reason", says="Why; kept with what happened.")
 
 ROUTES = (
     Endpoint(
@@ -446,7 +452,7 @@ ROUTES = (
                 says="Only if this is the current version; 0 for none.",
                 kind="integer",
             ),
-            Parameter(name="reason", says="Why; kept with what happened."),
+            _REASON,
         ),
         errors=(
             "AUTOMATION_V2_CREATE_FAILED",
@@ -461,6 +467,7 @@ ROUTES = (
         handler=delete,
         says="Take an automation out of the lists; its runs and versions stay.",
         answers="ok, deleted, automationID",
+        query=(_REASON,),
         codes=_CODES,
     ),
     Endpoint(
@@ -506,6 +513,7 @@ ROUTES = (
         handler=resume,
         says="Make an automation active; runs that were paused are resumed one by one.",
         answers="ok, automation",
+        query=(_REASON,),
         codes={**_CODES, "invalid_automation": "AUTOMATION_V2_UPDATE_FAILED"},
         errors=("AUTOMATION_VERSION_CONFLICT",),
     ),
