@@ -348,3 +348,13 @@ def test_why_an_automation_was_held_is_kept(place: Place) -> None:
     assert place.call("automations", "apply", "job.yaml").code == 0
     shown = place.call("automations", "show", name, "--json").json
     assert [record["reason"] for record in shown["records"]][3] == "no use"
+
+
+def test_when_an_automation_fires_is_told(place: Place) -> None:
+    name = place.apply(f'schedule: {{type: cron, cron_expression: "30 2 * * *"}}\n{FAILING}')
+    shown = place.call("automations", "show", name, "--firings", "--json").json
+    assert len(shown["next_firings"]) == 10
+    assert shown["next_firings"][0]["at_ms"] == shown["next_fire_at_ms"] > shown["fired_until_ms"]
+    assert shown["firings"] == []
+    assert "fires next:" in place.call("automations", "show", name).out
+    assert len(place.call("automations", "show", name, "--json").json["next_firings"]) == 1

@@ -155,8 +155,10 @@ class Desk(Protocol):
         """Return what happened to an automation."""
         ...
 
-    async def list_firings(self, row: StoredAutomation, *, limit: int) -> Sequence[Firing]:
-        """Return what the triggers of an automation did lately; a server does not tell it."""
+    async def firings(
+        self, row: StoredAutomation, *, limit: int
+    ) -> tuple[StoredAutomation, Sequence[Firing]]:
+        """Return the row with all that decides when it fires next, and its newest firings."""
         ...
 
     async def save(

@@ -257,9 +257,11 @@ class LocalDesk:
         """See `Desk.records`."""
         return self.parts.automations.records(row)
 
-    async def list_firings(self, row: StoredAutomation, *, limit: int) -> Sequence[Firing]:
-        """See `Desk.list_firings`."""
-        return self._store.list_firings(row, limit=limit)
+    async def firings(
+        self, row: StoredAutomation, *, limit: int
+    ) -> tuple[StoredAutomation, Sequence[Firing]]:
+        """See `Desk.firings`."""
+        return row, self._store.list_firings(row, limit=limit)
 
     async def save(
         self, automation: Automation, *, expected_version: int | None, reason: str

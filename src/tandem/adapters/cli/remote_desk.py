@@ -315,9 +315,13 @@ class RemoteDesk:
         answer = await self._get(_automation_path(row.automation_id, "records"))
         return read(part(answer, "records"), list[AutomationRecord])
 
-    async def list_firings(self, row: StoredAutomation, *, limit: int) -> Sequence[Firing]:
-        """See `Desk.list_firings`."""
-        return ()
+    async def firings(
+        self, row: StoredAutomation, *, limit: int
+    ) -> tuple[StoredAutomation, Sequence[Firing]]:
+        """See `Desk.firings`. The record of an automation does not tell its watermark."""
+        answer = await self._get(_automation_path(row.automation_id, "firings"), limit=limit)
+        known = {**msgspec.to_builtins(row), **part(answer, "timing")}
+        return read(known, StoredAutomation), read(part(answer, "firings"), list[Firing])
 
     async def save(
         self, automation: Automation, *, expected_version: int | None, reason: str

@@ -53,6 +53,15 @@ SAVES_MAX: Final = 5
 """So often a change is made anew because somebody else saved first."""
 CONFLICT: Final = "automation_version_conflict"
 RECORDS_MAX: Final = 1_000
+FIRINGS_DEFAULT: Final = 100
+FIRINGS_MAX: Final = 1_000
+TIMING: Final = (
+    "next_fire_at_ms",
+    "last_fired_at_ms",
+    "fired_until_ms",
+    "deferred_at_ms",
+    "deferred_by",
+)
 
 
 def _id(call: Call) -> AutomationId:
@@ -114,6 +123,17 @@ async def records(call: Call) -> Response:
     after_seq = whole(call.query, "after_seq", default=0, lowest=0, highest=2**53)
     found = automations.records(row, after_seq=after_seq)
     return answer({"automationID": row.automation_id, "records": found, "count": len(found)})
+
+
+async def firings(call: Call) -> Response:
+    """Tell when an automation fires next, and what its triggers did lately."""
+    automations = _automations(call)
+    row = automations.get(_id(call))
+    limit = whole(call.query, "limit", default=FIRINGS_DEFAULT, lowest=1, highest=FIRINGS_MAX)
+    found = msgspec.to_builtins(automations.firings(row, limit=limit))
+    timing = {name: getattr(row, name) for name in TIMING}
+    beside = {"automationID": row.automation_id, "timing": timing}
+    return answer({**beside, "firings": found, "count": len(found)})
 
 
 # Saving
@@ -485,6 +505,18 @@ ROUTES = (
         says="Tell what happened to an automation: who, when, why; at most 1,000 records.",
         answers="automationID, records[], count",
         query=(Parameter(name="after_seq", says="Records after this number.", kind="integer"),),
+        codes=_CODES,
+        errors=("QUERY_INVALID",),
+    ),
+    Endpoint(
+        method="GET",
+        path=f"{_BASE}/firings",
+        handler=firings,
+        says="Tell when an automation fires next, and what its triggers did lately, newest first: "
+        "which runs, or why there are none.",
+        answers="automationID, timing{next_fire_at_ms, last_fired_at_ms, fired_until_ms, "
+        "deferred_at_ms, deferred_by}, firings[], count",
+        query=(Parameter(name="limit", says="So many at most; 100 without.", kind="integer"),),
         codes=_CODES,
         errors=("QUERY_INVALID",),
     ),
