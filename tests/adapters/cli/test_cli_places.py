@@ -269,13 +269,31 @@ def test_a_run_is_watched_from_its_beginning_to_its_end(place: Place) -> None:
     assert "run.failed" in place.call("runs", "watch", run).out
 
 
-def test_a_dry_run_executes_nothing(place: Place, tmp_path: Path) -> None:
-    name = place.apply(FAILING)
-    answer = place.call("automations", "run", name, "--dry-run", "--json")
+def test_a_dry_run_executes_nothing_and_tells_what_would_run(place: Place, tmp_path: Path) -> None:
+    call = place.call
+    name = place.apply(
+        f"workspace_root: {tmp_path}\ninputs: {{n: {{type: integer, default: 3}}}}\n{FAILING}"
+    )
+    answer = call("automations", "run", name, "--dry-run", "--json")
     result = answer.lines[-1]
     assert answer.code == 0
-    assert result["dry_run"] is True
-    assert place.call("runs", "show", result["run_id"], "--json").json["attempts"] == []
+    assert (result["dry_run"], result["can_run"], result["inputs"]) == (True, True, {"n": 3})
+    assert [node["stage"] for node in result["nodes"]] == [1, 2, 3]
+    assert list(result) == [
+        *("type", "dry_run", "can_run", "run", "nodes", "inputs", "problems", "obstacles"),
+        "run_id",
+    ]
+    assert call("runs", "show", result["run_id"], "--json").json["attempts"] == []
+    told = call("automations", "run", name, "--dry-run").out
+    assert re.search(r"2 +b +command +a +\S+ +1\n", told)
+    assert "what    dry run: nothing was executed" in told
+    assert "input   n: 3" in told
+    assert re.search(r"version \S+\n +profile \S+\n +where   \S+\n", told)
+    agents = "agents: [{agent_id: bot}]\nnodes: [{node_id: a, agent_id: bot, objective: Think}]\n"
+    missing = call("automations", "run", place.apply(agents), "--dry-run", "--json")
+    (problem,) = missing.lines[-1]["problems"]
+    assert (missing.code, missing.lines[-1]["can_run"]) == (0, False)
+    assert problem["node_id"] == "a"
 
 
 def test_a_token_is_made_shown_once_listed_and_revoked(place: Place) -> None:

@@ -20,11 +20,12 @@ from tandem.domain.automation import Automation, canonical_document, parse_docum
 from tandem.domain.caller import ActorKind, Scope
 from tandem.domain.command import Command, DecideGate, ResolveWait
 from tandem.domain.decision import decide
-from tandem.domain.errors import EngineError, NotFound, NothingToDo, Refused, StoreError
+from tandem.domain.errors import EngineError, NotFound, NothingToDo, Problem, Refused, StoreError
 from tandem.domain.execution import ExecutionProfile
 from tandem.domain.firing import Firing
 from tandem.domain.ids import ChangeId, NodeId, RunId, TenantId
 from tandem.domain.json import JsonValue, decode, encode
+from tandem.domain.outline import OutlinedNode
 from tandem.domain.preview import ResetPreview
 from tandem.domain.run import Gate, LifecycleEvent, Run, Wait
 from tandem.domain.standing import Reason
@@ -32,6 +33,7 @@ from tandem.domain.stored_automation import AutomationRecord, StoredAutomation
 from tandem.domain.token import Token
 from tandem.domain.view import RunView
 from tandem.engine.bulk import BulkResult
+from tandem.engine.dry_run import DryRun
 from tandem.engine.run_rows import RunRows
 from tandem.engine.verification import Verification
 from tandem.ports.store import OpenGate, OpenWait, RunFilter
@@ -360,14 +362,42 @@ class RemoteDesk:
         inputs: Mapping[str, JsonValue],
         *,
         profile: ExecutionProfile | None,
-        is_dry: bool,
     ) -> Run:
         """Start a run of the current version on the server, once however often it is asked."""
+        answer = await self._run_now(automation_id, inputs, profile, is_dry=False)
+        return run_of(part(answer, "run"))
+
+    async def dry_run(
+        self,
+        automation_id: str,
+        inputs: Mapping[str, JsonValue],
+        *,
+        profile: ExecutionProfile | None,
+    ) -> DryRun:
+        """Record a dry run on the server, and return what a real one would do there."""
+        answer = await self._run_now(automation_id, inputs, profile, is_dry=True)
+        run = run_of(part(answer, "run"))
+        plan = part(answer, "plan")
+        return DryRun(
+            run=run,
+            nodes=read(part(plan, "nodes"), list[OutlinedNode]),
+            inputs=run.inputs,
+            problems=read(part(plan, "problems"), list[Problem]),
+            obstacles=read(part(plan, "obstacles"), list[str]),
+        )
+
+    async def _run_now(
+        self,
+        automation_id: str,
+        inputs: Mapping[str, JsonValue],
+        profile: ExecutionProfile | None,
+        *,
+        is_dry: bool,
+    ) -> Any:
         body: dict[str, Any] = {"dry_run": is_dry, "inputs": dict(inputs)}
         body |= {"execution_profile": profile.value} if profile is not None else {}
         path = _automation_path(automation_id, "run_now")
-        answer = await self._server.ask("POST", path, body=body, key=f"cli-{uuid4()}")
-        return run_of(part(answer, "run"))
+        return await self._server.ask("POST", path, body=body, key=f"cli-{uuid4()}")
 
     # Tokens
 

@@ -408,7 +408,15 @@ async def run_now(call: Call) -> Response:
         started_by=call.caller.name,
         key=call.key(f"run_now:{_id(call)}", given.model_dump(mode="json")),
     )
-    return tell_run(call, run.run_id, as_of=run, ok=True, dry_run=given.dry_run)
+    plan = {"plan": await _plan(call, run)} if given.dry_run else {}
+    return tell_run(call, run.run_id, as_of=run, ok=True, dry_run=given.dry_run, **plan)
+
+
+async def _plan(call: Call, run: Run) -> Any:
+    """Return what a real run would do, beside what the record of the dry one tells."""
+    told = await call.service.engine.tell_dry_run(run)
+    shown = {"nodes": told.nodes, "problems": told.problems, "obstacles": told.obstacles}
+    return call.site.redactor.value(msgspec.to_builtins(shown))
 
 
 _BASE: Final = "/automations/v2/{automation_id}"
@@ -554,7 +562,8 @@ ROUTES = (
         path=f"{_BASE}/run_now",
         handler=run_now,
         says="Start a run of the current version, whatever the status of the automation is.",
-        answers="ok, dry_run, run, contextRunID, linked_context_run_id",
+        answers="ok, dry_run, plan{nodes[], problems[], obstacles[]}? of a dry run, run, "
+        "contextRunID, linked_context_run_id",
         body=RunNow,
         codes={**_CODES, "invalid_automation": "AUTOMATION_V2_RUN_CREATE_FAILED"},
     ),
