@@ -9,6 +9,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from tandem.domain.token import read_token_id
 from tests.adapters.cli.conftest import Answer, Call, sh
 from tests.adapters.cli.served import TOKEN, Served
 
@@ -268,10 +269,110 @@ def test_a_run_is_watched_from_its_beginning_to_its_end(place: Place) -> None:
     assert "run.failed" in place.call("runs", "watch", run).out
 
 
-def test_a_dry_run_executes_nothing(place: Place, tmp_path: Path) -> None:
-    name = place.apply(FAILING)
-    answer = place.call("automations", "run", name, "--dry-run", "--json")
+def test_a_dry_run_executes_nothing_and_tells_what_would_run(place: Place, tmp_path: Path) -> None:
+    call = place.call
+    name = place.apply(
+        f"workspace_root: {tmp_path}\ninputs: {{n: {{type: integer, default: 3}}}}\n{FAILING}"
+    )
+    answer = call("automations", "run", name, "--dry-run", "--json")
     result = answer.lines[-1]
     assert answer.code == 0
-    assert result["dry_run"] is True
-    assert place.call("runs", "show", result["run_id"], "--json").json["attempts"] == []
+    assert (result["dry_run"], result["can_run"], result["inputs"]) == (True, True, {"n": 3})
+    assert [node["stage"] for node in result["nodes"]] == [1, 2, 3]
+    assert list(result) == [
+        *("type", "dry_run", "can_run", "run", "nodes", "inputs", "problems", "obstacles"),
+        "run_id",
+    ]
+    assert call("runs", "show", result["run_id"], "--json").json["attempts"] == []
+    told = call("automations", "run", name, "--dry-run").out
+    assert re.search(r"2 +b +command +a +\S+ +1\n", told)
+    assert "what    dry run: nothing was executed" in told
+    assert "input   n: 3" in told
+    assert re.search(r"version \S+\n +profile \S+\n +where   \S+\n", told)
+    agents = "agents: [{agent_id: bot}]\nnodes: [{node_id: a, agent_id: bot, objective: Think}]\n"
+    missing = call("automations", "run", place.apply(agents), "--dry-run", "--json")
+    (problem,) = missing.lines[-1]["problems"]
+    assert (missing.code, missing.lines[-1]["can_run"]) == (0, False)
+    assert problem["node_id"] == "a"
+
+
+def test_a_token_is_made_shown_once_listed_and_revoked(place: Place) -> None:
+    call = place.call
+    made = call("tokens", "create", "--name", "ci", "--scope", "operator", "--expires-in", "90d")
+    (text,) = made.out.split()
+    token_id = read_token_id(text)
+    assert made.code == 0
+    assert f"token {token_id} (`ci`) for local/local: operator, until " in made.err
+    assert "only time that it is shown" in made.err
+    listed = call("tokens", "list")
+    assert re.search(rf"{token_id} +ci +local/local +operator +active +", listed.out)
+    assert text not in listed.out + listed.err
+    assert "is revoked; servers refuse it" in call("tokens", "revoke", str(token_id)).out
+    (row,) = [row for row in call("tokens", "list", "--json").json if row["token_id"] == token_id]
+    assert (row["state"], bool(row["revoked_by"])) == ("revoked", True)
+    again = call("tokens", "revoke", str(token_id), "--json")
+    assert (again.code, json.loads(again.err)["error"]["code"]) == (5, "token_revoked")
+    none = call("tokens", "revoke", "nothing", "--json")
+    assert (none.code, json.loads(none.err)["error"]["code"]) == (4, "token_not_found")
+    assert call("tokens", "create", "--name", " ", "--scope", "viewer").code == 2
+    assert call("tokens", "list", "--tenant", "acme").code == 2
+
+
+def test_a_program_is_told_the_same_of_tokens_in_both_places(place: Place) -> None:
+    made = place.call(
+        *("tokens", "create", "--name", "panel", "--scope", "viewer", "--scope", "approver"),
+        *("--actor", "ada", "--kind", "agent", "--tenant", "local/local", "--json"),
+    ).json
+    token = made["token"]
+    assert set(made) == {"token", "secret"}
+    assert list(token) == [
+        *("token_id", "tenant", "name", "scopes", "actor_id", "kind", "created_at_ms"),
+        *("created_by", "expires_at_ms", "revoked_at_ms", "revoked_by", "last_used_at_ms"),
+    ]
+    assert read_token_id(made["secret"]) == token["token_id"]
+    assert (token["scopes"], token["tenant"]) == (["approver", "viewer"], "local")
+    assert (token["actor_id"], token["kind"], token["expires_at_ms"]) == ("ada", "agent", None)
+    listed = place.call("tokens", "list", "--tenant", "local/local", "--json").json
+    (row,) = [row for row in listed if row["token_id"] == token["token_id"]]
+    assert row == {**token, "state": "active"}
+    revoked = place.call("tokens", "revoke", token["token_id"], "--json").json["token"]
+    assert list(revoked) == list(token)
+
+
+def test_a_server_makes_and_tells_tokens_of_the_own_tenant_alone(
+    call: Call, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_TOKEN", TOKEN)
+    other = ("--tenant", "acme/web", "--url", served.url)
+    for words in (("list",), ("create", "--name", "x", "--scope", "viewer")):
+        refused = call("tokens", *words, *other, "--json")
+        code = json.loads(refused.err)["error"]["code"]
+        assert (refused.code, code) == (5, "tenant_scope_denied")
+    made = call("tokens", "create", "--name", "x", "--scope", "viewer", "--url", served.url)
+    monkeypatch.setenv("TANDEM_TOKEN", made.out.strip())
+    assert call("automations", "list", "--url", served.url).code == 0
+    assert call("tokens", "list", "--url", served.url).code == 5
+
+
+def test_why_an_automation_was_held_is_kept(place: Place) -> None:
+    name = place.apply(FAILING)
+    for what in ("pause", "resume"):
+        assert place.call("automations", what, name, "--reason", f"{what} & see").code == 0
+    shown = place.call("automations", "show", name, "--json").json
+    told = [record["reason"] for record in shown["records"]]
+    assert told == ["", "pause & see", "resume & see"]
+    assert place.call("automations", "delete", name, "--reason", "no use").code == 0
+    place.write("job.yaml", f"automation_id: {name}\n{FAILING}")
+    assert place.call("automations", "apply", "job.yaml").code == 0
+    shown = place.call("automations", "show", name, "--json").json
+    assert [record["reason"] for record in shown["records"]][3] == "no use"
+
+
+def test_when_an_automation_fires_is_told(place: Place) -> None:
+    name = place.apply(f'schedule: {{type: cron, cron_expression: "30 2 * * *"}}\n{FAILING}')
+    shown = place.call("automations", "show", name, "--firings", "--json").json
+    assert len(shown["next_firings"]) == 10
+    assert shown["next_firings"][0]["at_ms"] == shown["next_fire_at_ms"] > shown["fired_until_ms"]
+    assert shown["firings"] == []
+    assert "fires next:" in place.call("automations", "show", name).out
+    assert len(place.call("automations", "show", name, "--json").json["next_firings"]) == 1

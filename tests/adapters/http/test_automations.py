@@ -1,9 +1,13 @@
 """Stored automations over HTTP."""
 
-from typing import Any
+from typing import Any, cast
 
+from tandem.adapters.cli import tools
+from tandem.adapters.cli.remote_desk import RemoteDesk
 from tandem.adapters.http.app import endpoints
 from tandem.adapters.http.definitions import RESERVED
+from tandem.domain.firing import plan_firing, upcoming
+from tandem.domain.ids import LOCAL_TENANT, AutomationId, ChangeId
 
 from .conftest import Server, node, spec
 
@@ -89,6 +93,66 @@ async def test_resuming_makes_a_draft_active(server: Server) -> None:
     for _ in range(2):
         told = await server.post(f"{BASE}/a/resume")
         assert (told["ok"], told["automation"]["status"]) == (True, "active")
+
+
+async def test_why_is_recorded_when_an_automation_is_resumed_and_deleted(server: Server) -> None:
+    await server.post(BASE, spec("a", status="draft"))
+    await server.post(f"{BASE}/a/resume?reason=ready")
+    await server.post(f"{BASE}/a/pause")
+    await server.post(f"{BASE}/a/resume", params={"reason": "goes on & on"})
+    await server.post(f"{BASE}/a/pause")
+    await server.post(f"{BASE}/a/resume")
+    records = (await server.get(f"{BASE}/a/records"))["records"]
+    told = [each["reason"] for each in records if each["event"] != "automation_paused"]
+    assert told == ["", "ready", "goes on & on", "resumed by operator"]
+    await server.ask("DELETE", f"{BASE}/a", params={"reason": "no use"})
+    await server.post(BASE, spec("a"))
+    records = (await server.get(f"{BASE}/a/records"))["records"]
+    assert [each["reason"] for each in records][-2:] == ["no use", ""]
+
+
+async def test_when_an_automation_fires_and_what_its_schedule_did(server: Server) -> None:
+    daily = {"type": "cron", "cron_expression": "30 2 * * *"}
+    await server.post(BASE, spec("a", schedule=daily))
+    store = server.parts.store
+    row = store.find_automation(AutomationId("a"), tenant=LOCAL_TENANT)
+    assert row is not None
+    assert row.next_fire_at_ms is not None
+    before = await server.get(f"{BASE}/a/firings")
+    assert (before["firings"], before["count"]) == ([], 0)
+    assert before["timing"]["next_fire_at_ms"] == row.next_fire_at_ms
+    for _ in range(2):
+        now_ms = row.next_fire_at_ms
+        plan = plan_firing(row, grace_ms=1, now_ms=now_ms)
+        assert plan is not None
+        refusal, change_id = ("no", "it cannot start"), ChangeId(f"c{now_ms}")
+        fired = await store.fire(row, plan, (), refusal=refusal, change_id=change_id, now_ms=now_ms)
+        assert fired.row is not None
+        row = fired.row
+        assert row.next_fire_at_ms is not None
+    newest, older = (await server.get(f"{BASE}/a/firings"))["firings"]
+    assert (newest["outcome"], newest["reason"]) == ("refused", "it cannot start")
+    assert newest["due_at_ms"] - older["due_at_ms"] == 86_400_000
+    only = await server.get(f"{BASE}/a/firings?limit=1")
+    assert only["firings"] == [newest]
+    assert only["timing"]["fired_until_ms"] == row.fired_until_ms
+    wrong = await server.ask("GET", f"{BASE}/a/firings?limit=many")
+    assert wrong.json()["code"] == "QUERY_INVALID"
+    desk = RemoteDesk(cast("tools.Server", Asked(server)), beside="")
+    known, _ = await desk.automation("a")
+    told, firings = await desk.firings(known, limit=10)
+    assert list(firings) == list(store.list_firings(row, limit=10))
+    assert upcoming(told, limit=10) == upcoming(row, limit=10)
+
+
+class Asked:
+    """What the command line asks, asked of this server."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def ask(self, method: str, path: str, *, query: Any = None, **_: Any) -> Any:
+        return (await self._server.ask(method, path, params=query)).json()
 
 
 async def test_versions_and_records_tell_what_was(server: Server) -> None:

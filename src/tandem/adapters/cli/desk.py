@@ -9,14 +9,16 @@ if TYPE_CHECKING:
 
     from tandem.adapters.cli.story import Story
     from tandem.domain.automation import Automation
+    from tandem.domain.caller import ActorKind, Scope
     from tandem.domain.command import Command, DecideGate, ResolveWait
     from tandem.domain.firing import Firing
-    from tandem.domain.ids import NodeId, RunId
+    from tandem.domain.ids import NodeId, RunId, TenantId
     from tandem.domain.json import JsonValue
     from tandem.domain.preview import ResetPreview
     from tandem.domain.run import Gate, LifecycleEvent, Run, Wait
     from tandem.domain.standing import Reason
     from tandem.domain.stored_automation import AutomationRecord, StoredAutomation
+    from tandem.domain.token import Token
     from tandem.domain.view import RunView
     from tandem.engine.bulk import BulkResult
     from tandem.engine.verification import Verification
@@ -153,8 +155,10 @@ class Desk(Protocol):
         """Return what happened to an automation."""
         ...
 
-    async def list_firings(self, row: StoredAutomation, *, limit: int) -> Sequence[Firing]:
-        """Return what the triggers of an automation did lately; a server does not tell it."""
+    async def firings(
+        self, row: StoredAutomation, *, limit: int
+    ) -> tuple[StoredAutomation, Sequence[Firing]]:
+        """Return the row with all that decides when it fires next, and its newest firings."""
         ...
 
     async def save(
@@ -165,6 +169,29 @@ class Desk(Protocol):
 
     async def hold(self, automation_id: str, what: str, *, reason: str) -> StoredAutomation:
         """Pause, resume or delete an automation; return its row after that."""
+        ...
+
+    # Tokens
+
+    async def list_tokens(self, tenant: TenantId | None, *, limit: int) -> Sequence[Token]:
+        """Return tokens by id, those of a tenant or all that whoever asks may see."""
+        ...
+
+    async def create_token(
+        self,
+        tenant: TenantId | None,
+        *,
+        name: str,
+        scopes: Sequence[Scope],
+        actor_id: str,
+        kind: ActorKind,
+        expires_in_ms: int | None,
+    ) -> tuple[Token, str]:
+        """Make a token; what is returned beside it is its text, which nobody can tell again."""
+        ...
+
+    async def revoke_token(self, token_id: str) -> Token:
+        """End a token for good."""
         ...
 
     # Following

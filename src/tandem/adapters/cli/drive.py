@@ -124,7 +124,11 @@ def dry_run(tools: Tools, settings: Settings, order: Order, look: Look) -> int:
             run = await order.start(parts.engine, is_dry=True)
             return await parts.engine.tell_dry_run(run)
 
-    told = asyncio.run(create())
+    return tell_dry_run(asyncio.run(create()), look)
+
+
+def tell_dry_run(told: DryRun, look: Look) -> int:
+    """Print what a real run would do, and return the exit code."""
     if look is Look.JSON:
         result = {"type": "result", "dry_run": True, "can_run": told.can_run, **text.plain(told)}
         text.print_json({**result, "run_id": told.run.run_id}, indent=0)

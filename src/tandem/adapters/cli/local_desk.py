@@ -11,17 +11,19 @@ from tandem.adapters.cli.session import person
 from tandem.adapters.cli.story import Story, holder_state, read_story
 from tandem.adapters.cli.tools import LocalStore, OpenEngine, Tools
 from tandem.domain.automation import Automation
+from tandem.domain.caller import ActorKind, Scope
 from tandem.domain.command import Command, DecideGate, ResolveWait
 from tandem.domain.decision import decide
 from tandem.domain.errors import NotFound, Refused
 from tandem.domain.firing import Firing
-from tandem.domain.ids import LOCAL_TENANT, ChangeId, NodeId, RunId
+from tandem.domain.ids import LOCAL_TENANT, ChangeId, NodeId, RunId, TenantId
 from tandem.domain.json import JsonValue
 from tandem.domain.lifecycle import TERMINAL
 from tandem.domain.preview import ResetPreview
 from tandem.domain.run import Gate, GateStatus, LifecycleEvent, Run, Wait
 from tandem.domain.standing import Reason
 from tandem.domain.stored_automation import AutomationRecord, StoredAutomation
+from tandem.domain.token import Token
 from tandem.domain.view import RunView
 from tandem.engine import bulk, reasons
 from tandem.engine.run_rows import output_of
@@ -255,9 +257,11 @@ class LocalDesk:
         """See `Desk.records`."""
         return self.parts.automations.records(row)
 
-    async def list_firings(self, row: StoredAutomation, *, limit: int) -> Sequence[Firing]:
-        """See `Desk.list_firings`."""
-        return self._store.list_firings(row, limit=limit)
+    async def firings(
+        self, row: StoredAutomation, *, limit: int
+    ) -> tuple[StoredAutomation, Sequence[Firing]]:
+        """See `Desk.firings`."""
+        return row, self._store.list_firings(row, limit=limit)
 
     async def save(
         self, automation: Automation, *, expected_version: int | None, reason: str
@@ -273,6 +277,37 @@ class LocalDesk:
         kept = self.parts.automations
         act = {"pause": kept.pause, "resume": kept.resume, "delete": kept.delete}[what]
         return await act(automation_id, by=person(), reason=reason)
+
+    # Tokens
+
+    async def list_tokens(self, tenant: TenantId | None, *, limit: int) -> Sequence[Token]:
+        """See `Desk.list_tokens`. Whoever has the store sees those of all tenants."""
+        return self._store.list_tokens(tenant=tenant, after_id="", limit=limit)
+
+    async def create_token(
+        self,
+        tenant: TenantId | None,
+        *,
+        name: str,
+        scopes: Sequence[Scope],
+        actor_id: str,
+        kind: ActorKind,
+        expires_in_ms: int | None,
+    ) -> tuple[Token, str]:
+        """See `Desk.create_token`."""
+        return await self.parts.tokens.create(
+            tenant=tenant or LOCAL_TENANT,
+            name=name,
+            scopes=scopes,
+            actor_id=actor_id,
+            kind=kind,
+            by=person(),
+            expires_in_ms=expires_in_ms,
+        )
+
+    async def revoke_token(self, token_id: str) -> Token:
+        """See `Desk.revoke_token`."""
+        return await self.parts.tokens.revoke(token_id, by=person())
 
     # Following
 

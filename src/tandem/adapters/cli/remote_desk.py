@@ -14,22 +14,26 @@ from tandem.adapters.cli import remote_watch
 from tandem.adapters.cli.references import choose_run_id, names_of
 from tandem.adapters.cli.story import Story, story_of_rows
 from tandem.adapters.cli.tools import Server
-from tandem.adapters.cli.wire import event_of, gate_of, part, read, run_of, stored_of
+from tandem.adapters.cli.wire import event_of, gate_of, part, read, run_of, stored_of, token_of
 from tandem.domain import command as commands
 from tandem.domain.automation import Automation, canonical_document, parse_document
+from tandem.domain.caller import ActorKind, Scope
 from tandem.domain.command import Command, DecideGate, ResolveWait
 from tandem.domain.decision import decide
-from tandem.domain.errors import EngineError, NotFound, NothingToDo, Refused, StoreError
+from tandem.domain.errors import EngineError, NotFound, NothingToDo, Problem, Refused, StoreError
 from tandem.domain.execution import ExecutionProfile
 from tandem.domain.firing import Firing
-from tandem.domain.ids import ChangeId, NodeId, RunId
+from tandem.domain.ids import ChangeId, NodeId, RunId, TenantId
 from tandem.domain.json import JsonValue, decode, encode
+from tandem.domain.outline import OutlinedNode
 from tandem.domain.preview import ResetPreview
 from tandem.domain.run import Gate, LifecycleEvent, Run, Wait
 from tandem.domain.standing import Reason
 from tandem.domain.stored_automation import AutomationRecord, StoredAutomation
+from tandem.domain.token import Token
 from tandem.domain.view import RunView
 from tandem.engine.bulk import BulkResult
+from tandem.engine.dry_run import DryRun
 from tandem.engine.run_rows import RunRows
 from tandem.engine.verification import Verification
 from tandem.ports.store import OpenGate, OpenWait, RunFilter
@@ -313,9 +317,13 @@ class RemoteDesk:
         answer = await self._get(_automation_path(row.automation_id, "records"))
         return read(part(answer, "records"), list[AutomationRecord])
 
-    async def list_firings(self, row: StoredAutomation, *, limit: int) -> Sequence[Firing]:
-        """See `Desk.list_firings`."""
-        return ()
+    async def firings(
+        self, row: StoredAutomation, *, limit: int
+    ) -> tuple[StoredAutomation, Sequence[Firing]]:
+        """See `Desk.firings`. The record of an automation does not tell its watermark."""
+        answer = await self._get(_automation_path(row.automation_id, "firings"), limit=limit)
+        known = {**msgspec.to_builtins(row), **part(answer, "timing")}
+        return read(known, StoredAutomation), read(part(answer, "firings"), list[Firing])
 
     async def save(
         self, automation: Automation, *, expected_version: int | None, reason: str
@@ -339,10 +347,13 @@ class RemoteDesk:
         """See `Desk.hold`."""
         if what == "delete":
             row = stored_of(part(await self._get(_automation_path(automation_id)), "automation"))
-            await self._server.ask("DELETE", _automation_path(automation_id))
+            path = _automation_path(automation_id)
+            await self._server.ask("DELETE", path, query={"reason": reason})
             return msgspec.structs.replace(row, deleted_at_ms=time.time_ns() // 1_000_000)
         path = _automation_path(automation_id, what)
-        answer = await self._server.ask("POST", path, body={"reason": reason}, repeats=True)
+        # Of these only a pause has a body.
+        body, query = ({"reason": reason}, None) if what == "pause" else (None, {"reason": reason})
+        answer = await self._server.ask("POST", path, body=body, query=query, repeats=True)
         return stored_of(part(answer, "automation"))
 
     async def run_now(
@@ -351,14 +362,76 @@ class RemoteDesk:
         inputs: Mapping[str, JsonValue],
         *,
         profile: ExecutionProfile | None,
-        is_dry: bool,
     ) -> Run:
         """Start a run of the current version on the server, once however often it is asked."""
+        answer = await self._run_now(automation_id, inputs, profile, is_dry=False)
+        return run_of(part(answer, "run"))
+
+    async def dry_run(
+        self,
+        automation_id: str,
+        inputs: Mapping[str, JsonValue],
+        *,
+        profile: ExecutionProfile | None,
+    ) -> DryRun:
+        """Record a dry run on the server, and return what a real one would do there."""
+        answer = await self._run_now(automation_id, inputs, profile, is_dry=True)
+        run = run_of(part(answer, "run"))
+        plan = part(answer, "plan")
+        return DryRun(
+            run=run,
+            nodes=read(part(plan, "nodes"), list[OutlinedNode]),
+            inputs=run.inputs,
+            problems=read(part(plan, "problems"), list[Problem]),
+            obstacles=read(part(plan, "obstacles"), list[str]),
+        )
+
+    async def _run_now(
+        self,
+        automation_id: str,
+        inputs: Mapping[str, JsonValue],
+        profile: ExecutionProfile | None,
+        *,
+        is_dry: bool,
+    ) -> Any:
         body: dict[str, Any] = {"dry_run": is_dry, "inputs": dict(inputs)}
         body |= {"execution_profile": profile.value} if profile is not None else {}
         path = _automation_path(automation_id, "run_now")
-        answer = await self._server.ask("POST", path, body=body, key=f"cli-{uuid4()}")
-        return run_of(part(answer, "run"))
+        return await self._server.ask("POST", path, body=body, key=f"cli-{uuid4()}")
+
+    # Tokens
+
+    async def list_tokens(self, tenant: TenantId | None, *, limit: int) -> Sequence[Token]:
+        """See `Desk.list_tokens`. A server tells those of the tenant of whoever asks."""
+        answer = await self._get("/tokens", tenant=tenant, limit=limit)
+        return list(map(token_of, part(answer, "tokens")))
+
+    async def create_token(
+        self,
+        tenant: TenantId | None,
+        *,
+        name: str,
+        scopes: Sequence[Scope],
+        actor_id: str,
+        kind: ActorKind,
+        expires_in_ms: int | None,
+    ) -> tuple[Token, str]:
+        """See `Desk.create_token`. Without a tenant it is for that of whoever asks."""
+        body = {
+            "name": name,
+            "scopes": list(scopes),
+            "actor_id": actor_id,
+            "kind": kind,
+            "expires_in_ms": expires_in_ms,
+            "tenant": tenant,
+        }
+        answer = await self._server.ask("POST", "/tokens", body=body)
+        return token_of(part(answer, "token")), str(part(answer, "secret"))
+
+    async def revoke_token(self, token_id: str) -> Token:
+        """See `Desk.revoke_token`."""
+        answer = await self._server.ask("POST", f"/tokens/{_step(token_id)}/revoke")
+        return token_of(part(answer, "token"))
 
     # Following
 

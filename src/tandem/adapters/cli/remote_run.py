@@ -6,7 +6,7 @@ from typing import NamedTuple
 import click
 
 from tandem.adapters.cli import exits, given, text
-from tandem.adapters.cli.drive import Look
+from tandem.adapters.cli.drive import Look, tell_dry_run
 from tandem.adapters.cli.following import follow
 from tandem.adapters.cli.given import Decisions
 from tandem.adapters.cli.remote_desk import RemoteDesk
@@ -34,15 +34,15 @@ def run(tools: Tools, order: Order, look: Look, *, detach: bool, dry_run: bool) 
         if order.pairs or order.inputs_json:
             _, definition = await desk.automation(order.automation_id)
             inputs = given.read_inputs(definition, order.pairs, order.inputs_json)
-        started = await desk.run_now(
-            order.automation_id, inputs, profile=order.profile, is_dry=dry_run
-        )
-        if not detach and not dry_run:
+        if dry_run:
+            told = await desk.dry_run(order.automation_id, inputs, profile=order.profile)
+            return tell_dry_run(told, look)
+        started = await desk.run_now(order.automation_id, inputs, profile=order.profile)
+        if not detach:
             return await follow(desk, started.run_id, look, Decisions())
         if look is Look.JSON:
-            told = {"run_id": started.run_id, "status": started.status}
-            kind = {"detached": True} if detach else {"dry_run": True}
-            text.print_json({"type": "result", **told, **kind}, indent=0)
+            row = {"run_id": started.run_id, "status": started.status}
+            text.print_json({"type": "result", **row, "detached": True}, indent=0)
         else:
             click.echo(started.run_id)
         return exits.COMPLETED

@@ -143,7 +143,7 @@ def show(
 
     async def look(desk: Desk) -> Looked:
         row, definition = await desk.automation(automation_id, version)
-        decided = await desk.list_firings(row, limit=shown_max)
+        row, decided = await desk.firings(row, limit=shown_max)
         return row, await desk.records(row), definition, decided
 
     row, records, definition, decided = ask(tools, look, acts=True)

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from tandem.adapters.cli.server_options import ask, on_server
+
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from tandem.adapters.cli.desk import Desk
     from tandem.adapters.cli.tools import Tools
     from tandem.domain.ids import TenantId
     from tandem.domain.token import Token
@@ -22,7 +27,7 @@ _tenant = click.option(
 
 @click.group()
 def tokens() -> None:
-    """Make, list and revoke the tokens of the server.
+    """Make, list and revoke the tokens of the store here, or of a server.
 
     As soon as one was made the server asks everybody for one.
     """
@@ -47,6 +52,7 @@ def tokens() -> None:
     "--kind", type=click.Choice(_KINDS), default="human", show_default=True, help="What they are."
 )
 @_json
+@on_server
 @click.pass_obj
 def create(
     tools: Tools,
@@ -59,21 +65,30 @@ def create(
     as_json: bool,
 ) -> None:
     """Make a token. Its text is shown once and kept nowhere."""
-    import asyncio
-
     from tandem.adapters.cli import text
+    from tandem.domain.caller import ActorKind, Scope
 
-    token, secret = asyncio.run(
-        _create(tools, name, scopes, _span_ms(expires_in), tenant, actor, kind)
-    )
+    wanted, expires_in_ms = _tenant_of(tenant), _span_ms(expires_in)
+
+    def make(desk: Desk) -> Awaitable[tuple[Token, str]]:
+        return desk.create_token(
+            wanted,
+            name=name,
+            scopes=[Scope(scope) for scope in scopes],
+            actor_id=actor,
+            kind=ActorKind(kind),
+            expires_in_ms=expires_in_ms,
+        )
+
+    token, secret = ask(tools, make, acts=True)
     if as_json:
         text.print_json({"token": _plain(token), "secret": secret})
         return
-    click.echo(secret)
+    click.echo(text.clean(secret))
     until = f"until {text.moment(token.expires_at_ms)}" if token.expires_at_ms else "for ever"
-    name = text.one_line(token.name)
+    shown = text.one_line(token.name)
     text.note(
-        f"token {token.token_id} (`{name}`) for {_tenant_words(token.tenant)}: "
+        f"token {token.token_id} (`{shown}`) for {_tenant_words(token.tenant)}: "
         f"{', '.join(sorted(token.scopes))}, {until}"
     )
     text.note(
@@ -82,35 +97,10 @@ def create(
     )
 
 
-async def _create(
-    tools: Tools,
-    name: str,
-    scopes: tuple[str, ...],
-    expires_in_ms: int | None,
-    tenant: str | None,
-    actor: str,
-    kind: str,
-) -> tuple[Token, str]:
-    from tandem.adapters.cli.session import person
-    from tandem.adapters.cli.text import note
-    from tandem.domain.caller import ActorKind, Scope
-    from tandem.domain.ids import LOCAL_TENANT
-
-    async with tools.open_engine(tools.read_settings(), drives=False, on_problem=note) as parts:
-        return await parts.tokens.create(
-            tenant=_tenant_of(tenant) or LOCAL_TENANT,
-            name=name,
-            scopes=[Scope(scope) for scope in scopes],
-            actor_id=actor,
-            kind=ActorKind(kind),
-            by=person(),
-            expires_in_ms=expires_in_ms,
-        )
-
-
 @tokens.command("list")
 @_tenant
 @_json
+@on_server
 @click.pass_obj
 def list_(tools: Tools, tenant: str | None, as_json: bool) -> None:
     """List the tokens, without their texts, which nobody has."""
@@ -118,11 +108,8 @@ def list_(tools: Tools, tenant: str | None, as_json: bool) -> None:
 
     from tandem.adapters.cli import text
 
-    store = tools.open_store(tools.read_settings())
-    try:
-        found = store.list_tokens(tenant=_tenant_of(tenant), after_id="", limit=_LISTED_MAX)
-    finally:
-        store.close()
+    wanted = _tenant_of(tenant)
+    found = ask(tools, lambda desk: desk.list_tokens(wanted, limit=_LISTED_MAX))
     now_ms = time.time_ns() // 1_000_000
     if as_json:
         text.print_json([_plain(token, now_ms) for token in found])
@@ -147,16 +134,15 @@ def list_(tools: Tools, tenant: str | None, as_json: bool) -> None:
 
 
 @tokens.command()
-@click.argument("token")
+@click.argument("token_id", metavar="TOKEN")
 @_json
+@on_server
 @click.pass_obj
-def revoke(tools: Tools, token: str, as_json: bool) -> None:
+def revoke(tools: Tools, token_id: str, as_json: bool) -> None:
     """End a token for good. TOKEN is its id, as `tandem tokens list` shows it."""
-    import asyncio
-
     from tandem.adapters.cli import text
 
-    revoked = asyncio.run(_revoke(tools, token))
+    revoked = ask(tools, lambda desk: desk.revoke_token(token_id), acts=True)
     if as_json:
         text.print_json({"token": _plain(revoked)})
         return
@@ -164,14 +150,6 @@ def revoke(tools: Tools, token: str, as_json: bool) -> None:
         f"token {revoked.token_id} (`{text.one_line(revoked.name)}`) is revoked; servers refuse it "
         "within a second"
     )
-
-
-async def _revoke(tools: Tools, token_id: str) -> Token:
-    from tandem.adapters.cli.session import person
-    from tandem.adapters.cli.text import note
-
-    async with tools.open_engine(tools.read_settings(), drives=False, on_problem=note) as parts:
-        return await parts.tokens.revoke(token_id, by=person())
 
 
 def _plain(token: Token, now_ms: int | None = None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Gate, GatePurpose, LifecycleEvent, Run
 from tandem.domain.stored_automation import StoredAutomation
 from tandem.domain.tenant import TenantContext
+from tandem.domain.token import Token
 from tandem.ports.store import OpenGate
 
 T = TypeVar("T")
@@ -143,6 +144,11 @@ def stored_of(record: Mapping[str, Any]) -> StoredAutomation:
     tenant = read(context, TenantContext).tenant if context else TenantId("local")
     missing = {"version": 0, "definition_digest": "", "last_change_id": "", "tenant": tenant}
     return read({**missing, **given}, StoredAutomation)
+
+
+def token_of(record: Mapping[str, Any]) -> Token:
+    """Return a token from its record, which never tells its digest."""
+    return read({**record, "digest": ""}, Token)
 
 
 def gate_of(approval: Mapping[str, Any]) -> OpenGate:

@@ -70,6 +70,7 @@ POLICY: Final[Mapping[str, Scope | Open]] = {
     "DELETE /automations/v2/{automation_id}": S.EDITOR,
     "GET /automations/v2/{automation_id}/versions/{version}": S.VIEWER,
     "GET /automations/v2/{automation_id}/records": S.VIEWER,
+    "GET /automations/v2/{automation_id}/firings": S.VIEWER,
     "POST /automations/v2/{automation_id}/share": S.EDITOR,
     "POST /automations/v2/{automation_id}/pause": S.OPERATOR,
     "POST /automations/v2/{automation_id}/resume": S.OPERATOR,

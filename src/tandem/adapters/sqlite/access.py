@@ -127,10 +127,13 @@ class RevokeToken(msgspec.Struct, frozen=True, tag=True):
         token = token_of(found[0]) if found else None
         if token is None or self.tenant not in (None, token.tenant):
             raise NotFound(
-                f"there is no token {self.token_id}; `tandem tokens list` shows the ones there are"
+                f"there is no token {self.token_id}; `tandem tokens list` shows the ones there are",
+                code="token_not_found",
             )
         if token.revoked_at_ms is not None:
-            raise NothingToDo(f"token {self.token_id} (`{token.name}`) was revoked before")
+            raise NothingToDo(
+                f"token {self.token_id} (`{token.name}`) was revoked before", code="token_revoked"
+            )
         values = (self.now_ms, self.by, self.token_id)
         run_statement(connection, tables.sql["revoke_token"], values)
         entry = AuditEntry(

@@ -53,6 +53,15 @@ SAVES_MAX: Final = 5
 """So often a change is made anew because somebody else saved first."""
 CONFLICT: Final = "automation_version_conflict"
 RECORDS_MAX: Final = 1_000
+FIRINGS_DEFAULT: Final = 100
+FIRINGS_MAX: Final = 1_000
+TIMING: Final = (
+    "next_fire_at_ms",
+    "last_fired_at_ms",
+    "fired_until_ms",
+    "deferred_at_ms",
+    "deferred_by",
+)
 
 
 def _id(call: Call) -> AutomationId:
@@ -114,6 +123,17 @@ async def records(call: Call) -> Response:
     after_seq = whole(call.query, "after_seq", default=0, lowest=0, highest=2**53)
     found = automations.records(row, after_seq=after_seq)
     return answer({"automationID": row.automation_id, "records": found, "count": len(found)})
+
+
+async def firings(call: Call) -> Response:
+    """Tell when an automation fires next, and what its triggers did lately."""
+    automations = _automations(call)
+    row = automations.get(_id(call))
+    limit = whole(call.query, "limit", default=FIRINGS_DEFAULT, lowest=1, highest=FIRINGS_MAX)
+    found = msgspec.to_builtins(automations.firings(row, limit=limit))
+    timing = {name: getattr(row, name) for name in TIMING}
+    beside = {"automationID": row.automation_id, "timing": timing}
+    return answer({**beside, "firings": found, "count": len(found)})
 
 
 # Saving
@@ -202,7 +222,7 @@ async def _lift_pause(call: Call, fields: AutomationFields) -> None:
         await _automations(call).resume(row.automation_id, by=call.caller.name)
 
 
-async def _change(call: Call, patch: dict[str, Any]) -> None:
+async def _change(call: Call, patch: dict[str, Any], *, reason: str = "") -> None:
     """Save a version in which `patch` replaces what was there; of two at once none is lost."""
     automations = _automations(call)
     for left in reversed(range(SAVES_MAX)):
@@ -213,7 +233,9 @@ async def _change(call: Call, patch: dict[str, Any]) -> None:
         )
         automation = _read(call, document)
         try:
-            await automations.save(automation, by=call.caller.name, expected_version=row.version)
+            await automations.save(
+                automation, by=call.caller.name, expected_version=row.version, reason=reason
+            )
         except Refused as refused:
             if refused.code != CONFLICT or not left:
                 raise
@@ -313,7 +335,8 @@ def _warned(spec: Spec) -> dict[str, Any]:
 
 async def delete(call: Call) -> Response:
     """Take an automation out of the lists; its runs stay and go on."""
-    row = await _automations(call).delete(_id(call), by=call.caller.name)
+    why = told_reason(call.query.get("reason"))
+    row = await _automations(call).delete(_id(call), by=call.caller.name, **why)
     return answer({"ok": True, "deleted": True, "automationID": row.automation_id})
 
 
@@ -361,10 +384,12 @@ async def resume(call: Call) -> Response:
     automations = _automations(call)
     row = automations.get(_id(call))
     if row.status is AutomationStatus.PAUSED:
-        await automations.resume(row.automation_id, by=call.caller.name)
+        why = told_reason(call.query.get("reason"))
+        await automations.resume(row.automation_id, by=call.caller.name, **why)
     elif row.status is AutomationStatus.DRAFT:
         await require_no_agent(call)  # this saves another version
-        await _change(call, {"status": AutomationStatus.ACTIVE.value})
+        reason = call.query.get("reason", "")
+        await _change(call, {"status": AutomationStatus.ACTIVE.value}, reason=reason)
     return _told(call, row.automation_id, ok=True)
 
 
@@ -383,7 +408,15 @@ async def run_now(call: Call) -> Response:
         started_by=call.caller.name,
         key=call.key(f"run_now:{_id(call)}", given.model_dump(mode="json")),
     )
-    return tell_run(call, run.run_id, as_of=run, ok=True, dry_run=given.dry_run)
+    plan = {"plan": await _plan(call, run)} if given.dry_run else {}
+    return tell_run(call, run.run_id, as_of=run, ok=True, dry_run=given.dry_run, **plan)
+
+
+async def _plan(call: Call, run: Run) -> Any:
+    """Return what a real run would do, beside what the record of the dry one tells."""
+    told = await call.service.engine.tell_dry_run(run)
+    shown = {"nodes": told.nodes, "problems": told.problems, "obstacles": told.obstacles}
+    return call.site.redactor.value(msgspec.to_builtins(shown))
 
 
 _BASE: Final = "/automations/v2/{automation_id}"
@@ -391,6 +424,7 @@ _CODES: Final = {"not_found": "AUTOMATION_V2_NOT_FOUND"}
 _STRICT: Final = Parameter(
     name="strict", says="Refuse unknown keys instead of warning.", kind="boolean"
 )
+_REASON: Final = Parameter(name="reason", says="Why; kept with what happened.")
 
 ROUTES = (
     Endpoint(
@@ -446,7 +480,7 @@ ROUTES = (
                 says="Only if this is the current version; 0 for none.",
                 kind="integer",
             ),
-            Parameter(name="reason", says="Why; kept with what happened."),
+            _REASON,
         ),
         errors=(
             "AUTOMATION_V2_CREATE_FAILED",
@@ -461,6 +495,7 @@ ROUTES = (
         handler=delete,
         says="Take an automation out of the lists; its runs and versions stay.",
         answers="ok, deleted, automationID",
+        query=(_REASON,),
         codes=_CODES,
     ),
     Endpoint(
@@ -478,6 +513,18 @@ ROUTES = (
         says="Tell what happened to an automation: who, when, why; at most 1,000 records.",
         answers="automationID, records[], count",
         query=(Parameter(name="after_seq", says="Records after this number.", kind="integer"),),
+        codes=_CODES,
+        errors=("QUERY_INVALID",),
+    ),
+    Endpoint(
+        method="GET",
+        path=f"{_BASE}/firings",
+        handler=firings,
+        says="Tell when an automation fires next, and what its triggers did lately, newest first: "
+        "which runs, or why there are none.",
+        answers="automationID, timing{next_fire_at_ms, last_fired_at_ms, fired_until_ms, "
+        "deferred_at_ms, deferred_by}, firings[], count",
+        query=(Parameter(name="limit", says="So many at most; 100 without.", kind="integer"),),
         codes=_CODES,
         errors=("QUERY_INVALID",),
     ),
@@ -506,6 +553,7 @@ ROUTES = (
         handler=resume,
         says="Make an automation active; runs that were paused are resumed one by one.",
         answers="ok, automation",
+        query=(_REASON,),
         codes={**_CODES, "invalid_automation": "AUTOMATION_V2_UPDATE_FAILED"},
         errors=("AUTOMATION_VERSION_CONFLICT",),
     ),
@@ -514,7 +562,8 @@ ROUTES = (
         path=f"{_BASE}/run_now",
         handler=run_now,
         says="Start a run of the current version, whatever the status of the automation is.",
-        answers="ok, dry_run, run, contextRunID, linked_context_run_id",
+        answers="ok, dry_run, plan{nodes[], problems[], obstacles[]}? of a dry run, run, "
+        "contextRunID, linked_context_run_id",
         body=RunNow,
         codes={**_CODES, "invalid_automation": "AUTOMATION_V2_RUN_CREATE_FAILED"},
     ),

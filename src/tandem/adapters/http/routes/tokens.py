@@ -21,6 +21,7 @@ LISTED_MAX: Final = 1_000
 
 async def list_tokens(call: Call) -> Response:
     """List the tokens of the tenant by id, without their texts, which nobody has."""
+    _require_own(call, call.query.get("tenant", "").strip() or None)
     limit = _limit(call)
     after_id = call.query.get("cursor", "").strip()
     found = call.service.tokens.list(tenant=call.tenant, after_id=after_id, limit=limit)
@@ -32,8 +33,7 @@ async def list_tokens(call: Call) -> Response:
 async def create(call: Call) -> Response:
     """Make a token for the tenant of the caller; its text is in this answer and nowhere else."""
     given = await call.body(CreateToken)
-    if given.tenant is not None and given.tenant not in (call.tenant, _words(call.tenant)):
-        raise HttpError("TENANT_SCOPE_DENIED", f"this token makes tokens for `{call.tenant}` only")
+    _require_own(call, given.tenant)
     scopes, kind = [Scope(scope) for scope in given.scopes], ActorKind(given.kind)
     require_no_more(call.caller, scopes, kind=kind, actor_id=given.actor_id)
     token, text = await call.service.tokens.create(
@@ -64,6 +64,13 @@ async def list_audit(call: Call) -> Response:
     cursor = found[-1].audit_no if len(found) == limit else None
     shown = [_shown(record) for record in found]
     return answer({"records": shown, "count": len(shown), "cursor": cursor})
+
+
+def _require_own(call: Call, tenant: str | None) -> None:
+    if tenant is not None and tenant not in (call.tenant, _words(call.tenant)):
+        raise HttpError(
+            "TENANT_SCOPE_DENIED", f"this token is about the tokens of `{call.tenant}` only"
+        )
 
 
 def _limit(call: Call) -> int:
@@ -98,8 +105,8 @@ ROUTES = (
         handler=list_tokens,
         says="List the tokens of the tenant, without their texts.",
         answers="tokens[], count, cursor",
-        query=_PAGE,
-        errors=("QUERY_INVALID",),
+        query=(*_PAGE, Parameter(name="tenant", says="May only say the tenant of the caller.")),
+        errors=("QUERY_INVALID", "TENANT_SCOPE_DENIED"),
     ),
     Endpoint(
         method="POST",
@@ -116,7 +123,7 @@ ROUTES = (
         handler=revoke,
         says="End a token of the tenant for good.",
         answers="ok, token",
-        codes={"not_found": "TOKEN_NOT_FOUND", "nothing_to_do": "TOKEN_REVOKED"},
+        errors=("TOKEN_NOT_FOUND", "TOKEN_REVOKED"),
     ),
     Endpoint(
         method="GET",
