@@ -13,7 +13,8 @@ from tandem.domain.automation import Automation
 from tandem.domain.ids import LOCAL_TENANT, RunId
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import LifecycleEvent, Run
-from tandem.engine.engine import Engine, Limits
+from tandem.engine.engine import Engine
+from tandem.engine.limits import Limits
 from tandem.testing.artifacts import Files, MemoryArtifacts, MemoryFiles
 from tandem.testing.clock import SimulatedClock
 from tandem.testing.executor import Bodies, Script, ScriptedExecutor

@@ -27,8 +27,9 @@ from tandem.domain.learning import LearningPolicy
 from tandem.domain.redaction import Redactor
 from tandem.domain.run import RuntimeClock
 from tandem.engine.automations import Automations
-from tandem.engine.engine import Engine, Limits
+from tandem.engine.engine import Engine
 from tandem.engine.event_feed import EventFeed, FeedLimits
+from tandem.engine.limits import Limits
 from tandem.engine.recovery import RecoveryLimits
 from tandem.engine.tokens import Tokens
 from tandem.engine.waiting import Waiters

@@ -39,7 +39,7 @@ from typing import Any
 import apsw
 from trigger_stories import STORIES
 
-import tandem.engine.engine
+import tandem.engine.sweeps
 import tandem.wiring
 from tandem import Automation, Engine
 from tandem.adapters.local.files import LocalFiles
@@ -262,7 +262,7 @@ class Hung:
         self._fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         look = QuietWatch.list_stale
-        tandem.engine.engine.SWEEP_MS = SWEEP_MS
+        tandem.engine.sweeps.SWEEP_MS = SWEEP_MS
         QuietWatch.list_stale = lambda self, quiet, for_ms: look(self, quiet, for_ms=0)  # type: ignore[method-assign] # no test waits for a lease
 
     def close(self) -> None:

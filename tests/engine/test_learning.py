@@ -13,7 +13,7 @@ from tandem.domain.learning import LearningPolicy
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import QueueReason
 from tandem.domain.view import RunView
-from tandem.engine.engine import Limits
+from tandem.engine.limits import Limits
 from tandem.ports.learning import CandidateFilter
 from tandem.testing.builders import automation, python_node
 from tandem.testing.loop import Process

@@ -16,7 +16,8 @@ from tandem.domain.errors import EngineError, StoreUnavailable
 from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
 from tandem.domain.lifecycle import RunState, StopKind
 from tandem.domain.view import RunView
-from tandem.engine.engine import Engine, Limits
+from tandem.engine.engine import Engine
+from tandem.engine.limits import Limits
 from tandem.engine.recovery import RecoveryLimits
 from tandem.ports.store import EngineRow
 from tandem.testing.builders import automation, python_node

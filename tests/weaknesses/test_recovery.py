@@ -32,8 +32,9 @@ from tandem.domain.errors import Refused
 from tandem.domain.ids import LOCAL_TENANT, ChangeId, EngineId, RunId, TenantId
 from tandem.domain.lifecycle import RunState, StopKind
 from tandem.engine.driver import Driver
-from tandem.engine.engine import Engine, Limits
+from tandem.engine.engine import Engine
 from tandem.engine.leases import QuietWatch
+from tandem.engine.limits import Limits
 from tandem.engine.recovery import RecoveryLimits
 from tandem.testing.builders import automation, python_node
 from tandem.testing.executor import Script

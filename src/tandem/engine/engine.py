@@ -1,7 +1,7 @@
 """The engine: admits runs, claims those that are due, drives them, and takes over from the dead."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
@@ -35,7 +35,6 @@ from tandem.domain.errors import (
     StoreUnavailable,
 )
 from tandem.domain.execution import ExecutionProfile
-from tandem.domain.gate_policy import GatePolicy
 from tandem.domain.graph import Plan
 from tandem.domain.ids import (
     LOCAL_TENANT,
@@ -49,11 +48,10 @@ from tandem.domain.ids import (
 )
 from tandem.domain.inputs import fill_inputs
 from tandem.domain.json import JsonObject, JsonValue, digest, encode
-from tandem.domain.learning import LearningPolicy
 from tandem.domain.lifecycle import TERMINAL, StopKind
 from tandem.domain.preview import ResetPreview, preview
 from tandem.domain.request_key import RequestKey
-from tandem.domain.run import Run, RuntimeClock, Wait
+from tandem.domain.run import Run, Wait
 from tandem.domain.signal import Signal, check_signal
 from tandem.domain.standing import Reason
 from tandem.domain.stored_automation import AutomationChange
@@ -69,10 +67,13 @@ from tandem.engine.handoffs import Handoffs
 from tandem.engine.inbox import Inbox
 from tandem.engine.learning import LearningPasses
 from tandem.engine.leases import RENEWALS, OwnLease
-from tandem.engine.recovery import Recovery, RecoveryLimits
+from tandem.engine.limits import Limits
+from tandem.engine.recovery import Recovery
 from tandem.engine.reviews import Reviews
 from tandem.engine.runnable import unrunnable
 from tandem.engine.schedules import Schedules
+from tandem.engine.sweeps import SWEEP_LIMIT, Sweeps
+from tandem.engine.upkeep import Upkeep
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
 from tandem.ports.executor import Executor
@@ -84,13 +85,8 @@ from tandem.ports.workspace import WorkspaceFiles
 POLL_MS = 100
 RENEW_MIN_MS = 1_000
 """How long a renewal may take that comes too late anyway."""
-SWEEP_MS = 1_000
-SWEEP_LIMIT = 100
-ARCHIVE_REST_MS = 60_000
-ARCHIVE_ROWS_MAX = 200
-"""So many rows are packed in one transaction: about a millisecond."""
-ARCHIVE_STEPS_MAX = 5
-"""So many transactions of packing belong to one sweep."""
+STORE_REST_MS = 1_000
+"""So long a store that is away is left alone."""
 STORE_WAIT_MIN_MS = 2_000
 """A store that answers is never cut off by a shutdown timeout of 0."""
 ARTIFACT_REST_MS = 3_600_000
@@ -101,43 +97,6 @@ CaughtUp = Callable[[RunId], Awaitable[None]]
 LearnedListener = Callable[[RunView], None]
 LeftListener = Callable[[RunId, int], None]
 Output = Callable[[RunId, str, str, str], None]
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The bounds of one engine; spans in milliseconds, sizes in bytes."""
-
-    runs_max: int = 8
-    runs_total_max: int | None = None
-    """How many runs all engines of the store may drive for this one to take another."""
-    labels: tuple[str, ...] = ()
-    """What this engine has; it takes only runs whose required labels are among these."""
-    lease_ms: int = 30_000
-    inline_bytes_max: int = 16 * 1024
-    output_bytes_max: int = 16 * 1024 * 1024
-    retention_ms: int = 0
-    """A run that rests this long after its end is packed; 0 keeps all as they are."""
-    gate_policy: GatePolicy = GatePolicy()
-    """What gates get that say nothing themselves."""
-    signal_retention_ms: int = 604_800_000
-    """How long an accepted signal can still be found by a wait that is registered."""
-    relaxation_denylist: tuple[str, ...] = ()
-    runtime_clock: RuntimeClock = RuntimeClock.ACTIVE
-    """What counts as the runtime of runs that this engine creates."""
-    usd_per_1k_tokens: float = 0.0
-    """The price of tokens for calls that do not know theirs."""
-    own_only: bool = False
-    """Claim only runs that this engine created or was asked to resume; start none by itself."""
-    schedule_grace_ms: int = 60_000
-    """A firing that is later than this was missed."""
-    shutdown_policy: LossPolicy = LossPolicy.RESUME
-    shutdown_grace_ms: int = 0
-    """How long attempts may go on when the engine stops."""
-    shutdown_timeout_ms: int = 30_000
-    """How long a store that is away is waited for when the engine stops."""
-    store_is_shared: bool = False
-    """Engines of other hosts may write to the store at any time."""
-    recovery: RecoveryLimits = RecoveryLimits()
-    learning: LearningPolicy = LearningPolicy()
 
 
 class Engine(Reviews):
@@ -201,7 +160,6 @@ class Engine(Reviews):
         """The id of the changes of a claim that is not announced yet."""
         self._plans: dict[int, tuple[Automation, Plan, bytes]] = {}
         self._row: EngineRow | None = None
-        self._archive_at_ms = 0
         self._owed: dict[RunId, tuple[TenantId, Command]] = {}
         renewals = (self.limits.lease_ms // RENEWALS, self.limits.recovery.stale_after_ms // 4)
         self._lease = OwnLease(
@@ -254,9 +212,29 @@ class Engine(Reviews):
         )
         self._learned: list[LearnedListener] = []
         self._left: list[LeftListener] = []
-        self.sweep_failures: dict[str, int] = {}
-        """How often each part of the sweep could not be done, by its name."""
-        self._failing: set[str] = set()
+        upkeep = Upkeep(
+            store=store,
+            clock=clock,
+            retention_ms=self.limits.retention_ms,
+            signal_retention_ms=self.limits.signal_retention_ms,
+        )
+        self._sweeps = Sweeps(
+            (
+                self._recovery.recover,
+                self._recovery.reap,
+                self._recovery.auto_resume,
+                self._tend_signals,
+                upkeep.forget_signals,
+                upkeep.forget_access,
+                self._tend_inbox,
+                self._wake_freed,
+                self._learning.learn,
+                upkeep.archive,
+                self._tend_handoffs,
+            ),
+            clock=clock,
+            complain=self._complain,
+        )
         self._is_entered = False
         self._is_stopping = False
         self._stopped_at_ms = 0
@@ -283,7 +261,7 @@ class Engine(Reviews):
         self._dispatching = self._group.create_task(self._dispatch(), name="dispatch")
         self._parts = [
             self._group.create_task(self._renew(), name="renew"),
-            self._group.create_task(self._sweep(), name="sweep"),
+            self._group.create_task(self._sweeps.run(lambda: self._is_stopping), name="sweep"),
         ]
         self._is_entered = True
         return self
@@ -330,6 +308,11 @@ class Engine(Reviews):
     def lease_left_ms(self) -> int:
         """How long attempts may still run without a renewal; 0 when the lease is over."""
         return self._lease.left_ms
+
+    @property
+    def sweep_failures(self) -> Mapping[str, int]:
+        """How often each part of the sweeps could not be done, by its name."""
+        return self._sweeps.failures
 
     @property
     def changes_elsewhere(self) -> int | None:
@@ -975,7 +958,7 @@ class Engine(Reviews):
             except EngineError:
                 # The store is away, or holds a definition that cannot be read: neither may end
                 # the engine and the runs that it drives.
-                await self._clock.sleep(SWEEP_MS)
+                await self._clock.sleep(STORE_REST_MS)
                 continue
             if busy:
                 continue
@@ -1195,51 +1178,12 @@ class Engine(Reviews):
                 await self.execute(run_id, command, tenant=tenant)
             del self._owed[run_id]
 
-    async def _sweep(self) -> None:
-        while not self._is_stopping:
-            for part in (
-                self._recovery.recover,
-                self._recovery.reap,
-                self._recovery.auto_resume,
-                self._tend_signals,
-                self._forget_access,
-                self._tend_inbox,
-                self._wake_freed,
-                self._learning.learn,
-                self._archive,
-                self._tend_handoffs,
-            ):
-                # What cannot be done now (the store is away, a process does not die) is tried
-                # again with the next turn.
-                name = part.__name__.lstrip("_")
-                try:
-                    await part()
-                except EngineError as error:
-                    self._sweep_failed(name, error)
-                else:
-                    self._failing.discard(name)
-            await self._clock.sleep(SWEEP_MS)
+    async def recover(self) -> int:
+        """Take the runs of engines that are provably dead out of their hands.
 
-    def _sweep_failed(self, name: str, error: EngineError) -> None:
-        """Count it, and say it once for each time that it begins to fail."""
-        self.sweep_failures[name] = self.sweep_failures.get(name, 0) + 1
-        if name not in self._failing:
-            self._failing.add(name)
-            self._complain(f"the sweep could not {name.replace('_', ' ')}: {error}; trying again")
-
-    async def _archive(self) -> None:
-        """Pack some of what is old; while there is more, again with the next sweep."""
-        now_ms = self._clock.now_ms()
-        if not self.limits.retention_ms or now_ms < self._archive_at_ms:
-            return
-        before_ms = now_ms - self.limits.retention_ms
-        for _ in range(ARCHIVE_STEPS_MAX):
-            moved = await self.store.archive(
-                before_ms=before_ms, rows_max=ARCHIVE_ROWS_MAX, now_ms=now_ms
-            )
-            if not moved:
-                self._archive_at_ms = now_ms + ARCHIVE_REST_MS
-                return
+        Returns how many runs that were running or pausing were recovered.
+        """
+        return await self._recovery.recover()
 
     async def _tend_handoffs(self) -> None:
         if not self.limits.own_only:
@@ -1251,20 +1195,6 @@ class Engine(Reviews):
             self._work.set()
 
     async def _tend_signals(self) -> None:
-        """Go on with signals whose acceptance was cut off; forget those that are old."""
+        """Go on with signals whose acceptance was cut off."""
         for signal_no in self.store.list_open_signals(limit=SWEEP_LIMIT):
             await self._continue_signal(signal_no)
-        await self.store.forget_signals(
-            before_ms=self._clock.now_ms() - self.limits.signal_retention_ms, limit=SWEEP_LIMIT
-        )
-
-    async def _forget_access(self) -> None:
-        """Forget keys of requests and used assertions whose time is over."""
-        await self.store.forget_access(now_ms=self._clock.now_ms(), limit=SWEEP_LIMIT)
-
-    async def recover(self) -> int:
-        """Take the runs of engines that are provably dead out of their hands.
-
-        Returns how many runs that were running or pausing were recovered.
-        """
-        return await self._recovery.recover()

@@ -72,7 +72,8 @@ from tandem.domain.run import GatePurpose, GateStatus, Run
 from tandem.domain.signal import Signal
 from tandem.domain.stored_automation import StoredAutomation
 from tandem.domain.view import RunView
-from tandem.engine.engine import Engine, Limits
+from tandem.engine.engine import Engine
+from tandem.engine.limits import Limits
 from tandem.engine.recovery import RecoveryLimits
 from tandem.ports.store import Delivered
 from tandem.ports.webhooks import SettledDelivery, Settling

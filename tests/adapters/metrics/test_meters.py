@@ -16,7 +16,8 @@ from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.command import Cancel, Pause, Recover, Resume
 from tandem.domain.lifecycle import RunState
 from tandem.domain.signal import Signal, SignalKind
-from tandem.engine.engine import Engine, Limits
+from tandem.engine.engine import Engine
+from tandem.engine.limits import Limits
 from tandem.testing.builders import automation, python_node
 from tandem.testing.executor import Script
 from tests.small_world import SmallWorld
@@ -168,10 +169,10 @@ def test_a_sweep_that_fails_is_counted_and_told_once_until_it_succeeds(tmp_path:
                 Signal(kind=SignalKind.EXTERNAL_CONDITION, subject="x", idempotency_key="1")
             )
             is_away.set()
-            await world.until(lambda: engine.sweep_failures.get("tend_signals", 0) >= 3)
-            assert read(meters)["tandem_engine_sweep_failures_total tend_signals"] >= 3
+            await world.until(lambda: engine.sweep_failures.get("forget_signals", 0) >= 3)
+            assert read(meters)["tandem_engine_sweep_failures_total forget_signals"] >= 3
             is_away.clear()
-            said = [words for words in world.told if "could not tend signals" in words]
+            said = [words for words in world.told if "could not forget signals" in words]
             assert len(said) == 1
 
     is_away = asyncio.Event()

@@ -19,7 +19,8 @@ from tandem.domain.command import Cancel, Pause, Resume
 from tandem.domain.ids import RunId
 from tandem.domain.lifecycle import RunState
 from tandem.domain.redaction import REDACTED, Redactor
-from tandem.engine.engine import Engine, Limits
+from tandem.engine.engine import Engine
+from tandem.engine.limits import Limits
 from tandem.testing.builders import automation, python_node
 from tandem.testing.executor import Script
 from tandem.testing.loop import Process
