@@ -18,7 +18,8 @@ from tandem.domain.command import (
     Resume,
     RetryNode,
 )
-from tandem.domain.errors import BudgetReached, InvalidRequest, Refused
+from tandem.domain.errors import BudgetReached, InvalidRequest, NothingToDo, Refused
+from tandem.domain.guardrail import not_counted
 from tandem.domain.ids import EngineId, NodeId
 from tandem.domain.lifecycle import RunEvent, RunState, StopKind
 from tandem.domain.overrun import budget_for, is_raised
@@ -437,3 +438,14 @@ def test_owner_of_an_allowance_drives_the_run() -> None:
     tale = stopped()
     tale.command(Allow(reason="here", max_total_tokens=20, owner=EngineId("mine")))
     assert tale.run.owner == "mine"
+
+
+def test_a_late_account_counts_only_what_is_not_counted_yet() -> None:
+    twice = Spent(node_no=0, number=1, usage=Usage(total_tokens=10), added=Usage(total_tokens=10))
+    more = Spent(node_no=1, number=2, usage=Usage(total_tokens=7), added=Usage(total_tokens=7))
+    stored = {(0, 1): Usage(total_tokens=10), (1, 2): Usage(total_tokens=4)}
+    (left,) = not_counted(Account(spent=(twice, more)), stored).spent
+    assert (left.node_no, left.usage, left.added) == (1, more.usage, Usage(total_tokens=3))
+    assert not_counted(Account(spent=(more,)), {}).spent == (more,)
+    with pytest.raises(NothingToDo, match="counted already"):
+        not_counted(Account(spent=(twice,)), stored)

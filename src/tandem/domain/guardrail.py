@@ -4,7 +4,7 @@ Sources: run-lifecycle 4.9, T30 and T92. Nothing of it happens twice for one cau
 that was stopped is not resumed while its budget is reached.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -12,14 +12,14 @@ import msgspec
 from tandem.domain.budget import OPTIONS, BudgetKind, allowed, kind_of
 from tandem.domain.command import Account, Allow
 from tandem.domain.draft import Draft
-from tandem.domain.errors import InvalidRequest
+from tandem.domain.errors import InvalidRequest, NothingToDo
 from tandem.domain.json import JsonObject
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState, StopKind
 from tandem.domain.operating import PAUSE_NOW
 from tandem.domain.overrun import find_reached, refuse_exceeded
 from tandem.domain.reviving import queue, refuse_cleanup
 from tandem.domain.run import Allowance, Run
-from tandem.domain.usage import LIMIT_MAX, LIMIT_USD_MAX, Spent
+from tandem.domain.usage import LIMIT_MAX, LIMIT_USD_MAX, NOTHING, Spent, Usage
 
 E, N, S = RunEvent, NodeState, RunState
 
@@ -60,6 +60,27 @@ def _told(draft: Draft, item: Spent) -> JsonObject:
         "cost_usd": item.added.cost_usd,
         "tool_calls": item.added.tool_calls,
     }
+
+
+def not_counted(command: Account, stored: Mapping[tuple[int, int], Usage]) -> Account:
+    """Return what of a late account is not counted yet.
+
+    Whoever asks may not know what came of an earlier change, or asks again; `stored` is what the
+    attempts, by node and number, are known to have spent.
+
+    Raises:
+        NothingToDo: all of it is counted.
+    """
+    left = [
+        msgspec.structs.replace(
+            item, added=item.usage.minus(stored.get((item.node_no, item.number), NOTHING))
+        )
+        for item in command.spent
+    ]
+    spent = tuple(item for item in left if item.added != NOTHING)
+    if not spent:
+        raise NothingToDo("what the attempts had spent is counted already")
+    return Account(spent=spent)
 
 
 def account_late(draft: Draft, command: Account) -> None:

@@ -73,6 +73,10 @@ UPDATE attempt SET ended_at_ms = :ended_at_ms, outcome = :outcome, failure_class
        is_repair_charged = :is_repair_charged
  WHERE attempt_no = :attempt_no;
 
+-- name: find_attempt_usage
+-- What an attempt is known to have spent.
+SELECT usage FROM attempt WHERE attempt_no = :attempt_no;
+
 -- name: meter_attempt
 -- What an attempt has spent by now.
 UPDATE attempt SET usage = :usage WHERE attempt_no = :attempt_no;

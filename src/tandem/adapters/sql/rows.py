@@ -12,7 +12,7 @@ from tandem.domain.firing import Firing
 from tandem.domain.ids import NodeId, RunId, attempt_id
 from tandem.domain.run import Attempt, Gate, LifecycleEvent, NodeRun, PolicyState, Run, Wait
 from tandem.domain.stored_automation import AutomationRecord, StoredAutomation
-from tandem.domain.usage import Spent
+from tandem.domain.usage import NOTHING, Spent, Usage
 from tandem.ports.store import EngineRow
 
 Row = tuple[Any, ...]
@@ -225,6 +225,12 @@ def end_row(run_no: int, attempt: Attempt) -> Row:
 def meter_row(run_no: int, spent: Spent) -> Row:
     """Return the values of `meter_attempt`."""
     return (_json(spent.usage), attempt_no(run_no, spent.node_no, spent.number))
+
+
+def usage_of(row: Mapping[str, Any]) -> Usage:
+    """Read what an attempt has spent; nothing is not written down."""
+    text = row["usage"]
+    return NOTHING if text is None else msgspec.json.decode(text, type=Usage)
 
 
 def gate_row(run_no: int, gate: Gate) -> Row:

@@ -1,7 +1,7 @@
 """Runs as rows of the tables: reading and writing them on a given connection."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import apsw
@@ -26,6 +26,7 @@ from tandem.domain.ids import AutomationId, ChangeId, DefinitionDigest, Digest, 
 from tandem.domain.lifecycle import TERMINAL, RunState
 from tandem.domain.run import OPEN_WAITS, Gate, LifecycleEvent, NodeRun, Run, Wait, WaitStatus
 from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
+from tandem.domain.usage import Spent, Usage
 from tandem.domain.view import RunView
 
 _PLANS_MAX = 256
@@ -328,6 +329,17 @@ class Tables:
             list(map(rows.gate_of, gates)),
             self.open_waits(connection, run, packed),
         )
+
+    def usage_of(
+        self, connection: apsw.Connection, run: Run, spent: Iterable[Spent]
+    ) -> dict[tuple[int, int], Usage]:
+        """Return what these attempts of a run are known to have spent, by node and number."""
+        found: dict[tuple[int, int], Usage] = {}
+        for item in spent:
+            number = rows.attempt_no(run.run_no, item.node_no, item.number)
+            for row in fetch(connection, self.sql["find_attempt_usage"], (number,)):
+                found[item.node_no, item.number] = rows.usage_of(row)
+        return found
 
     def find_automation(
         self, connection: apsw.Connection, tenant: TenantId, automation_id: AutomationId

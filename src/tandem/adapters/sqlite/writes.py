@@ -41,10 +41,11 @@ from tandem.domain import forking
 from tandem.domain.admission import Claimant
 from tandem.domain.automation_keeping import AutomationCommand, decide_automation
 from tandem.domain.change import Change
-from tandem.domain.command import Command, DecideGate, NoteFork, Pause, Repair
+from tandem.domain.command import Account, Command, DecideGate, NoteFork, Pause, Repair
 from tandem.domain.decision import decide
 from tandem.domain.deletion import refuse_deletion
 from tandem.domain.errors import EngineError, NothingToDo
+from tandem.domain.guardrail import not_counted
 from tandem.domain.hold import automation_key
 from tandem.domain.ids import AutomationId, ChangeId, Digest, EngineId, NodeId, RunId, TenantId
 from tandem.domain.lost import fail_unreadable
@@ -168,7 +169,10 @@ class Execute(msgspec.Struct, frozen=True, tag=True):
         self._refuse_repetition(tables, connection)
         late = isinstance(self.command, DecideGate)
         view = tables.load(connection, self.run_id, self.tenant, settled_gates=late)
-        change = decide(view, self.command, change_id=self.change_id, now_ms=self.now_ms)
+        command = self.command
+        if isinstance(command, Account):
+            command = not_counted(command, tables.usage_of(connection, view.run, command.spent))
+        change = decide(view, command, change_id=self.change_id, now_ms=self.now_ms)
         row = saved = None
         if isinstance(self.command, Repair) and self.command.save:
             row = tables.find_automation(connection, self.tenant, view.run.automation_id)
