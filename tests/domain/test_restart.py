@@ -2,6 +2,7 @@
 
 import pytest
 
+from tandem.domain.artifact import ArtifactRef
 from tandem.domain.command import (
     Adopt,
     Claim,
@@ -14,7 +15,7 @@ from tandem.domain.command import (
     Resume,
 )
 from tandem.domain.errors import Refused
-from tandem.domain.ids import ChangeId, EngineId
+from tandem.domain.ids import ChangeId, Digest, EngineId
 from tandem.domain.lifecycle import RunState, StopKind
 from tandem.domain.lost import DEFINITION_UNREADABLE, fail_unreadable
 from tandem.domain.restart import RUN_INTERRUPTIONS_MAX
@@ -137,6 +138,15 @@ def test_probe_that_says_done_completes_the_node_with_its_output() -> None:
     assert tale.run.detail == "automation run queued for resume after server restart"
     assert tale.ended[0, 1].outcome is AttemptEnd.INTERRUPTED
     assert tale.claim().states() == {"a": "completed", "b": "running"}
+
+
+def test_a_large_answer_of_a_probe_is_the_output_of_the_node() -> None:
+    tale = probing()
+    ref = ArtifactRef(name="a", digest=Digest("sha256:1"), size_bytes=9, media_type="text/plain")
+    answer = Probed(node_no=0, is_done=True, output_ref=ref)
+    tale.command(Adopt(dead=ENGINE, probed=(answer,)))
+    assert tale.states() == {"a": "completed", "b": "pending"}
+    assert (tale.node("a").output, tale.node("a").output_ref) == (None, ref)
 
 
 def test_probe_that_says_not_done_lets_the_node_run_again() -> None:

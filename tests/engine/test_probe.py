@@ -4,6 +4,7 @@ import pytest
 
 from tandem.domain.command import Probed
 from tandem.domain.ids import LOCAL_TENANT
+from tandem.domain.json import decode
 from tests.engine.conftest import Bench, command
 
 KEY = 'test "$TANDEM_IDEMPOTENCY_KEY" = "$TANDEM_RUN_ID/a" && '
@@ -14,16 +15,25 @@ KEY = 'test "$TANDEM_IDEMPOTENCY_KEY" = "$TANDEM_RUN_ID/a" && '
     [
         ("echo sent", Probed(node_no=0, is_done=True, output=b'"sent\\n"')),
         (KEY + "echo same key", Probed(node_no=0, is_done=True, output=b'"same key\\n"')),
-        ("head -c 20000 /dev/zero | tr '\\0' x", Probed(node_no=0, is_done=True, output=b"null")),
         ("exit 1", Probed(node_no=0, is_done=False)),
         ("exit 3", None),
     ],
-    ids=["done", "key", "large", "not done", "cannot tell"],
+    ids=["done", "key", "not done", "cannot tell"],
 )
 async def test_exit_code_of_the_probe_answers(
     bench: Bench, script: str, expected: Probed | None
 ) -> None:
     assert await answer(bench, ["sh", "-c", script]) == expected
+
+
+async def test_a_large_answer_of_the_probe_is_put_aside(bench: Bench) -> None:
+    script = "head -c 20000 /dev/zero | tr '\\0' x"
+    probed = await answer(bench, ["sh", "-c", script])
+    assert probed is not None
+    assert (probed.is_done, probed.output) == (True, None)
+    assert probed.output_ref is not None
+    kept = bench.engine.parts.artifacts.get(LOCAL_TENANT, probed.output_ref)
+    assert decode(kept) == "x" * 20_000
 
 
 @pytest.mark.parametrize("probe", [None, ["/nowhere/probe"]], ids=["none", "missing"])

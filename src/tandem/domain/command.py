@@ -189,11 +189,15 @@ class LossPolicy(StrEnum):
 
 
 class Probed(msgspec.Struct, frozen=True, kw_only=True):
-    """What the `effects_probe` of an interrupted node answered; `output` is JSON text."""
+    """What the `effects_probe` of an interrupted node answered.
+
+    `output` is JSON text; a large one was put aside and `output_ref` names it.
+    """
 
     node_no: int
     is_done: bool
     output: bytes | None = None
+    output_ref: ArtifactRef | None = None
 
 
 class Adopt(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -496,7 +496,9 @@ def interrupt(
             return
         if probed.is_done:
             done = "the effects probe says that it was done"
-            complete(draft, plan_node, output=probed.output or b"null", reason=done)
+            ref = probed.output_ref
+            output = (probed.output or b"null") if ref is None else None
+            complete(draft, plan_node, output=output, output_ref=ref, reason=done)
             return
     interruptions = node.interruptions + counts
     if interruptions >= INTERRUPTIONS_MAX:

@@ -239,7 +239,8 @@ class AttemptRunner:
         """Ask the `effects_probe` of a node whether its interrupted attempt took place.
 
         The command gets the environment of the attempt; exit code 0 says done, and its output is
-        that of the node; exit code 1 says not done. None when it says neither, or cannot be asked.
+        that of the node; exit code 1 says not done. None when it says neither, says more than an
+        output may hold, or cannot be asked.
         """
         argv = plan_node.node.effects_probe
         if argv is None:
@@ -258,13 +259,19 @@ class AttemptRunner:
         except (EngineError, TimeoutError):
             return None
         if isinstance(outcome, Succeeded):
-            output = encode(outcome.output)
-            if len(output) > self._inline_bytes_max:
-                output = b"null"
-            return Probed(node_no=node.node_no, is_done=True, output=output)
+            return await self._probed(view, plan_node, encode(outcome.output))
         if isinstance(outcome, Failed) and outcome.exit_code == NOT_DONE:
             return Probed(node_no=node.node_no, is_done=False)
         return None
+
+    async def _probed(self, view: RunView, plan_node: PlanNode, output: bytes) -> Probed | None:
+        number = plan_node.node_no
+        if len(output) <= self._inline_bytes_max:
+            return Probed(node_no=number, is_done=True, output=output)
+        if len(output) > self._output_bytes_max:
+            return None
+        ref = await self._keep(view, plan_node, output, _hear_nothing)
+        return Probed(node_no=number, is_done=True, output_ref=ref)
 
     async def _settled(
         self,
