@@ -46,6 +46,8 @@ from tandem.testing.store_suite import Scene
 async def main(name):
     store = SqliteStore(Path(sys.argv[1]), synchronous="OFF")
     scene = Scene(store, name=name)
+    print("ready", flush=True)
+    sys.stdin.readline()
     for first in range(0, 300, 10):
         await asyncio.gather(*(scene.create(f"{name}{first + n}") for n in range(10)))
     store.close()
@@ -209,13 +211,26 @@ async def test_events_of_processes_that_commit_at_once_are_all_heard_in_order(
         with feed.subscribe(Wanted(tenant=LOCAL_TENANT)) as reader:
             assert not await reader.next(wait_ms=1)
             writers = [
-                subprocess.Popen([sys.executable, "-c", WRITER, str(path), name])
+                subprocess.Popen(
+                    [sys.executable, "-c", WRITER, str(path), name],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
                 for name in ("a", "b")
             ]
+            for writer in writers:
+                assert writer.stdout is not None
+                assert writer.stdout.readline() == "ready\n"
+            for writer in writers:
+                assert writer.stdin is not None
+                print("go", file=writer.stdin, flush=True)
             while len(heard) < 600:
                 heard += await reader.next(wait_ms=1_000)
                 assert reader.ending is None
-            assert [writer.wait() for writer in writers] == [0, 0]
+            for writer in writers:
+                writer.communicate()
+            assert [writer.returncode for writer in writers] == [0, 0]
     store.close()
     positions = [told.cursor.position for told in heard]
     assert positions == sorted(set(positions))

@@ -15,7 +15,8 @@ from tandem.testing.artifacts import NoFiles
 from tandem.testing.simulation import open_world, simulate
 
 E = RunEvent
-SEEDS = (*range(160),)
+SEEDS = (*range(160), 217)
+"""217 is a world in which a run is recovered."""
 PATHS = {
     E.RUN_CREATED,
     E.RUN_FORKED,
