@@ -28,16 +28,18 @@ from tandem.adapters.local.clock import SystemClock
 from tandem.adapters.local.files import LocalFiles
 from tandem.adapters.local.ids import RandomIds
 from tandem.adapters.local.signatures import Ed25519Signatures
+from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.assertion import AssertionPolicy, ReplayMode
-from tandem.domain.errors import InvalidRequest
+from tandem.domain.errors import EngineError, InvalidRequest, StoreUnavailable
 from tandem.domain.rate import Rate
 from tandem.domain.redaction import Redactor
 from tandem.engine.engine import Engine
 from tandem.engine.queries import Queries
 from tandem.observing import Observing
+from tandem.ports.access import AccessStore
 from tandem.ports.executor import Executor
 from tandem.settings import Settings
-from tandem.wiring import Parts, open_engine, open_store
+from tandem.wiring import Parts, open_engine, open_store_beside
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 BACKLOG: Final = 2_048
@@ -72,11 +74,12 @@ def serve(
         agents: runs the sessions of agent nodes, where there is something that can.
 
     Raises:
-        InvalidRequest: the address cannot be listened on, or not without a token.
+        InvalidRequest: the address cannot be listened on, or not without a token, or there are no
+            keys to verify tenant contexts with.
         StoreUnavailable: the store cannot be opened.
         StoreTooNew: a newer version made it.
     """
-    needs_token = check_exposure(settings, host)
+    check_keys(settings)
     settings = msgspec.structs.replace(settings, host=host)
     with (
         _listen(host, port) as listener,
@@ -86,7 +89,6 @@ def serve(
             _serve(
                 settings,
                 host=host,
-                needs_token=needs_token,
                 listener=listener,
                 say=say,
                 agents=agents,
@@ -94,22 +96,29 @@ def serve(
         )
 
 
-def check_exposure(settings: Settings, host: str) -> bool:
-    """Say whether a token is needed; refuse to open the engine to others while none is.
+def check_keys(settings: Settings) -> None:
+    """Refuse a mode that needs tenant contexts without the keys to verify them with.
 
     Raises:
-        InvalidRequest: the address is not this machine's own, and no token is there; or tenant
-            contexts are needed, and there are no keys to verify them with.
-        StoreUnavailable: the store cannot be opened.
+        InvalidRequest: no file with keys is named.
     """
-    is_hosted = settings.auth_mode != AuthMode.LOCAL
-    if is_hosted and settings.assertion_keys_file is None:
+    if settings.auth_mode != AuthMode.LOCAL and settings.assertion_keys_file is None:
         raise InvalidRequest(
             f"TANDEM_RUNTIME_AUTH_MODE={settings.auth_mode} needs signed tenant contexts; name the "
             "file with the keys that verify them in TANDEM_CONTEXT_ASSERTION_KEYS_FILE",
             code="assertion_keys_required",
         )
-    if is_hosted or settings.has_token or _has_tokens(settings):
+
+
+def check_exposure(settings: Settings, host: str, store: AccessStore) -> bool:
+    """Say whether a token is needed; refuse to open the engine to others while none is.
+
+    Raises:
+        InvalidRequest: the address is not this machine's own, and no token is there.
+    """
+    if settings.auth_mode != AuthMode.LOCAL or settings.has_token:
+        return True
+    if store.list_tokens(tenant=None, after_id="", limit=1):
         return True
     if not is_loopback(host):
         raise InvalidRequest(
@@ -119,14 +128,6 @@ def check_exposure(settings: Settings, host: str) -> bool:
             code="token_required",
         )
     return False
-
-
-def _has_tokens(settings: Settings) -> bool:
-    store = open_store(settings)
-    try:
-        return bool(store.list_tokens(tenant=None, after_id="", limit=1))
-    finally:
-        store.close()
 
 
 @contextmanager
@@ -155,7 +156,6 @@ async def _serve(
     settings: Settings,
     *,
     host: str,
-    needs_token: bool,
     listener: socket.socket,
     say: Say,
     agents: Executor | None,
@@ -165,7 +165,6 @@ async def _serve(
         access=LocalAccess(settings.api_token_text()),
         limits=HttpLimits(
             body_bytes_max=settings.http_body_bytes_max,
-            hosts=_hosts(settings, host, needs_token=needs_token),
             origins=settings.cors_origins,
             metrics_are_public=settings.metrics_public,
         ),
@@ -196,21 +195,52 @@ async def _serve(
     async with observing, asyncio.TaskGroup() as group:
         listening = group.create_task(server.serve([listener]), name="listen")
         try:
-            async with open_engine(
-                settings,
-                lingers=True,
-                agents=agents,
-                on_problem=observing.problem,
-                prepare=observing.prepare,
-            ) as parts:
-                site.open(service_of(parts), access=access_of(parts, complain=observing.problem))
-                stop.engine = parts.engine
-                _greet(listener, tell, needs_token=needs_token)
-                await listening
+            store = await _open_unless_stopped(settings, stop)
+            if store is not None:
+                needs_token = _check_open(settings, host, store)
+                async with open_engine(
+                    settings,
+                    store=store,
+                    lingers=True,
+                    agents=agents,
+                    on_problem=observing.problem,
+                    prepare=observing.prepare,
+                ) as parts:
+                    site.open(
+                        service_of(parts),
+                        access=access_of(parts, complain=observing.problem),
+                        hosts=_hosts(settings, host, needs_token=needs_token),
+                    )
+                    stop.engine = parts.engine
+                    _greet(listener, tell, needs_token=needs_token)
+                    await listening
         finally:
             server.should_exit = True
         tell("stopped", "stopped")
     return 0
+
+
+async def _open_unless_stopped(settings: Settings, stop: "_Stop") -> SqliteStore | None:
+    """Open the store while the server already answers that it starts; None: it is to end."""
+    try:
+        store = await open_store_beside(settings, is_called_off=lambda: stop.is_asked)
+    except StoreUnavailable:
+        if stop.is_asked:
+            return None
+        raise
+    if stop.is_asked:
+        store.close()
+        return None
+    return store
+
+
+def _check_open(settings: Settings, host: str, store: SqliteStore) -> bool:
+    """Check the exposure; a store that is not to be served is closed."""
+    try:
+        return check_exposure(settings, host, store)
+    except EngineError:
+        store.close()
+        raise
 
 
 def access_of(parts: Parts, *, complain: Say | None = None) -> StoredAccess:
@@ -294,17 +324,17 @@ class _Stop:
         self._server = server
         self._site = site
         self._tell = tell
-        self._asked = False
+        self.is_asked = False
         self.engine: Engine | None = None
         loop = asyncio.get_running_loop()
         for number in _STOPS:
             loop.add_signal_handler(number, self._obey, number)
 
     def _obey(self, number: int) -> None:
-        if self._asked:
+        if self.is_asked:
             # The kernel frees the engine's lock and the supervisors end every body.
             os._exit(128 + number)
-        self._asked = True
+        self.is_asked = True
         self._tell("stopping", "stopping: what runs may come to its end; once more leaves at once")
         if self.engine is not None:
             self.engine.stop()

@@ -1,5 +1,6 @@
 """The only place that picks concrete adapters."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -59,22 +60,43 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     webhooks: Webhooks
 
 
-def open_store(settings: Settings) -> SqliteStore:
+def open_store(
+    settings: Settings, *, is_called_off: Callable[[], bool] | None = None
+) -> SqliteStore:
     """Open the store of these settings.
+
+    Args:
+        settings: of this process.
+        is_called_off: ends the waiting for another process that has the store's turn.
 
     Raises:
         StoreUnavailable: it cannot be opened; the message says what to do.
         StoreTooNew: a newer version made it.
     """
     return SqliteStore(
-        settings.store_path, synchronous=settings.synchronous, writer=settings.writer
+        settings.store_path,
+        synchronous=settings.synchronous,
+        writer=settings.writer,
+        is_called_off=is_called_off,
     )
+
+
+async def open_store_beside(
+    settings: Settings, *, is_called_off: Callable[[], bool]
+) -> SqliteStore:
+    """Open the store while the loop goes on; see `open_store`.
+
+    It may take long: another process has the turn, or tables are brought to this version. The one
+    place for a thread: nothing else runs yet that it could take the processor from.
+    """
+    return await asyncio.to_thread(open_store, settings, is_called_off=is_called_off)
 
 
 @asynccontextmanager
 async def open_engine(
     settings: Settings,
     *,
+    store: SqliteStore | None = None,
     drives: bool = True,
     own_only: bool = False,
     lingers: bool = False,
@@ -88,6 +110,7 @@ async def open_engine(
 
     Args:
         settings: of this process.
+        store: of these settings, if it is open already; it is closed on leaving.
         drives: start it. Without, it only creates runs and executes commands.
         own_only: claim only runs that it created or was asked to resume.
         lingers: on leaving, let attempts finish within the shutdown timeout, as a server does.
@@ -98,7 +121,7 @@ async def open_engine(
         on_problem: hears what went wrong beside the runs, such as an unwritable status file.
         prepare: is given the parts before the engine starts, so that what listens misses nothing.
     """
-    store = open_store(settings)
+    store = open_store(settings) if store is None else store
     clock = SystemClock()
     executor = LocalExecutor(
         isolation=settings.isolation,  # type: ignore[arg-type] # `read_settings` allows no other

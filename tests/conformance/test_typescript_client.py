@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 from tests.conformance.conftest import SPEC, TOKEN, Conformance, Process, node
 
 NODE = Path(__file__).parent / "node"
-pytestmark = pytest.mark.skipif(
+needs_node = pytest.mark.skipif(
     shutil.which("node") is None or not (NODE / "node_modules").is_dir(),
     reason="there is no Node.js here, or `make test` has not installed the client for it",
 )
+pytestmark = needs_node
 
 
 class ClientError(Exception):
@@ -54,21 +56,30 @@ class TypeScript:
         self._process.stdin.write(json.dumps({"id": self._asked, **what}).encode() + b"\n")
 
 
-@pytest.fixture
-async def ts(shared: Process) -> AsyncIterator[TypeScript]:
+@asynccontextmanager
+async def open_typescript(url: str, token: str) -> AsyncIterator[TypeScript]:
+    """Start the client in a Node process, for one server and one token."""
     process = await asyncio.create_subprocess_exec(
         "node",
         str(NODE / "drive.mjs"),
-        shared.url,
-        TOKEN,
+        url,
+        token,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=16 * 1024 * 1024,
     )
-    yield TypeScript(process)
-    assert process.stdin is not None
-    process.stdin.close()
-    await process.wait()
+    try:
+        yield TypeScript(process)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
+
+
+@pytest.fixture
+async def ts(shared: Process) -> AsyncIterator[TypeScript]:
+    async with open_typescript(shared.url, TOKEN) as found:
+        yield found
 
 
 async def started(ts: TypeScript, automation_id: str) -> str:

@@ -105,3 +105,17 @@ def test_turn_that_is_never_let_go_is_an_error_and_blocks_nobody(
     with other.turn():
         assert not one.try_enter()
     one.give_up()
+
+
+def test_whoever_calls_the_waiting_off_lets_the_place_in_the_queue_go(
+    pair: tuple[Turnstile, Turnstile],
+) -> None:
+    first, other = pair
+    assert first.try_enter()
+    with (
+        pytest.raises(StoreUnavailable, match="nothing was written"),
+        other.turn(is_called_off=lambda: True),
+    ):
+        raise AssertionError("somebody has the turn")
+    first.leave()
+    assert first.try_enter()

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from tandem.adapters.http.allowances import Allowances
 from tandem.adapters.http.errors import BY_SHAPE, HttpError
 from tandem.adapters.http.refusals import Refusals
@@ -62,10 +64,24 @@ class Site:
             raise HttpError("ENGINE_STARTING", "the engine is starting")
         return self._service
 
-    def open(self, service: Service, *, access: Access | None = None) -> None:
-        """Let requests through. `access` takes the place of the one that knew no store."""
+    def open(
+        self,
+        service: Service,
+        *,
+        access: Access | None = None,
+        hosts: frozenset[str] | None = None,
+    ) -> None:
+        """Let requests through.
+
+        Args:
+            service: the open engine.
+            access: takes the place of the one that knew no store.
+            hosts: the names to answer to from now on; before, nothing was told to anybody.
+        """
         self._service = service
         self.access = access or self.access
+        if hosts is not None:
+            self.limits = msgspec.structs.replace(self.limits, hosts=hosts)
 
     def leave(self) -> None:
         """End the streams; requests are still answered."""

@@ -128,7 +128,8 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
     may lose the newest commits in a power cut; OFF is for simulation only. `commit` ends the
     transactions that are written inline; tests put a failing one in its place. `writer` is where
     writes are done: `inline`, `process`, or `auto`, which begins inline and moves to the process
-    when commits are slow. `writer_program` starts that process.
+    when commits are slow. `writer_program` starts that process. `is_called_off` ends the waiting
+    for another process that has the turn.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
         commit: Callable[[apsw.Connection], None] | None = None,
         writer: str = "inline",
         writer_program: Sequence[str] = WRITER_PROGRAM,
+        is_called_off: Callable[[], bool] | None = None,
     ) -> None:
         self._path = path
         self._tables = Tables(load_statements())
@@ -156,7 +158,7 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
             ) from error
         try:
             # Two processes that make the same new file at once would find it locked.
-            with turnstile.turn():
+            with turnstile.turn(is_called_off=is_called_off):
                 connection = reopen()
                 migrate(connection, path)
                 self._reader = open_connection(path, synchronous=synchronous, read_only=True)

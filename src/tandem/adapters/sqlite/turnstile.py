@@ -8,7 +8,7 @@ already waits, so the turns alternate; `busy_timeout` alone lets a busy writer w
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,14 +39,22 @@ class Turnstile:
         return True
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self, *, is_called_off: Callable[[], bool] | None = None) -> Iterator[None]:
         """Have the turn, waiting for it without a loop; for opening the store.
 
+        Args:
+            is_called_off: asked while it waits, from whichever thread that does.
+
         Raises:
-            StoreUnavailable: another process did not let it go.
+            StoreUnavailable: another process did not let it go, or the waiting was called off.
         """
         give_up_at = time.monotonic() + TURN_WAIT_MAX_S
         while not self.try_enter():
+            if is_called_off is not None and is_called_off():
+                self.give_up()
+                raise StoreUnavailable(
+                    "the store was not waited for any longer; nothing was written"
+                )
             if time.monotonic() > give_up_at:
                 self.give_up()
                 raise StoreUnavailable(
