@@ -111,3 +111,25 @@ async def test_row_37_a_disposition_is_kept_once(c: Conformance) -> None:
     summary = (await c.raw.get("/automations/v2/graduation/summary")).json()
     assert (summary["ok"], summary["window_hours"]) == (True, 168)
     assert summary["summary"]["total_relaxed_outputs"] == 0
+
+
+async def test_row_37_the_summary_counts_what_was_let_pass(c: Conformance) -> None:
+    soft = node("n1", output_contract={"kind": "text", "required_sections": ["Sources"]})
+    await c.active("row-37-soft", flow={"nodes": [soft]})
+    c.server.script("n1", say="# Title")
+    run_id = await c.started("row-37-soft")
+    await c.until(run_id, "completed")
+
+    async def counted() -> dict[str, int]:
+        asked = {"automation_id": "row-37-soft"}
+        found = await c.raw.get("/automations/v2/graduation/summary", params=asked)
+        told = found.json()["summary"]
+        assert told["total_relaxed_outputs"] == 1
+        by_class: dict[str, int] = told["by_class"]["missing_required_section"]
+        return by_class
+
+    nothing = {"accepted": 0, "rejected": 0, "re_ran_strict": 0, "unmarked": 0}
+    assert await counted() == {**nothing, "unmarked": 1}
+    path = f"/automations/v2/runs/{run_id}/tasks/n1/disposition"
+    await c.raw.patch(path, json={"disposition": "approve"})
+    assert await counted() == {**nothing, "accepted": 1}

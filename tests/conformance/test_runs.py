@@ -1,5 +1,7 @@
 """Rows 17 to 31 of the conformance script: one run, and what people do with it."""
 
+import asyncio
+
 import httpx
 import pytest
 
@@ -50,6 +52,20 @@ async def test_row_19_a_list_is_newest_first_and_clamped(c: Conformance) -> None
     assert [run.run_id for run in (await c.api.list_runs("row-19", limit=1)).runs] == runs[-1:]
     assert (await c.api.list_runs("row-19", limit=0)).count == 1
     assert (await c.api.list_runs("row-19", limit=9_999)).count == 3
+
+
+async def test_row_19_no_list_has_more_than_500(c: Conformance) -> None:
+    await c.active("row-19-many")
+
+    async def start(times: int) -> None:
+        for _ in range(times):
+            await c.post("/automations/v2/row-19-many/run_now", {"dry_run": True})
+
+    await asyncio.gather(*(start(51) for _ in range(10)))
+    runs = (await c.api.list_runs("row-19-many", limit=9_999)).runs
+    assert len(runs) == 500
+    created = [run.created_at_ms for run in runs]
+    assert created == sorted(created, reverse=True)
 
 
 async def test_row_20_cancelling_what_has_ended_changes_nothing(c: Conformance) -> None:

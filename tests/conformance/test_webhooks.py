@@ -139,13 +139,20 @@ async def test_row_43_too_much_and_the_wrong_kind(c: Conformance, tmp_path: Path
     try:
         async with open_client(counting) as other:
             answer = await made(other, "row-43")
-            codes = [(await send(answer.trigger, "")) for _ in range(32)]
+            over: list[httpx.Response] = []
+            before = 0
+            for _ in range(2):  # the minute may end while the script sends; then again
+                heard = [(await send(answer.trigger, "")) for _ in range(31)]
+                over = [one for one in heard if one.status_code == 429]
+                before = len(heard) - len(over)
+                if over:
+                    break
     finally:
         counting.stop()
-    over = [one for one in codes if one.status_code == 429]
-    # A minute may end while the script sends.
-    assert over or codes[0].headers["date"] != codes[-1].headers["date"]
-    assert all(int(one.headers["retry-after"]) >= 1 for one in over)
+    assert before <= 30
+    assert [one.status_code for one in heard[before:]] == [429] * len(over)
+    assert over
+    assert all(1 <= int(one.headers["retry-after"]) <= 60 for one in over)
 
 
 async def test_row_44_a_rotated_secret_is_dead_at_once(c: Conformance) -> None:
@@ -177,8 +184,9 @@ async def test_row_47_deliveries_are_listed_newest_first(c: Conformance) -> None
     for number in range(3):
         await send(answer.trigger, answer.new_secret, b"[%d]" % number)
     found = await deliveries(c, answer.trigger, limit=2)
-    assert [one.sanitized_preview for one in found] == [[2], [1]]
     name = answer.trigger.trigger_id
+    assert (await c.api.list_webhook_deliveries("row-47", name, limit=2)).limit == 2
+    assert [one.sanitized_preview for one in found] == [[2], [1]]
     one = await c.api.get_webhook_delivery("row-47", name, found[0].delivery_id)
     assert one.delivery.delivery_id == found[0].delivery_id
     assert await refused(c.api.get_webhook_delivery("row-47", name, "zz")) == (
