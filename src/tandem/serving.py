@@ -17,6 +17,7 @@ from tandem.adapters.files.document import parse_automation
 from tandem.adapters.http.access import AuthMode, StoredAccess
 from tandem.adapters.http.allowances import Allowances
 from tandem.adapters.http.app import make_app
+from tandem.adapters.http.definition_reader import DefinitionReader, ReaderProcess
 from tandem.adapters.http.guard import host_of, is_loopback
 from tandem.adapters.http.listener import BoundedProtocol
 from tandem.adapters.http.local_access import LocalAccess
@@ -38,6 +39,7 @@ from tandem.engine.queries import Queries
 from tandem.observing import Observing
 from tandem.ports.access import AccessStore
 from tandem.ports.executor import Executor
+from tandem.reading import READER_PROGRAM
 from tandem.settings import Settings
 from tandem.wiring import Parts, open_engine, open_store_beside
 
@@ -192,6 +194,7 @@ async def _serve(
         say(words)
 
     stop = _Stop(server, site, tell)
+    reader = ReaderProcess(READER_PROGRAM)
     async with observing, asyncio.TaskGroup() as group:
         listening = group.create_task(server.serve([listener]), name="listen")
         try:
@@ -207,7 +210,7 @@ async def _serve(
                     prepare=observing.prepare,
                 ) as parts:
                     site.open(
-                        service_of(parts),
+                        service_of(parts, reader=reader),
                         access=access_of(parts, complain=observing.problem),
                         hosts=_hosts(settings, host, needs_token=needs_token),
                     )
@@ -216,6 +219,7 @@ async def _serve(
                     await listening
         finally:
             server.should_exit = True
+            reader.close()
         tell("stopped", "stopped")
     return 0
 
@@ -268,8 +272,8 @@ def access_of(parts: Parts, *, complain: Say | None = None) -> StoredAccess:
     )
 
 
-def service_of(parts: Parts) -> Service:
-    """Return what the routes need of an open engine."""
+def service_of(parts: Parts, *, reader: ReaderProcess | None = None) -> Service:
+    """Return what the routes need of an open engine; `reader` reads large definitions."""
     settings = parts.settings
     clock = SystemClock()
     streams = StreamLimits(
@@ -291,7 +295,7 @@ def service_of(parts: Parts) -> Service:
             token_per_min=parts.settings.webhook_rate_per_min,
             network_per_min=parts.settings.webhook_network_rate_per_min,
         ),
-        read_definition=parse_automation,
+        reader=DefinitionReader(parse_automation, process=reader),
         workspace_root=str(Path.cwd()),
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tandem.domain.automation import Automation
+from tandem.domain.execution import PARALLEL_DEFAULT
 from tandem.domain.knowledge import KnowledgeBinding
 from tandem.domain.run import Run
 from tandem.domain.stored_automation import StoredAutomation
@@ -19,10 +20,14 @@ _TENANT_KEY: Final = "tenant_context"
 
 def spec_record(automation: Automation) -> dict[str, Any]:
     """Return a document as it is emitted; nothing in it is shared with others."""
-    spec: dict[str, Any] = automation.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return emitted(automation.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def emitted(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a canonical document as it is emitted; it is changed in place."""
     knowledge = _DEFAULT_KNOWLEDGE.model_dump(mode="json", exclude_none=True)
     spec.setdefault("knowledge", knowledge)
-    spec.setdefault("execution", {}).setdefault("max_parallel_agents", automation.parallel_max)
+    spec.setdefault("execution", {}).setdefault("max_parallel_agents", PARALLEL_DEFAULT)
     spec.setdefault("creator_id", "unknown")
     for node in spec["flow"]["nodes"]:
         node.setdefault("knowledge", knowledge)

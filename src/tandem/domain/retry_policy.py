@@ -76,7 +76,7 @@ INLINE_BACKOFF_KEYS: Final = frozenset({*Backoff.model_fields, *BACKOFF_ALIASES}
 
 
 def _renamed(data: object, aliases: Mapping[str, str]) -> object:
-    if not isinstance(data, dict):
+    if not isinstance(data, dict) or aliases.keys().isdisjoint(data):
         return data
     renamed: dict[object, object] = {}
     for key, value in data.items():

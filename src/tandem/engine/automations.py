@@ -3,11 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from tandem.domain.automation import (
-    Automation,
-    AutomationStatus,
-    canonical_document,
-)
+from tandem.domain.automation import Automation, AutomationStatus
 from tandem.domain.automation_keeping import (
     DeleteAutomation,
     PauseAutomation,
@@ -16,12 +12,13 @@ from tandem.domain.automation_keeping import (
     check_may_run,
     present,
 )
+from tandem.domain.definition import Definition, definition_of
 from tandem.domain.firing import Firing
-from tandem.domain.ids import LOCAL_TENANT, AutomationId, DefinitionDigest, TenantId
-from tandem.domain.json import JsonObject, canonical, digest
+from tandem.domain.ids import LOCAL_TENANT, AutomationId, TenantId
+from tandem.domain.json import JsonObject
 from tandem.domain.run import Run
 from tandem.domain.stored_automation import AutomationChange, AutomationRecord, StoredAutomation
-from tandem.engine.definitions import read_definition
+from tandem.engine.definitions import read_definition, read_document
 from tandem.engine.engine import Engine
 
 RECORDS_MAX: Final = 1_000
@@ -37,7 +34,7 @@ class Automations:
 
     async def save(
         self,
-        automation: Automation,
+        automation: Automation | Definition,
         *,
         by: str,
         expected_version: int | None = None,
@@ -49,7 +46,7 @@ class Automations:
         `resume`.
 
         Args:
-            automation: the definition.
+            automation: the definition, or what is kept of it.
             by: who saves it.
             expected_version: the version that the author has seen, 0 for none; None for any.
             reason: why.
@@ -58,26 +55,20 @@ class Automations:
             Refused: another version is current than the expected one.
             StoreUnavailable: nothing was written.
         """
-        document = canonical_document(automation)
-        is_given = "status" in automation.model_fields_set
+        kept = definition_of(automation) if isinstance(automation, Automation) else automation
         command = Save(
-            definition_digest=DefinitionDigest(digest(document)),
-            name=automation.name,
-            creator_id=automation.creator_id or by,
+            definition_digest=kept.digest,
+            name=kept.name,
+            creator_id=kept.creator_id or by,
             actor=by,
-            status=automation.status if is_given else None,
+            status=kept.status,
             expected_version=expected_version,
             reason=reason,
-            schedule=canonical(
-                automation.schedule.model_dump(mode="json", exclude_none=True)
-            ).decode(),
-            is_watching=bool(automation.watch_conditions),
+            schedule=kept.schedule,
+            is_watching=kept.is_watching,
         )
         return await self._engine.execute_on_automation(
-            AutomationId(automation.automation_id),
-            command,
-            tenant=self._tenant,
-            document=document,
+            kept.automation_id, command, tenant=self._tenant, document=kept.document
         )
 
     async def pause(
@@ -178,6 +169,14 @@ class Automations:
             StoreError: what is stored cannot be read.
         """
         return read_definition(self._store, row, version)
+
+    def document(self, row: StoredAutomation) -> JsonObject:
+        """Return the canonical document of the current version, whatever this version makes of it.
+
+        Raises:
+            StoreError: what is stored is no JSON.
+        """
+        return read_document(self._store, row)
 
     def firings(self, row: StoredAutomation, *, limit: int = 100) -> Sequence[Firing]:
         """Return what its triggers did lately, newest first: which runs, or why there are none."""

@@ -9,11 +9,17 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from tandem.domain.approval_record import SOURCE, approval_record
-from tandem.domain.automation import Automation, parse_document
+from tandem.domain.automation import parse_document
 from tandem.domain.automation_keeping import present
-from tandem.domain.automation_record import automation_record, automation_summary, spec_record
+from tandem.domain.automation_record import (
+    automation_record,
+    automation_summary,
+    emitted,
+    spec_record,
+)
 from tandem.domain.checkpoint_record import history_record
 from tandem.domain.command import RetryNode
+from tandem.domain.definition import Definition
 from tandem.domain.errors import DEFINITION_UNREADABLE, InvalidRequest, StoreError
 from tandem.domain.graduation import graduation_counts
 from tandem.domain.ids import AutomationId, DefinitionDigest, NodeId, RunId, TenantId
@@ -254,6 +260,13 @@ class Queries:
         row = self._store.find_automation(automation_id, tenant=tenant)
         return self._automation(present(row, automation_id))
 
+    def keep_saved(self, definition: Definition, *, tenant: TenantId) -> None:
+        """Keep a definition that was saved just now: to be told it need not be read again."""
+        key = (tenant, definition.digest)
+        if key not in self._specs:
+            document: Any = decode(definition.document)
+            self._keep_spec(key, emitted(document))
+
     def automations(
         self, *, tenant: TenantId, summary: bool = False, after_id: str = "", limit: int = 1_000
     ) -> Sequence[JsonObject]:
@@ -295,7 +308,7 @@ class Queries:
                     f"{error}",
                     code=DEFINITION_UNREADABLE,
                 ) from error
-            spec = self._keep_spec(key, parsed)
+            spec = self._keep_spec(key, spec_record(parsed))
         return automation_record(spec, row)
 
     def _spec_of(self, picture: RunPicture) -> Mapping[str, Any] | None:
@@ -304,12 +317,14 @@ class Queries:
             return None
         key = (run.tenant, run.definition_digest)
         known = self._specs.get(key)
-        return known if known is not None else self._keep_spec(key, picture.view.plan.automation)
+        if known is not None:
+            return known
+        return self._keep_spec(key, spec_record(picture.view.plan.automation))
 
     def _keep_spec(
-        self, key: tuple[TenantId, DefinitionDigest], automation: Automation
+        self, key: tuple[TenantId, DefinitionDigest], spec: dict[str, Any]
     ) -> dict[str, Any]:
-        spec = self._specs[key] = spec_record(automation)
+        self._specs[key] = spec
         if len(self._specs) > _SPECS_MAX:
             self._specs.popitem(last=False)
         return spec

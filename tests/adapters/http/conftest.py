@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tandem.adapters.http.app import make_app
+from tandem.adapters.http.definition_reader import ReaderProcess
 from tandem.adapters.http.local_access import LocalAccess
 from tandem.adapters.http.service import Access, HttpLimits
 from tandem.adapters.http.site import Site
@@ -132,6 +133,7 @@ async def open_server(
     is_open: bool = True,
     drives: bool = False,
     peer: str = "127.0.0.1",
+    reader: ReaderProcess | None = None,
 ) -> AsyncIterator[Server]:
     """Open a server over a store of its own; without `is_open` the engine never gets ready."""
     complaints: list[str] = []
@@ -155,7 +157,7 @@ async def open_server(
         ) as http,
     ):
         if is_open:
-            site.open(service_of(parts))
+            site.open(service_of(parts, reader=reader))
         yield Server(http=http, site=site, parts=parts, agents=agents, complaints=complaints)
 
 

@@ -127,11 +127,11 @@ async def two_versions(server: Server) -> httpx2.Response:
 
     class Slow(msgspec.Struct):
         automations: Any
-        read_definition: Any
+        reader: Any
         queries: Any
 
     late = Late(service.engine)
-    slow = Slow(lambda _: late, service.read_definition, service.queries)
+    slow = Slow(lambda _: late, service.reader, service.queries)
     server.site.open(slow)  # type: ignore[arg-type]
     return await server.ask("PATCH", f"{BASE}/x", json={"name": "y"})
 

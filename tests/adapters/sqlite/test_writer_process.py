@@ -18,6 +18,7 @@ import pytest
 pytest.register_assert_rewrite("tandem.testing.store_suite")
 
 from tandem import Automation, Engine  # noqa: E402
+from tandem.adapters import frames as wire  # noqa: E402
 from tandem.adapters.sqlite import frames  # noqa: E402
 from tandem.adapters.sqlite.store import SqliteStore  # noqa: E402
 from tandem.adapters.sqlite.writer import COMMITS_JUDGED, SLOW_COMMIT_S  # noqa: E402
@@ -395,7 +396,7 @@ async def test_engine_drives_runs_and_survives_the_death_of_the_writer(
     ids=lambda error: type(error).__name__,
 )
 def test_errors_come_back_as_what_they_were(error: EngineError) -> None:
-    (body,) = frames.Frames().feed(frames.frame(frames.Decided(7, frames.Trouble.of(error))))
+    (body,) = wire.Frames().feed(wire.frame(frames.Decided(7, frames.Trouble.of(error))))
     decided = frames.msgspec.msgpack.decode(body, type=frames.Answer)
     again = decided.trouble.error()
     assert (type(again), str(again), again.code) == (type(error), str(error), error.code)
@@ -408,8 +409,8 @@ def test_mistake_of_ours_comes_back_with_its_name() -> None:
 
 
 def test_frames_are_cut_wherever_the_stream_was_cut() -> None:
-    stream = b"".join(frames.frame(frames.Performed(n, b"x" * n)) for n in range(5))
-    cutter = frames.Frames()
+    stream = b"".join(wire.frame(frames.Performed(n, b"x" * n)) for n in range(5))
+    cutter = wire.Frames()
     bodies = [body for byte in stream for body in cutter.feed(bytes([byte]))]
-    assert bodies == list(frames.Frames().feed(stream))
+    assert bodies == list(wire.Frames().feed(stream))
     assert len(bodies) == 5

@@ -33,6 +33,15 @@ async def read_object(request: Request) -> dict[str, Any]:
     Raises:
         HttpError: 415, 400 or 422, in this order.
     """
+    return decode_object(await read_json(request))
+
+
+async def read_json(request: Request) -> bytes:
+    """Return the body of a request that says that it is JSON.
+
+    Raises:
+        HttpError: 415, it says something else.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_json = kind == "application/json" or (
         kind.startswith("application/") and kind.endswith("+json")
@@ -40,8 +49,17 @@ async def read_object(request: Request) -> dict[str, Any]:
     if not is_json:
         given = f"`{kind}`" if kind else "missing"
         raise HttpError("CONTENT_TYPE_UNSUPPORTED", f"the content type of the body is {given}")
+    return await request.body()
+
+
+def decode_object(raw: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body.
+
+    Raises:
+        HttpError: 400 or 422, in this order.
+    """
     try:
-        value = msgspec.json.decode(await request.body())
+        value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HttpError("BODY_NOT_JSON", f"the body is not JSON: {error}") from None
     except RecursionError:

@@ -3,12 +3,12 @@
 The defaults of a creation, the keys of the metadata that no body may set, what a change replaces.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tandem.adapters.http.errors import HttpError
 from tandem.adapters.http.schemas import Capabilities
-from tandem.adapters.http.spec import Spec
+from tandem.adapters.http.spec import Warned
 from tandem.domain.errors import InvalidAutomation, Problem
 from tandem.domain.ids import TenantId
 from tandem.domain.json import JsonObject
@@ -58,18 +58,18 @@ def refuse_reserved(automation_id: Any) -> None:
         )
 
 
-def refuse_unknown(spec: Spec, *, is_strict: bool) -> None:
+def refuse_unknown(warnings: Sequence[Warned], *, is_strict: bool) -> None:
     """Refuse what would only be warned of, when that is asked for.
 
     Raises:
         HttpError: 400 with the warnings.
     """
-    if is_strict and spec.warnings:
-        names = ", ".join(warned.path for warned in spec.warnings[:10])
+    if is_strict and warnings:
+        names = ", ".join(warned.path for warned in warnings[:10])
         raise HttpError(
             "UNKNOWN_KEYS",
             f"nothing knows these keys: {names}",
-            details={"warnings": spec.warnings},
+            details={"warnings": warnings},
         )
 
 

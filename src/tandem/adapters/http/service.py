@@ -1,13 +1,13 @@
 """What the routes are given: everything concrete, chosen by whoever composes the server."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
 
+from tandem.adapters.http.definition_reader import DefinitionReader
 from tandem.adapters.http.rates import IngressRates
 from tandem.adapters.http.sse import Streams
-from tandem.domain.automation import Automation
 from tandem.domain.caller import Caller
 from tandem.domain.ids import TenantId
 from tandem.engine.automations import Automations
@@ -89,12 +89,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     webhooks: Webhooks
     tokens: Tokens
     ingress_rates: IngressRates
-    read_definition: Callable[[object], Automation]
-    """Makes an automation of JSON data.
-
-    Raises:
-        InvalidAutomation: with every mistake that was found.
-    """
+    reader: DefinitionReader
+    """Reads definitions that come in."""
     workspace_root: str
     """The folder that the server was started in."""
 

@@ -6,8 +6,9 @@ What comes out has the names of the definition only; whether it is right is for 
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin
 
 import msgspec
 from pydantic import BaseModel
@@ -44,6 +45,7 @@ _MORE_KEYS: Final[Mapping[type[BaseModel], frozenset[str]]] = {
     Backoff: frozenset(BACKOFF_ALIASES),
 }
 _TAGS: Final = ("type", "kind", "source")
+_Models: TypeAlias = tuple[type[BaseModel], ...]
 
 
 class Warned(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,8 +88,7 @@ class _Reader:
 
     def read(self, given: Mapping[str, Any], model: type[BaseModel], path: str) -> dict[str, Any]:
         """Return a part in the names of `model`; of two spellings ours wins."""
-        fields = {field.alias or name: field for name, field in model.model_fields.items()}
-        more = _MORE_KEYS.get(model, frozenset())
+        fields, more = _fields_of(model), _MORE_KEYS.get(model, frozenset())
         found: dict[str, Any] = {}
         for key, value in given.items():
             name = key if key in fields or key in more else _snake(key)
@@ -97,19 +98,17 @@ class _Reader:
                     continue
                 if model is Schedule and name == "misfire_policy" and isinstance(value, str):
                     value = {"type": value}
-                found[name] = self._value(value, fields[name].annotation, place)
+                models = fields[name]
+                found[name] = self._value(value, models, place) if models else value
             elif name in more:
                 found[name] = value
             else:
                 self.warnings.append(_unknown(key, place, [*fields, *sorted(more)]))
         return found
 
-    def _value(self, value: Any, annotation: object, path: str) -> Any:
-        models = list(_models_in(annotation))
-        if not models:
-            return value
+    def _value(self, value: Any, models: _Models, path: str) -> Any:
         if isinstance(value, list):
-            return [self._value(each, annotation, f"{path}[{n}]") for n, each in enumerate(value)]
+            return [self._value(each, models, f"{path}[{n}]") for n, each in enumerate(value)]
         if not isinstance(value, Mapping):
             return value
         model = _chosen(models, value)
@@ -125,7 +124,16 @@ def _unknown(key: str, path: str, known: list[str]) -> Warned:
     )
 
 
-def _chosen(models: list[type[BaseModel]], value: Mapping[str, Any]) -> type[BaseModel] | None:
+@cache
+def _fields_of(model: type[BaseModel]) -> Mapping[str, _Models]:
+    """Return the names of a model, each with the models that its value may have."""
+    return {
+        field.alias or name: tuple(_models_in(field.annotation))
+        for name, field in model.model_fields.items()
+    }
+
+
+def _chosen(models: _Models, value: Mapping[str, Any]) -> type[BaseModel] | None:
     """Return the model of a value, by its tag where there are several; None when it has no tag."""
     if len(models) == 1:
         return models[0]

@@ -1,6 +1,5 @@
-"""What an engine and its writer process say to each other: a length, then msgpack."""
+"""What an engine and its writer process say to each other."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -21,7 +20,6 @@ from tandem.domain.errors import (
     StoreUnavailable,
 )
 
-_LENGTH_BYTES = 4
 _ERRORS = {
     kind.__name__: kind
     for kind in (
@@ -97,31 +95,3 @@ class Decided(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 Answer = Ready | Performed | Decided
-
-_encoder = msgspec.msgpack.Encoder()
-
-
-def frame(message: Ask | Answer) -> bytes:
-    """Return the bytes of a message."""
-    body = _encoder.encode(message)
-    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
-
-
-class Frames:
-    """Cuts a stream of bytes into the bodies of messages."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-
-    def feed(self, more: bytes) -> Iterator[bytes]:
-        """Take bytes and yield every body that is complete."""
-        self._bytes += more
-        start = 0
-        while len(self._bytes) - start >= _LENGTH_BYTES:
-            body = start + _LENGTH_BYTES
-            end = body + int.from_bytes(self._bytes[start:body], "big")
-            if end > len(self._bytes):
-                break
-            yield bytes(self._bytes[body:end])
-            start = end
-        del self._bytes[:start]

@@ -7,8 +7,6 @@ inline. The process ends with its engine: by the end of the socket, and by the p
 """
 
 import asyncio
-import ctypes
-import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -18,25 +16,17 @@ from typing import Any
 import apsw
 import msgspec
 
+from tandem.adapters.child_end import leave_with_engine
+from tandem.adapters.frames import Frames, frame
 from tandem.adapters.sql.statements import load_statements
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.connection import open_connection
-from tandem.adapters.sqlite.frames import (
-    Answer,
-    Ask,
-    Decided,
-    Frames,
-    Performed,
-    Ready,
-    Trouble,
-    frame,
-)
+from tandem.adapters.sqlite.frames import Answer, Ask, Decided, Performed, Ready, Trouble
 from tandem.adapters.sqlite.tables import Tables
 from tandem.adapters.sqlite.turnstile import Turnstile
 from tandem.adapters.sqlite.writes import Write, encode_result
 
 _READ_BYTES = 1 << 20
-_PR_SET_PDEATHSIG = 1
 
 Commit = Callable[[apsw.Connection], None]
 
@@ -152,11 +142,7 @@ def serve(arguments: Sequence[str], commit: Commit) -> None:
         commit: ends a transaction; tests give a slow or failing one.
     """
     path, synchronous, fd = arguments
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    # Signals for the whole group are the engine's business: it may still have to write its end.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    leave_with_engine()
     with socket.socket(fileno=int(fd)) as engine:
 
         async def run() -> None:

@@ -12,7 +12,8 @@ import apsw
 import msgspec
 
 from tandem.adapters.child import Child
-from tandem.adapters.sqlite.frames import Answer, Ask, Decided, Frames, Performed, Ready, frame
+from tandem.adapters.frames import Frames, frame
+from tandem.adapters.sqlite.frames import Answer, Ask, Decided, Performed, Ready
 from tandem.adapters.sqlite.tables import Tables
 from tandem.adapters.sqlite.writes import Write
 

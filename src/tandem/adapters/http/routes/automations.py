@@ -6,14 +6,13 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import Response
 
-from tandem.adapters.http.bodies import flag, read_object, shape, whole
+from tandem.adapters.http.bodies import flag, read_json, whole
 from tandem.adapters.http.call import Call, Endpoint, Parameter, answer
+from tandem.adapters.http.definition_reading import Form, Given
 from tandem.adapters.http.definitions import (
-    BESIDE,
     as_http,
     new_document,
     patched_document,
-    refuse_many_nodes,
     refuse_reserved,
     refuse_unknown,
     whole_document,
@@ -21,7 +20,6 @@ from tandem.adapters.http.definitions import (
 from tandem.adapters.http.errors import HttpError
 from tandem.adapters.http.governing import require_no_agent
 from tandem.adapters.http.schemas import (
-    AutomationFields,
     CreateAutomation,
     PatchAutomation,
     PutAutomation,
@@ -30,18 +28,18 @@ from tandem.adapters.http.schemas import (
     Share,
 )
 from tandem.adapters.http.sight import UNKNOWN_CREATORS
-from tandem.adapters.http.spec import Spec, read_spec
 from tandem.adapters.http.telling import tell_run, told_reason
-from tandem.domain.automation import Automation, AutomationStatus, canonical_document
+from tandem.domain.automation import AutomationStatus
 from tandem.domain.automation_record import spec_record
 from tandem.domain.command import Pause
+from tandem.domain.definition import Definition
 from tandem.domain.errors import InvalidAutomation, NotFound, Refused
 from tandem.domain.execution import ExecutionProfile
-from tandem.domain.ids import AutomationId, DefinitionDigest
-from tandem.domain.json import JsonObject, decode, digest
+from tandem.domain.ids import AutomationId
+from tandem.domain.json import JsonObject, decode
 from tandem.domain.lifecycle import RunState
 from tandem.domain.run import Run
-from tandem.domain.stored_automation import StoredAutomation
+from tandem.domain.stored_automation import AutomationChange, StoredAutomation
 from tandem.domain.visibility import Visibility, access_document, read_access
 from tandem.engine.automations import Automations
 from tandem.ports.store import RunFilter
@@ -141,29 +139,31 @@ async def firings(call: Call) -> Response:
 
 async def create(call: Call) -> Response:
     """Keep a new automation."""
-    given = await read_object(call.request)
-    if "nodes" in given and "flow" not in given:
-        given["flow"] = {"nodes": given.pop("nodes")}
-    refuse_many_nodes(given)
-    fields = shape(given, CreateAutomation)
-    spec = read_spec(given, beside=BESIDE)
-    refuse_unknown(spec, is_strict=flag(call.query, "strict"))
-    document = new_document(spec.document, tenant=call.tenant, access=_stamp(call))
+    given, said = await _given(call, Form.CREATE)
+    document = new_document(said, tenant=call.tenant, access=_stamp(call))
     refuse_reserved(document.get("automation_id"))
-    if fields.automation_id is None:
+    if given.automation_id is None:
         document["automation_id"] = f"automation-v2-{call.service.ids.new()}"
-    document["creator_id"] = call.caller.actor_id or fields.creator_id or "unknown"
-    automation = _read(call, document)
-    automation_id = AutomationId(automation.automation_id)
+    document["creator_id"] = call.caller.actor_id or given.creator_id or "unknown"
+    definition = await _read(call, document)
+    automation_id = definition.automation_id
     row = call.service.store.find_automation(automation_id, tenant=call.tenant)
     if row is None or (
         # Whoever restores an automation gets its runs, too.
         row.is_deleted and not call.sight.refusal(automation_id, is_definition=True)
     ):
-        await _save_new(call, automation)
-    elif not _says_the_same(row, automation):
+        await _save_new(call, definition)
+    elif row.definition_digest != definition.digest:  # else it was sent twice
         raise _exists(automation_id)
-    return _told(call, automation_id, **_warned(spec))
+    return _told(call, automation_id, **_warned(given))
+
+
+async def _given(call: Call, form: Form) -> tuple[Given, dict[str, Any]]:
+    """Return what the body says, and its document."""
+    given = await call.service.reader.body(await read_json(call.request), form)
+    refuse_unknown(given.warnings, is_strict=flag(call.query, "strict"))
+    document: Any = decode(given.document)
+    return given, document
 
 
 def _stamp(call: Call) -> JsonObject | None:
@@ -175,18 +175,19 @@ def _stamp(call: Call) -> JsonObject | None:
     return access_document(owner=person, visibility=Visibility.PRIVATE, by=person)
 
 
-async def _save_new(call: Call, automation: Automation) -> None:
+async def _save_new(call: Call, definition: Definition) -> None:
     try:
-        await _automations(call).save(automation, by=call.caller.name, expected_version=0)
+        await _save(call, definition, expected_version=0)
     except Refused as refused:
         if refused.code == CONFLICT:
-            raise _exists(AutomationId(automation.automation_id)) from refused
+            raise _exists(definition.automation_id) from refused
         raise
 
 
-def _says_the_same(row: StoredAutomation, automation: Automation) -> bool:
-    """Say whether a creation is one that was made before, so that it may be sent twice."""
-    return row.definition_digest == DefinitionDigest(digest(canonical_document(automation)))
+async def _save(call: Call, definition: Definition, **how: Any) -> AutomationChange:
+    change = await _automations(call).save(definition, by=call.caller.name, **how)
+    call.service.queries.keep_saved(definition, tenant=call.tenant)
+    return change
 
 
 def _exists(automation_id: AutomationId) -> HttpError:
@@ -201,24 +202,18 @@ def _exists(automation_id: AutomationId) -> HttpError:
 
 async def patch(call: Call) -> Response:
     """Change an automation: what is given replaces what was there."""
-    given = await read_object(call.request)
-    if "nodes" in given and "flow" not in given:
-        given["flow"] = {"nodes": given.pop("nodes")}
-    refuse_many_nodes(given)
-    fields = shape(given, PatchAutomation)
-    spec = read_spec(given, beside=BESIDE)
-    refuse_unknown(spec, is_strict=flag(call.query, "strict"))
-    spec.document.pop("automation_id", None)
-    spec.document.pop("creator_id", None)
-    await _lift_pause(call, fields)
-    await _change(call, spec.document)
-    return _told(call, _id(call), **_warned(spec))
+    given, said = await _given(call, Form.PATCH)
+    said.pop("automation_id", None)
+    said.pop("creator_id", None)
+    await _lift_pause(call, given)
+    await _change(call, said)
+    return _told(call, _id(call), **_warned(given))
 
 
-async def _lift_pause(call: Call, fields: AutomationFields) -> None:
+async def _lift_pause(call: Call, given: Given) -> None:
     """Resume an automation that is to have another status; a save alone lifts no pause."""
     row = _automations(call).get(_id(call))
-    if row.status is AutomationStatus.PAUSED and fields.status in ("active", "draft"):
+    if row.status is AutomationStatus.PAUSED and given.status in ("active", "draft"):
         await _automations(call).resume(row.automation_id, by=call.caller.name)
 
 
@@ -227,15 +222,10 @@ async def _change(call: Call, patch: dict[str, Any], *, reason: str = "") -> Non
     automations = _automations(call)
     for left in reversed(range(SAVES_MAX)):
         row = automations.get(_id(call))
-        before: Any = decode(canonical_document(automations.definition(row)))
-        document = patched_document(
-            {**before, "status": row.status.value}, patch, tenant=call.tenant
-        )
-        automation = _read(call, document)
+        before = {**automations.document(row), "status": row.status.value}
+        definition = await _read(call, patched_document(before, patch, tenant=call.tenant))
         try:
-            await automations.save(
-                automation, by=call.caller.name, expected_version=row.version, reason=reason
-            )
+            await _save(call, definition, expected_version=row.version, reason=reason)
         except Refused as refused:
             if refused.code != CONFLICT or not left:
                 raise
@@ -245,14 +235,9 @@ async def _change(call: Call, patch: dict[str, Any], *, reason: str = "") -> Non
 
 async def put(call: Call) -> Response:
     """Make this definition the current version, as `tandem automations apply` does."""
-    given = await read_object(call.request)
-    if "nodes" in given and "flow" not in given:
-        given["flow"] = {"nodes": given.pop("nodes")}
-    shape(given, PutAutomation)
-    spec = read_spec(given)
-    refuse_unknown(spec, is_strict=flag(call.query, "strict"))
+    given, said = await _given(call, Form.PUT)
     automations, automation_id = _automations(call), _id(call)
-    if spec.document.setdefault("automation_id", automation_id) != automation_id:
+    if said.setdefault("automation_id", automation_id) != automation_id:
         raise HttpError(
             "BODY_INVALID",
             f"the path names automation {automation_id}, the body another",
@@ -264,22 +249,22 @@ async def put(call: Call) -> Response:
     row = call.service.store.find_automation(automation_id, tenant=call.tenant)
     stamp = _stamp(call)
     before = (
-        automations.definition(row).metadata
+        automations.document(row).get("metadata")
         if row is not None
         else None
         if stamp is None
         else {"resource_access": stamp}
     )
-    document = whole_document(spec.document, before=before, tenant=call.tenant)
+    document = whole_document(said, before=before, tenant=call.tenant)
     document.pop("creator_id", None)
-    change = await automations.save(
-        _read(call, document),
-        by=call.caller.name,
+    change = await _save(
+        call,
+        await _read(call, document),
         expected_version=_expected(call),
         reason=call.query.get("reason", ""),
     )
     event = change.record.event if change.record is not None else None
-    return _told(call, automation_id, ok=True, event=event, **_warned(spec))
+    return _told(call, automation_id, ok=True, event=event, **_warned(given))
 
 
 def _expected(call: Call) -> int | None:
@@ -299,7 +284,7 @@ async def share(call: Call) -> Response:
             f"{given.visibility[:40]!r} is not one of {', '.join(Visibility)}",
         ) from None
     row = _automations(call).get(_id(call))
-    metadata = _automations(call).definition(row).metadata
+    metadata = _automations(call).document(row).get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         raise HttpError(
             "AUTOMATION_V2_SHARE_FAILED", "the metadata of this automation is no object"
@@ -322,15 +307,15 @@ def _owner_of(call: Call, row: StoredAutomation, metadata: Any) -> str:
     return call.caller.name if row.creator_id in UNKNOWN_CREATORS else row.creator_id
 
 
-def _read(call: Call, document: dict[str, Any]) -> Automation:
+async def _read(call: Call, document: dict[str, Any]) -> Definition:
     try:
-        return call.service.read_definition(document)
+        return await call.service.reader.definition(document)
     except InvalidAutomation as error:
         raise as_http(error) from error
 
 
-def _warned(spec: Spec) -> dict[str, Any]:
-    return {"warnings": msgspec.to_builtins(spec.warnings)} if spec.warnings else {}
+def _warned(given: Given) -> dict[str, Any]:
+    return {"warnings": msgspec.to_builtins(given.warnings)} if given.warnings else {}
 
 
 async def delete(call: Call) -> Response:
