@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from tandem.domain.assertion import (
+    SKEW_MS,
     AssertionPolicy,
     Claims,
     ReplayMode,
@@ -178,3 +179,14 @@ def test_the_person_acts_for_their_tenant() -> None:
     caller = asserted_caller(holder(Scope.ADMIN), read(claims()))
     assert (caller.tenant, caller.name, caller.kind) == ("acme/web/eu", "ada", ActorKind.HUMAN)
     assert msgspec.structs.asdict(caller)["token_id"] == "t"
+
+
+def test_they_come_with_it_until_it_or_the_token_ends() -> None:
+    ends_at_ms = NOW_MS + 60_000 + SKEW_MS
+    for held_until_ms, until_ms in (
+        (None, ends_at_ms),
+        (ends_at_ms - 1, ends_at_ms - 1),
+        (ends_at_ms + 1, ends_at_ms),
+    ):
+        held = msgspec.structs.replace(holder(Scope.ADMIN), until_ms=held_until_ms)
+        assert asserted_caller(held, read(claims())).until_ms == until_ms

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tandem.domain.engine_event import WIRE_BYTES_MAX, engine_events, wire_event
+from tandem.domain.engine_event import WIRE_BYTES_MAX, deletion_event, engine_events, wire_event
 from tandem.domain.ids import ChangeId, NodeId
 from tandem.domain.lifecycle import RunEvent, RunState
 from tandem.domain.run import Failure, LifecycleEvent
@@ -176,3 +176,15 @@ def test_the_creation_of_every_run_is_told_with_its_id_and_its_trigger(trigger: 
     assert created.properties["runID"] == run.run_id
     assert created.properties["triggerType"] == trigger
     assert "deliveryID" not in created.properties
+
+
+def test_the_deletion_of_a_run_is_told_as_an_event_behind_its_last_one() -> None:
+    run = fresh_view(python_node("a")).run
+    run.event_seq = 7
+    event = deletion_event(run, seen_at_ms=5)
+    told = msgspec.json.decode(wire_event(event))
+    assert told["type"] == "automation.v2.run.deleted"
+    assert told["properties"]["automationID"] == run.automation_id
+    assert (told["runID"], told["properties"]["status"]) == (run.run_id, "queued")
+    assert told["envelope"]["event_id"] == f"{run.run_id}:deleted"
+    assert (told["envelope"]["seq"], told["envelope"]["occurred_at_ms"]) == (8, 5)

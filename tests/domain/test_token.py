@@ -3,6 +3,7 @@
 import hmac
 import re
 
+import msgspec
 import pytest
 
 from tandem.domain import token as token_module
@@ -111,6 +112,12 @@ def test_its_holder_is_a_person_with_its_name_tenant_and_scopes() -> None:
     assert (caller.tenant, caller.token_id, caller.source) == ("acme/web", ID, "api_token")
     assert caller.may(Scope.OPERATOR)
     assert not caller.may(Scope.APPROVER)
+
+
+def test_its_holder_comes_with_it_until_it_ends() -> None:
+    token = made()[0]
+    assert msgspec.structs.replace(token, expires_at_ms=None).caller.until_ms is None
+    assert msgspec.structs.replace(token, expires_at_ms=NOW_MS).caller.until_ms == NOW_MS
 
 
 def test_a_use_is_due_to_be_noted_once_a_minute() -> None:

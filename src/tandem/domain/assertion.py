@@ -179,7 +179,12 @@ def _problem(claims: Claims, policy: AssertionPolicy, *, now_ms: int) -> str:
 
 def is_in_time(claims: Claims, *, now_ms: int) -> bool:
     """Say whether an assertion that was accepted still counts."""
-    return now_ms < claims.expires_at_ms + SKEW_MS
+    return now_ms < counts_until_ms(claims)
+
+
+def counts_until_ms(claims: Claims) -> int:
+    """Return from when on an assertion that was accepted counts no more."""
+    return claims.expires_at_ms + SKEW_MS
 
 
 def use_of(claims: Claims, text: str) -> AssertionUse:
@@ -188,7 +193,7 @@ def use_of(claims: Claims, text: str) -> AssertionUse:
         issuer=claims.issuer,
         assertion_id=claims.assertion_id,
         digest=sha256(text.encode()).digest(),
-        expires_at_ms=claims.expires_at_ms + SKEW_MS,
+        expires_at_ms=counts_until_ms(claims),
     )
 
 
@@ -234,7 +239,10 @@ def asserted_caller(holder: Caller, claims: Claims) -> Caller:
         ),
     )
     both = frozenset(scope for scope in Scope if person.may(scope) and holder.may(scope))
-    return msgspec.structs.replace(person, scopes=both)
+    until_ms = counts_until_ms(claims)
+    if holder.until_ms is not None:
+        until_ms = min(until_ms, holder.until_ms)
+    return msgspec.structs.replace(person, scopes=both, until_ms=until_ms)
 
 
 def denied(why: str) -> Forbidden:

@@ -51,6 +51,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     `local_control_panel` (no token is configured), or what a request says of itself. `token_id`
     names the token that was presented, never its secret. `ancestors` are the agents that made an
     agent, the first one first. `asserted` is there when a signed tenant context speaks for them.
+    `until_ms` is when what they came with counts no more, None for never.
     """
 
     tenant: TenantId
@@ -61,6 +62,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     token_id: str = ""
     ancestors: tuple[str, ...] = ()
     asserted: Assertor | None = None
+    until_ms: int | None = None
 
     def may(self, scope: Scope) -> bool:
         """Say whether one of the scopes includes this one."""

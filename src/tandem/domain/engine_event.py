@@ -21,6 +21,8 @@ WIRE_BYTES_MAX: Final = 64 * 1024
 """A larger event is told with references in place of its largest members."""
 DELIVERY: Final = "automation.v2.webhook.delivery"
 """The name under which the creation of a run by a delivery is told, too."""
+DELETED: Final = "automation.v2.run.deleted"
+"""What only those hear who follow the run; its records are gone."""
 _TEXT_KEPT: Final = 1_000
 _SMALL_BYTES: Final = 256
 """What is smaller is kept: a reference is no shorter."""
@@ -86,6 +88,25 @@ def engine_events(
     )
 
 
+def deletion_event(run: Run, *, seen_at_ms: int) -> EngineEvent:
+    """Return what those who follow a run are told when it is not there any more.
+
+    It is of no record: those are gone with the run, and this has no cursor to go on from.
+    """
+    properties = {
+        **_identity(run, run.status),
+        "lifecycle_event": "run_deleted",
+        "seq": run.event_seq + 1,
+    }
+    return EngineEvent(
+        event_id=f"{run.run_id}:deleted",
+        type=DELETED,
+        occurred_at_ms=seen_at_ms,
+        cursor=0,
+        properties=properties,
+    )
+
+
 def wire_event(event: EngineEvent) -> bytes:
     """Return an event as the JSON object that streams carry (http-api 2.2).
 
@@ -133,14 +154,20 @@ def _envelope(event: EngineEvent, properties: JsonObject) -> JsonObject:
     }
 
 
-def _properties(run: Run, event: LifecycleEvent, status: RunState) -> JsonObject:
-    properties: dict[str, Any] = {
+def _identity(run: Run, status: RunState) -> dict[str, Any]:
+    return {
         "automationID": run.automation_id,
         "automation_id": run.automation_id,
         "runID": run.run_id,
         "run_id": run.run_id,
         "tenantContext": context_json(run.tenant, actor_id=run.started_by),
         "status": status.value,
+    }
+
+
+def _properties(run: Run, event: LifecycleEvent, status: RunState) -> JsonObject:
+    properties: dict[str, Any] = {
+        **_identity(run, status),
         "lifecycle_event": event.event.value,
         "seq": event.seq,
         "effective_execution_profile": run.effective_execution_profile.value,

@@ -90,6 +90,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
             actor_id=self.actor_id,
             source="api_token",
             token_id=self.token_id,
+            until_ms=self.expires_at_ms,
         )
 
 

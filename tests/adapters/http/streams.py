@@ -112,21 +112,25 @@ class Reader:
 
     async def frame(self) -> Frame | None:
         """Return the next frame, None at the end of the stream."""
-        async with asyncio.timeout(WAIT_S):
-            while True:
-                while b"\n\n" not in self._text:
-                    chunk = await self._chunk()
-                    if not chunk:
-                        return None
-                    self._text += chunk
-                block, self._text = self._text.split(b"\n\n", 1)
-                lines = block.decode().split("\n")
-                if lines == [":"]:
-                    self.comments += 1
-                    continue
+        while (lines := await self.line()) is not None:
+            if lines != [":"]:
                 found = Frame(lines)
                 self.last_id = found.id or self.last_id
                 return found
+        return None
+
+    async def line(self) -> list[str] | None:
+        """Return the lines of a frame or of a comment, which is counted; None at the end."""
+        async with asyncio.timeout(WAIT_S):
+            while b"\n\n" not in self._text:
+                chunk = await self._chunk()
+                if not chunk:
+                    return None
+                self._text += chunk
+        block, self._text = self._text.split(b"\n\n", 1)
+        lines = block.decode().split("\n")
+        self.comments += lines == [":"]
+        return lines
 
     async def frames(self, count: int) -> list[Frame]:
         found = [await self.frame() for _ in range(count)]

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +313,86 @@ async def test_a_stream_ends_when_its_token_is_taken_away(tmp_path: Path) -> Non
         await other.frame()
         await ended(server)
         await other.until(DONE)
+
+
+class Until:
+    """Lets everybody in until a moment; `holds` says with what they come."""
+
+    def __init__(self) -> None:
+        self.until_ms: int | None = None
+
+    async def caller_of(self, headers: Mapping[str, str], peer: str) -> Caller:
+        del headers, peer
+        return msgspec.structs.replace(LOCAL_CALLER, until_ms=self.until_ms)
+
+    def still_holds(self, caller: Caller) -> bool:
+        return bool(caller)
+
+
+async def test_a_stream_ends_with_what_it_was_opened_with_and_is_gone_on_with(
+    tmp_path: Path,
+) -> None:
+    """Signs of life are 10 s apart; the end is at its moment."""
+    access = Until()
+    async with listening(tmp_path, access=access) as server:
+        now_ms = server.site.service.clock.now_ms
+        access.until_ms = now_ms() + 300
+        async with reading(server.port, STREAM) as stream:
+            await stream.frame()
+            (last,) = await stream.rest()
+        assert now_ms() >= access.until_ms
+        assert (last.type, last.id) == ("stream.closed", "")
+        told = last.document["properties"]
+        assert told == {"reason": "access_ended", "resume_after": stream.last_id}
+        run_id = await ended(server)
+        async with reading(server.port, STREAM, {"last-event-id": stream.last_id}) as over:
+            # What it comes with is over already: it is told nothing of what happened since.
+            assert [frame.type for frame in await over.rest()] == ["", "stream.closed"]
+        access.until_ms = None
+        async with reading(server.port, STREAM, {"last-event-id": stream.last_id}) as again:
+            missed = await again.until(DONE)
+        assert {frame.document.get("runID") for frame in missed} == {None, run_id}
+
+
+async def test_a_stream_of_a_run_that_is_deleted_tells_it_and_ends(tmp_path: Path) -> None:
+    async with listening(tmp_path, event_keep_alive_ms=50) as server:
+        run_id = await ended(server)
+        other = await ended(server)
+        paths = (f"/run/{run_id}/events", f"{STREAM}?run_id={run_id}", f"/event?runID={run_id}")
+        async with AsyncExitStack() as stack:
+
+            async def opened(path: str) -> Reader:
+                stream = await stack.enter_async_context(reading(server.port, path))
+                await stream.frame()
+                while not stream.comments:
+                    await stream.line()
+                return stream
+
+            following = [await opened(path) for path in paths]
+            beside = [await opened(path) for path in (f"/run/{other}/events", STREAM, "/event")]
+            await server.parts.engine.delete(run_id)
+            for stream in following:
+                *_, deleted, closed = await stream.rest()
+                assert (deleted.type, deleted.id) == ("automation.v2.run.deleted", "")
+                assert deleted.document["runID"] == run_id
+                assert deleted.document["properties"]["automationID"] == "job"
+                assert deleted.document["properties"]["status"] == "completed"
+                assert deleted.document["envelope"]["seq"] == 6
+                assert closed.document["properties"]["reason"] == "run_deleted"
+                assert closed.document["properties"]["resume_after"] == stream.last_id
+            for stream in beside:
+                before = stream.comments
+                while stream.comments < before + 3:
+                    await stream.line()
+
+
+async def test_a_stream_of_a_run_that_never_was_there_stays(tmp_path: Path) -> None:
+    async with (
+        listening(tmp_path, event_keep_alive_ms=20) as server,
+        reading(server.port, f"{STREAM}?run_id=nobody") as stream,
+    ):
+        while stream.comments < 5:
+            await stream.line()
 
 
 async def test_the_published_client_reads_the_streams(tmp_path: Path) -> None:

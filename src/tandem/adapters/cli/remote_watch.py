@@ -8,6 +8,7 @@ from urllib.parse import quote
 from tandem.adapters.cli.text import note
 from tandem.adapters.cli.tools import Server
 from tandem.adapters.cli.wire import part, run_of
+from tandem.domain.engine_event import DELETED
 from tandem.domain.errors import Refused, StoreUnavailable
 from tandem.domain.ids import RunId
 from tandem.engine.waiting import is_ended
@@ -147,6 +148,8 @@ class _Watch:
         if self._run_id is None:
             return False
         told = document.get("properties", {}) if isinstance(document, dict) else {}
+        if _kind_of(document) == DELETED:
+            return True
         if isinstance(told, dict) and told.get("status") in ("queued", "running"):
             return False
         path = f"/automations/v2/runs/{quote(self._run_id, safe='')}"

@@ -15,11 +15,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tandem.domain.caller import Caller
+from tandem.domain.engine_event import deletion_event, wire_event
 from tandem.domain.errors import StoreUnavailable
 from tandem.domain.event_cursor import RESET_MEANINGS
 from tandem.domain.ids import AutomationId
 from tandem.domain.json import JsonObject, encode
 from tandem.domain.rate import Places
+from tandem.domain.run import Run
 from tandem.engine.event_feed import Ending, EventFeed, Subscription, Told, Wanted
 from tandem.ports.clock import Clock
 
@@ -28,6 +30,9 @@ KEEP_ALIVE: Final = b":\n\n"
 SEND_MS: Final = 60_000
 """A client that takes nothing for so long is left."""
 GOODBYE_MS: Final = 1_000
+ACCESS_ENDED: Final = "access_ended"
+RUN_DELETED: Final = "run_deleted"
+"""Reasons of ours to end a stream, beside those of the feed."""
 _HEADERS: Final = (
     (b"content-type", MEDIA_TYPE.encode()),
     (b"cache-control", b"no-store"),
@@ -35,6 +40,7 @@ _HEADERS: Final = (
 )
 
 MayStay = Callable[[], bool]
+FindRun = Callable[[], Run | None]
 
 
 class Seeing(Protocol):
@@ -78,16 +84,19 @@ class Streams:
         may_stay: MayStay,
         greeting: Sequence[JsonObject],
         sight: NewSight | None = None,
+        find_run: FindRun | None = None,
     ) -> "EventStream":
         """Return the response that streams what is wanted, behind the cursor of the request.
 
         Args:
             wanted: which events.
             request: has the cursor as `Last-Event-ID`, else as `after` or `cursor` of its query.
-            caller: whose stream it is.
+            caller: whose stream it is; it ends when what they came with ends.
             may_stay: is asked now and then; the stream ends when the caller may not listen longer.
             greeting: the first frames.
             sight: makes what says which automations the caller sees; without it all are seen.
+            find_run: finds the run that the stream follows, if it follows one; is asked now and
+                then, and a run that was there and is gone ends the stream.
 
         Raises:
             RateLimited: the caller has as many streams as it may.
@@ -106,7 +115,9 @@ class Streams:
             keep_alive_ms=self.limits.keep_alive_ms,
             greeting=greeting,
             may_stay=may_stay,
+            until_ms=caller.until_ms,
             sight=sight,
+            find_run=find_run,
             left=lambda: self._open.leave(key),
         )
 
@@ -122,7 +133,9 @@ class EventStream(Response):
         keep_alive_ms: int,
         greeting: Sequence[JsonObject],
         may_stay: MayStay,
+        until_ms: int | None = None,
         sight: NewSight | None = None,
+        find_run: FindRun | None = None,
         left: Callable[[], None],
     ) -> None:
         super().__init__(media_type=MEDIA_TYPE)
@@ -131,7 +144,10 @@ class EventStream(Response):
         self._keep_alive_ms = keep_alive_ms
         self._greeting = greeting
         self._may_stay = may_stay
+        self._until_ms = until_ms
         self._sight = sight
+        self._find_run = find_run
+        self._run: Run | None = None
         self._left = left
         self._last_id = str(subscription.start)
 
@@ -159,13 +175,18 @@ class EventStream(Response):
     async def _write(self, send: Send) -> None:
         subscription = self._subscription
         is_taken = await self._send(send, self._first_frames())
+        self._is_run_gone()
         look_at_ms = self._clock.ticks_ms() + self._keep_alive_ms
         while is_taken:
             try:
-                batch = await subscription.next(wait_ms=self._keep_alive_ms)
+                batch = await subscription.next(wait_ms=self._wait_ms())
                 seen = self._seen(batch)
             except StoreUnavailable:
                 await self._say_goodbye(send, "store_unavailable")
+                return
+            if self._wait_ms() == 0:
+                # What came since is told to whoever comes again with something that counts.
+                await self._say_goodbye(send, ACCESS_ENDED)
                 return
             if batch:
                 # Where nothing is to be told the stream shows that it lives.
@@ -179,8 +200,41 @@ class EventStream(Response):
             if self._clock.ticks_ms() >= look_at_ms:
                 look_at_ms = self._clock.ticks_ms() + self._keep_alive_ms
                 if not self._is_welcome():
-                    await self._say_goodbye(send, "access_ended")
+                    await self._say_goodbye(send, ACCESS_ENDED)
                     return
+                if self._is_run_gone():
+                    await self._say_deleted(send)
+                    return
+
+    def _wait_ms(self) -> int:
+        """Return how long nothing may be told: until a sign of life is due, or access ends."""
+        if self._until_ms is None:
+            return self._keep_alive_ms
+        return max(min(self._keep_alive_ms, self._until_ms - self._clock.now_ms()), 0)
+
+    def _is_run_gone(self) -> bool:
+        """Say whether the run that is followed was there and is not any more."""
+        if self._find_run is None:
+            return False
+        try:
+            found = self._find_run()
+        except StoreUnavailable:
+            return False  # nobody says so; it is asked again
+        self._run = found or self._run
+        return found is None and self._run is not None
+
+    async def _say_deleted(self, send: Send) -> None:
+        """Tell that the run is not there any more, to whom its events were told."""
+        run = self._run
+        assert run is not None, "only a run that was there is gone"
+        try:
+            is_seen = self._sight is None or self._sight().sees(run.automation_id)
+        except StoreUnavailable:
+            is_seen = False
+        if is_seen:
+            event = deletion_event(run, seen_at_ms=self._clock.now_ms())
+            await self._send(send, b"data: %b\n\n" % wire_event(event), GOODBYE_MS)
+        await self._say_goodbye(send, RUN_DELETED)
 
     def _seen(self, batch: Sequence[Told]) -> Sequence[Told]:
         """Return what the caller may know of, as the definitions say it now."""

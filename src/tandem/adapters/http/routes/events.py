@@ -1,5 +1,6 @@
 """Events: the live streams, and what happened to one run (http-api 2)."""
 
+from functools import partial
 from typing import Final
 
 from starlette.responses import Response
@@ -142,7 +143,8 @@ def _wanted(
 
 
 def _stream(call: Call, wanted: Wanted, greeting: list[JsonObject]) -> Response:
-    access, caller = call.site.access, call.caller
+    access, caller, store = call.site.access, call.caller, call.service.store
+    run_id = wanted.run_id
     return call.service.streams.open(
         wanted,
         request=call.request,
@@ -150,6 +152,7 @@ def _stream(call: Call, wanted: Wanted, greeting: list[JsonObject]) -> Response:
         may_stay=lambda: access.still_holds(caller),
         greeting=greeting,
         sight=None if call.sight.is_whole else lambda: Sight(caller, call.service.queries),
+        find_run=None if run_id is None else partial(store.find_run, run_id, tenant=wanted.tenant),
     )
 
 
