@@ -139,7 +139,7 @@ original engine publishes for the same thing.
 To listen: `tandem runs watch`, or `GET /automations/v2/events` and `GET /event`, which go on behind
 `Last-Event-ID`; see `docs/guides/events.md`. On a stream an event is `type`, `properties`, `runID`
 and an `envelope` with `event_id`, `seq` (within the run, without gaps), `schema_version`,
-`occurred_at_ms`, `run_id`, `node_id` and `tenant_context`. Three types are of the stream itself, and
+`occurred_at_ms`, `run_id`, `node_id` and `tenant_context`. Three types are of the stream itself,
 of no record: `stream.reset` (the cursor cannot be gone on from), `stream.closed` (why it ends), and
 `automation.v2.run.deleted` before the end of a stream that follows one run.
 

@@ -1,4 +1,4 @@
-"""The audit: what was done to tokens and who was turned away, in a chain that shows changes.
+"""The audit: what was done to tokens and triggers and who was turned away, in one chain.
 
 Each record holds the hash of itself and of the one before it, as receipts of runs do. It is only
 ever added to.
@@ -31,6 +31,20 @@ class AuditEvent(StrEnum):
     """A request with a valid token had no valid tenant context."""
     ACCESS_DENIED = "access_denied"
     """Somebody would have changed what is not theirs; `times` counts them within a minute."""
+    WEBHOOK_TRIGGER_CREATED = "webhook_trigger_created"
+    WEBHOOK_TRIGGER_CHANGED = "webhook_trigger_changed"
+    WEBHOOK_TRIGGER_DISABLED = "webhook_trigger_disabled"
+    WEBHOOK_TRIGGER_DELETED = "webhook_trigger_deleted"
+    WEBHOOK_SECRET_ROTATED = "webhook_secret_rotated"  # noqa: S105 # as above
+    WEBHOOK_SECRET_IMPORTED = "webhook_secret_imported"  # noqa: S105 # as above
+    WEBHOOK_SETUP_BEGUN = "webhook_setup_begun"
+    """A provider may hand over its verification token; the former one is forgotten."""
+    WEBHOOK_TOKEN_TAKEN = "webhook_token_taken"  # noqa: S105 # as above
+    WEBHOOK_TOKEN_REVEALED = "webhook_token_revealed"  # noqa: S105 # as above
+    WEBHOOK_DELIVERY_ACCEPTED = "webhook_delivery_accepted"
+    """A delivery started a run or woke a wait."""
+    WEBHOOK_DELIVERY_REJECTED = "webhook_delivery_rejected"
+    """A delivery whose sender was believed led to nothing, for a reason of ours."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):

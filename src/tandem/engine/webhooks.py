@@ -17,6 +17,7 @@ from tandem.domain.webhook import (
     WebhookTrigger,
     new_trigger,
 )
+from tandem.domain.webhook_audit import PROVIDER
 from tandem.domain.webhook_delivery import (
     DELIVERY_PREFIX,
     EVENT_PREFIX,
@@ -122,9 +123,11 @@ class Webhooks:
     # Keeping triggers
 
     async def create(
-        self, automation_id: AutomationId, spec: TriggerSpec, *, tenant: TenantId
+        self, automation_id: AutomationId, spec: TriggerSpec, *, tenant: TenantId, by: str = ""
     ) -> Made:
         """Make a trigger; its secret is told now and never again.
+
+        The audit has who made it, as it has every change of a trigger.
 
         Raises:
             InvalidRequest: a field has a value that it may not have.
@@ -150,7 +153,7 @@ class Webhooks:
             secret = new_secret(trigger.signature_scheme, self._vault.draw)
             sealed = self._vault.seal(secret, context=trigger.trigger_id)
             change = first_secret(trigger, sealed, now_ms=now_ms)
-        await self._store.create_trigger(change)
+        await self._store.create_trigger(change, by=by)
         return Made(trigger=change.trigger, secret=secret, nonce=nonce)
 
     def get(
@@ -182,6 +185,7 @@ class Webhooks:
         patch: TriggerPatch,
         *,
         tenant: TenantId,
+        by: str = "",
     ) -> WebhookTrigger:
         """Change fields of a trigger.
 
@@ -191,10 +195,10 @@ class Webhooks:
             StoreUnavailable: nothing was written.
         """
         command = PatchTrigger(patch, self._policy.unsigned_allowed)
-        return await self._execute(automation_id, trigger_id, command, tenant)
+        return await self._execute(automation_id, trigger_id, command, tenant, by=by)
 
     async def disable(
-        self, automation_id: AutomationId, trigger_id: str, *, tenant: TenantId
+        self, automation_id: AutomationId, trigger_id: str, *, tenant: TenantId, by: str = ""
     ) -> WebhookTrigger:
         """Take no more deliveries at a trigger; again changes nothing.
 
@@ -202,10 +206,10 @@ class Webhooks:
             NotFound: there is no such trigger.
             StoreUnavailable: nothing was written.
         """
-        return await self._execute(automation_id, trigger_id, DisableTrigger(), tenant)
+        return await self._execute(automation_id, trigger_id, DisableTrigger(), tenant, by=by)
 
     async def delete(
-        self, automation_id: AutomationId, trigger_id: str, *, tenant: TenantId
+        self, automation_id: AutomationId, trigger_id: str, *, tenant: TenantId, by: str = ""
     ) -> None:
         """Delete a trigger.
 
@@ -213,7 +217,13 @@ class Webhooks:
             NotFound: there is no such trigger.
             StoreUnavailable: nothing was written.
         """
-        await self._store.delete_trigger(trigger_id, tenant=tenant, automation_id=automation_id)
+        await self._store.delete_trigger(
+            trigger_id,
+            tenant=tenant,
+            automation_id=automation_id,
+            now_ms=self._clock.now_ms(),
+            by=by,
+        )
 
     async def rotate(
         self,
@@ -242,11 +252,17 @@ class Webhooks:
         secret = new_secret(trigger.signature_scheme, self._vault.draw)
         sealed = self._vault.seal(secret, context=trigger_id)
         command = RotateSecret(sealed, overlap_ms, by)
-        rotated = await self._execute(automation_id, trigger_id, command, tenant)
+        rotated = await self._execute(automation_id, trigger_id, command, tenant, by=by)
         return Made(trigger=rotated, secret=secret)
 
     async def import_secret(
-        self, automation_id: AutomationId, trigger_id: str, secret: str, *, tenant: TenantId
+        self,
+        automation_id: AutomationId,
+        trigger_id: str,
+        secret: str,
+        *,
+        tenant: TenantId,
+        by: str = "",
     ) -> WebhookTrigger:
         """Take the secret that the provider of a trigger made.
 
@@ -256,10 +272,10 @@ class Webhooks:
             StoreUnavailable: nothing was written.
         """
         sealed = self._vault.seal(_usable(secret), context=trigger_id)
-        return await self._execute(automation_id, trigger_id, ImportSecret(sealed), tenant)
+        return await self._execute(automation_id, trigger_id, ImportSecret(sealed), tenant, by=by)
 
     async def reset_verification(
-        self, automation_id: AutomationId, trigger_id: str, *, tenant: TenantId
+        self, automation_id: AutomationId, trigger_id: str, *, tenant: TenantId, by: str = ""
     ) -> Made:
         """Forget the verification token of a trigger and let its provider hand over another one.
 
@@ -270,11 +286,11 @@ class Webhooks:
         """
         nonce = self._nonce()
         command = BeginSetup(digest(nonce.encode()))
-        trigger = await self._execute(automation_id, trigger_id, command, tenant)
+        trigger = await self._execute(automation_id, trigger_id, command, tenant, by=by)
         return Made(trigger=trigger, nonce=nonce)
 
     async def reveal_token(
-        self, automation_id: AutomationId, trigger_id: str, *, tenant: TenantId
+        self, automation_id: AutomationId, trigger_id: str, *, tenant: TenantId, by: str = ""
     ) -> Made:
         """Tell the verification token that the provider handed over, once.
 
@@ -285,7 +301,7 @@ class Webhooks:
             StoreUnavailable: nothing was written.
         """
         now_ms = self._clock.now_ms()
-        trigger = await self._execute(automation_id, trigger_id, RevealToken(), tenant)
+        trigger = await self._execute(automation_id, trigger_id, RevealToken(), tenant, by=by)
         found = self._store.list_secrets(trigger_id, now_ms=now_ms)
         token = self._vault.unseal(found[0].sealed, context=trigger_id)
         return Made(trigger=trigger, secret=token)
@@ -296,6 +312,8 @@ class Webhooks:
         trigger_id: str,
         command: TriggerCommand,
         tenant: TenantId,
+        *,
+        by: str,
     ) -> WebhookTrigger:
         return await self._store.execute_on_trigger(
             trigger_id,
@@ -303,6 +321,7 @@ class Webhooks:
             tenant=tenant,
             automation_id=automation_id,
             now_ms=self._clock.now_ms(),
+            by=by,
         )
 
     def _nonce(self) -> str:
@@ -493,6 +512,7 @@ class Webhooks:
                 trigger.trigger_id,
                 TakeToken(setup_digest, sealed),
                 trigger.tenant,
+                by=PROVIDER,
             )
         except (Refused, NotFound):
             return Received(reception=Reception.NOT_BELIEVED)  # another one was first

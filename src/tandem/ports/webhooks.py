@@ -68,8 +68,8 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
 class WebhookStore(Protocol):
     """Rows of webhooks. Every write is one transaction, like those of the runs."""
 
-    async def create_trigger(self, change: TriggerChange) -> None:
-        """Write a new trigger, and its first secret if it has one.
+    async def create_trigger(self, change: TriggerChange, *, by: str = "") -> None:
+        """Write a new trigger, and its first secret if it has one; the audit has who made it.
 
         Raises:
             NotFound: its automation is not there.
@@ -85,8 +85,9 @@ class WebhookStore(Protocol):
         tenant: TenantId,
         automation_id: AutomationId,
         now_ms: int,
+        by: str = "",
     ) -> WebhookTrigger:
-        """Lock a trigger, load it, decide, write; return it.
+        """Lock a trigger, load it, decide, write; return it. The audit has what changed, and `by`.
 
         Raises:
             NotFound: no such trigger of this automation for this tenant.
@@ -97,9 +98,17 @@ class WebhookStore(Protocol):
         ...
 
     async def delete_trigger(
-        self, trigger_id: str, *, tenant: TenantId, automation_id: AutomationId
+        self,
+        trigger_id: str,
+        *,
+        tenant: TenantId,
+        automation_id: AutomationId,
+        now_ms: int,
+        by: str = "",
     ) -> None:
         """Delete a trigger with its secrets and idempotency keys; its deliveries grow old.
+
+        The audit has who did.
 
         Raises:
             NotFound: no such trigger of this automation for this tenant.

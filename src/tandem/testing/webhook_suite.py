@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tandem.domain.audit import problems_of
 from tandem.domain.automation import AutomationStatus
 from tandem.domain.automation_keeping import PauseAutomation, Save
 from tandem.domain.creation import NewRun
@@ -265,6 +266,50 @@ class WebhookSuite:
             await ask(RevealToken())
         assert not (await ask(DisableTrigger())).enabled
 
+    async def test_every_change_of_a_trigger_is_in_the_audit_with_who_made_it(
+        self, open_store: OpenStore
+    ) -> None:
+        post = Post(open_store)
+        await post.save()
+        of: dict[str, Any] = {"tenant": LOCAL_TENANT, "automation_id": JOB, "now_ms": NOW_MS}
+        await post.store.create_trigger(first_secret(post.trigger(), b"one", now_ms=NOW_MS), by="a")
+        for command, by in ((RotateSecret(b"two", 0, "b"), "b"), (DisableTrigger(), "c")):
+            await post.store.execute_on_trigger(HOOK, command, by=by, **of)
+        # This one changes nothing.
+        await post.store.execute_on_trigger(HOOK, DisableTrigger(), by="d", **of)
+        await post.store.delete_trigger(HOOK, by="e", **of)
+        records = post.store.list_audit(tenant=LOCAL_TENANT, after_no=0, limit=10)
+        assert [(record.entry.event.value, record.entry.actor) for record in records] == [
+            ("webhook_trigger_created", "a"),
+            ("webhook_secret_rotated", "b"),
+            ("webhook_trigger_disabled", "c"),
+            ("webhook_trigger_deleted", "e"),
+        ]
+        assert problems_of(records) == []
+
+    async def test_delivery_names_the_record_of_what_became_of_it(
+        self, open_store: OpenStore
+    ) -> None:
+        post = Post(open_store)
+        await post.open()
+        await post.come("1", b"1", event_id="e1")
+        assert post.find("1").audit_event_id is None
+        await post.settle(post.find("1"))
+        await post.come("2", b"1", event_id="e1")
+        await post.come("3", b"3", event_id="e1")
+        records = post.store.list_audit(tenant=LOCAL_TENANT, after_no=0, limit=10)
+        assert [
+            (record.entry.event.value, record.entry.detail["delivery_id"])
+            for record in records
+            if "delivery_id" in record.entry.detail
+        ] == [
+            ("webhook_delivery_accepted", post.find("1").delivery_id),
+            ("webhook_delivery_rejected", post.find("3").delivery_id),
+        ]
+        named = [post.find(name).audit_event_id for name in ("1", "2", "3")]
+        last = records[-1].audit_no
+        assert named == [f"audit-{last - 1}", None, f"audit-{last}"]
+
     async def test_deleted_trigger_takes_its_secrets_and_keys_along(
         self, open_store: OpenStore
     ) -> None:
@@ -273,7 +318,9 @@ class WebhookSuite:
         await post.come("1", event_id="e1")
 
         async def delete() -> None:
-            await post.store.delete_trigger(HOOK, tenant=LOCAL_TENANT, automation_id=JOB)
+            await post.store.delete_trigger(
+                HOOK, tenant=LOCAL_TENANT, automation_id=JOB, now_ms=NOW_MS, by="ann"
+            )
 
         await delete()
         assert post.secrets(NOW_MS) == []

@@ -148,6 +148,11 @@ async def test_row_41_four_deliveries_make_one_run(hooked: Hooked) -> None:
     assert found[1]["rejection_reason_code"] == "idempotency_conflict"
     assert found[0]["duplicate_of_run_id"] == found[3]["queued_run_id"] == run.run_id
     assert found[3]["queuedRunPath"] == f"/automations/v2/runs/{run.run_id}"
+    recorded = (await hooked.server.get("/audit"))["records"]
+    by_id = {f"audit-{each['audit_no']}": each for each in recorded}
+    assert by_id[found[3]["audit_event_id"]]["event"] == "webhook_delivery_accepted"
+    assert by_id[found[1]["auditEventID"]]["event"] == "webhook_delivery_rejected"
+    assert found[0]["audit_event_id"] is None
     assert found[3]["sanitized_preview"] == {"issue": 1, "token": "[redacted]"}
     assert (run.trigger_type, run.trigger_reason) == (
         "webhook",

@@ -52,5 +52,5 @@ async def test_every_write_comes_back_with_its_result(post: Post) -> None:
         payloads_before_ms=NOW_MS + 9, rejected_before_ms=0, payloads_max=9, limit=2
     )
     assert gone == 2
-    await post.store.delete_trigger(HOOK, **named)
+    await post.store.delete_trigger(HOOK, now_ms=NOW_MS, **named)
     assert post.store.find_trigger(HOOK, tenant=LOCAL_TENANT) is None

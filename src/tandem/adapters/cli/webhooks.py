@@ -43,6 +43,7 @@ def create(
     as_json: bool,
 ) -> None:
     """Make a trigger for AUTOMATION. Its secret is shown now and never again."""
+    from tandem.adapters.cli.session import person
     from tandem.domain.ids import LOCAL_TENANT, AutomationId
     from tandem.domain.webhook import TriggerSpec
 
@@ -50,7 +51,10 @@ def create(
         provider=provider, name=name, signature_scheme=scheme, provider_event_kind=event_kind
     )
     made = _ask(
-        tools, lambda hooks: hooks.create(AutomationId(automation), spec, tenant=LOCAL_TENANT)
+        tools,
+        lambda hooks: hooks.create(
+            AutomationId(automation), spec, tenant=LOCAL_TENANT, by=person()
+        ),
     )
     _tell_made(made, as_json=as_json)
 
@@ -150,11 +154,14 @@ def enable(tools: Tools, automation: str, trigger: str, as_json: bool) -> None:
 def delete(tools: Tools, automation: str, trigger: str) -> None:
     """Delete TRIGGER with its secrets."""
     from tandem.adapters.cli import text
+    from tandem.adapters.cli.session import person
     from tandem.domain.ids import LOCAL_TENANT, AutomationId
 
     _ask(
         tools,
-        lambda hooks: hooks.delete(AutomationId(automation), trigger, tenant=LOCAL_TENANT),
+        lambda hooks: hooks.delete(
+            AutomationId(automation), trigger, tenant=LOCAL_TENANT, by=person()
+        ),
     )
     click.echo(f"trigger {text.one_line(trigger)} is deleted")
 
@@ -242,13 +249,16 @@ def _find(tools: Tools, automation: str, trigger: str) -> WebhookTrigger:
 
 
 def _enable(tools: Tools, automation: str, trigger: str, *, enabled: bool) -> WebhookTrigger:
+    from tandem.adapters.cli.session import person
     from tandem.domain.ids import LOCAL_TENANT, AutomationId
     from tandem.domain.webhook import TriggerPatch
 
     patch = TriggerPatch(enabled=enabled)
     changed: WebhookTrigger = _ask(
         tools,
-        lambda hooks: hooks.patch(AutomationId(automation), trigger, patch, tenant=LOCAL_TENANT),
+        lambda hooks: hooks.patch(
+            AutomationId(automation), trigger, patch, tenant=LOCAL_TENANT, by=person()
+        ),
     )
     return changed
 

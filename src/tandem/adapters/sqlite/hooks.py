@@ -27,9 +27,9 @@ class Hooks(ABC):
 
     # Triggers
 
-    async def create_trigger(self, change: TriggerChange) -> None:
+    async def create_trigger(self, change: TriggerChange, *, by: str = "") -> None:
         """See `WebhookStore.create_trigger`."""
-        await self._writer.submit(webhooks.CreateTrigger(change))
+        await self._writer.submit(webhooks.CreateTrigger(change, by))
 
     async def execute_on_trigger(
         self,
@@ -39,17 +39,26 @@ class Hooks(ABC):
         tenant: TenantId,
         automation_id: AutomationId,
         now_ms: int,
+        by: str = "",
     ) -> WebhookTrigger:
         """See `WebhookStore.execute_on_trigger`."""
         return await self._writer.submit(
-            webhooks.ExecuteOnTrigger(tenant, automation_id, trigger_id, command, now_ms)
+            webhooks.ExecuteOnTrigger(tenant, automation_id, trigger_id, command, now_ms, by)
         )
 
     async def delete_trigger(
-        self, trigger_id: str, *, tenant: TenantId, automation_id: AutomationId
+        self,
+        trigger_id: str,
+        *,
+        tenant: TenantId,
+        automation_id: AutomationId,
+        now_ms: int,
+        by: str = "",
     ) -> None:
         """See `WebhookStore.delete_trigger`."""
-        await self._writer.submit(webhooks.DeleteTrigger(tenant, automation_id, trigger_id))
+        await self._writer.submit(
+            webhooks.DeleteTrigger(tenant, automation_id, trigger_id, now_ms, by)
+        )
 
     def find_trigger(self, trigger_id: str, *, tenant: TenantId) -> WebhookTrigger | None:
         """See `WebhookStore.find_trigger`."""

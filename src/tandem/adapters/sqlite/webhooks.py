@@ -12,6 +12,7 @@ import apsw
 import msgspec
 
 from tandem.adapters.sqlite import reviewing
+from tandem.adapters.sqlite.access import add_audit
 from tandem.adapters.sqlite.signals import Deliver
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.domain.automation import AutomationStatus
@@ -22,6 +23,13 @@ from tandem.domain.run import LifecycleEvent, Run
 from tandem.domain.signal import Signal
 from tandem.domain.stored_automation import StoredAutomation
 from tandem.domain.webhook import DeliveryStatus, WebhookTrigger
+from tandem.domain.webhook_audit import (
+    audit_event_id,
+    command_entry,
+    creation_entry,
+    deletion_entry,
+    delivery_entry,
+)
 from tandem.domain.webhook_delivery import (
     Arrival,
     Delivery,
@@ -45,6 +53,7 @@ class CreateTrigger(msgspec.Struct, frozen=True, tag=True):
     """Write a new trigger."""
 
     change: TriggerChange
+    by: str = ""
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> None:
         """See `Write`."""
@@ -63,6 +72,7 @@ class CreateTrigger(msgspec.Struct, frozen=True, tag=True):
         )
         run_statement(connection, tables.sql["add_webhook_trigger"], values)
         _put_secrets(tables, connection, self.change)
+        add_audit(tables, connection, creation_entry(trigger, by=self.by))
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: None) -> bool:
         """See `Write`; the id is never used again."""
@@ -81,6 +91,7 @@ class ExecuteOnTrigger(msgspec.Struct, frozen=True, tag=True):
     trigger_id: str
     command: TriggerCommand
     now_ms: int
+    by: str = ""
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> WebhookTrigger:
         """See `Write`."""
@@ -91,6 +102,10 @@ class ExecuteOnTrigger(msgspec.Struct, frozen=True, tag=True):
         if change.trigger != trigger:
             _put_trigger(tables, connection, change.trigger)
             _put_secrets(tables, connection, change)
+            entry = command_entry(
+                trigger, change.trigger, self.command, by=self.by, now_ms=self.now_ms
+            )
+            add_audit(tables, connection, entry)
         return change.trigger
 
     def landed(
@@ -111,6 +126,8 @@ class DeleteTrigger(msgspec.Struct, frozen=True, tag=True):
     tenant: TenantId
     automation_id: AutomationId
     trigger_id: str
+    now_ms: int
+    by: str = ""
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> None:
         """See `Write`."""
@@ -122,6 +139,8 @@ class DeleteTrigger(msgspec.Struct, frozen=True, tag=True):
         past = trigger.secret_version + 1
         run_statement(connection, sql["remove_webhook_secrets"], (trigger_id, past))
         run_statement(connection, sql["remove_webhook_claims"], (self.tenant, trigger_id))
+        entry = deletion_entry(trigger, by=self.by, now_ms=self.now_ms)
+        add_audit(tables, connection, entry)
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: None) -> bool:
         """See `Write`; the id is never used again."""
@@ -145,6 +164,7 @@ class Receive(msgspec.Struct, frozen=True, tag=True):
         trigger = get_trigger(tables, connection, asked.trigger_id, asked.tenant)
         claims = _known_claims(tables, connection, arrival)
         delivery, new = decide_claims(asked, arrival.claims, claims)
+        delivery = _audited(tables, connection, delivery, now_ms=asked.received_at_ms)
         number = _add_delivery(tables, connection, delivery, arrival.event)
         if arrival.event is not None:
             values = (number, arrival.payload)
@@ -275,7 +295,8 @@ class SettleDelivery(msgspec.Struct, frozen=True, tag=True):
         trigger: WebhookTrigger | None,
         settled: SettledDelivery,
     ) -> SettledDelivery:
-        delivery = settled.delivery
+        delivery = _audited(tables, connection, settled.delivery, now_ms=self.now_ms)
+        settled = msgspec.structs.replace(settled, delivery=delivery)
         values = (
             delivery.status.value,
             delivery.run_id,
@@ -340,6 +361,17 @@ class ForgetDeliveries(msgspec.Struct, frozen=True, tag=True):
 
 
 # Reading and writing rows
+
+
+def _audited(
+    tables: Tables, connection: apsw.Connection, delivery: Delivery, *, now_ms: int
+) -> Delivery:
+    """Record what became of a delivery where that is recorded, and return it with the record."""
+    entry = delivery_entry(delivery, now_ms=now_ms)
+    if entry is None:
+        return delivery
+    record = add_audit(tables, connection, entry)
+    return msgspec.structs.replace(delivery, audit_event_id=audit_event_id(record.audit_no))
 
 
 def find_trigger(

@@ -91,7 +91,7 @@ async def create(call: Call) -> Response:
     given = await call.body(WebhookTriggerCreate)
     fields = given.model_dump(exclude_none=True)
     made = await call.service.webhooks.create(
-        automation_id, TriggerSpec(**fields), tenant=call.tenant
+        automation_id, TriggerSpec(**fields), tenant=call.tenant, by=call.caller.name
     )
     return _tell_made(call, made)
 
@@ -107,20 +107,26 @@ async def update(call: Call) -> Response:
     named = _named(call)
     given = await call.body(WebhookTriggerUpdate)
     patch = TriggerPatch(**given.model_dump(include=given.model_fields_set))
-    trigger = await call.service.webhooks.patch(*named, patch, tenant=call.tenant)
+    trigger = await call.service.webhooks.patch(
+        *named, patch, tenant=call.tenant, by=call.caller.name
+    )
     return answer({"trigger": trigger_document(trigger, base_url=_base_url(call))})
 
 
 async def disable(call: Call) -> Response:
     """Take no more deliveries."""
-    trigger = await call.service.webhooks.disable(*_named(call), tenant=call.tenant)
+    trigger = await call.service.webhooks.disable(
+        *_named(call), tenant=call.tenant, by=call.caller.name
+    )
     return answer({"ok": True, "trigger": trigger_document(trigger, base_url=_base_url(call))})
 
 
 async def delete(call: Call) -> Response:
     """Delete a trigger."""
     automation_id, trigger_id = _named(call)
-    await call.service.webhooks.delete(automation_id, trigger_id, tenant=call.tenant)
+    await call.service.webhooks.delete(
+        automation_id, trigger_id, tenant=call.tenant, by=call.caller.name
+    )
     return answer({"ok": True, "deleted": True, **doubled({"trigger_id": trigger_id})})
 
 
@@ -143,13 +149,17 @@ async def import_secret(call: Call) -> Response:
     """Take the secret that the provider made."""
     named = _named(call)
     given = await call.body(WebhookSecretImport)
-    trigger = await call.service.webhooks.import_secret(*named, given.secret, tenant=call.tenant)
+    trigger = await call.service.webhooks.import_secret(
+        *named, given.secret, tenant=call.tenant, by=call.caller.name
+    )
     return answer({"ok": True, "trigger": trigger_document(trigger, base_url=_base_url(call))})
 
 
 async def reveal_token(call: Call) -> Response:
     """Tell the verification token that the provider handed over, once."""
-    made = await call.service.webhooks.reveal_token(*_named(call), tenant=call.tenant)
+    made = await call.service.webhooks.reveal_token(
+        *_named(call), tenant=call.tenant, by=call.caller.name
+    )
     told = doubled({"verification_token": made.secret, "token_one_time": True})
     shown = trigger_document(made.trigger, base_url=_base_url(call))
     return answer({**told, "trigger": shown})
@@ -157,7 +167,9 @@ async def reveal_token(call: Call) -> Response:
 
 async def reset_verification(call: Call) -> Response:
     """Let the provider hand over another verification token."""
-    made = await call.service.webhooks.reset_verification(*_named(call), tenant=call.tenant)
+    made = await call.service.webhooks.reset_verification(
+        *_named(call), tenant=call.tenant, by=call.caller.name
+    )
     shown = trigger_document(made.trigger, base_url=_base_url(call))
     return answer({"trigger": shown, **_setup(call, made), **doubled({"setup_one_time": True})})
 
