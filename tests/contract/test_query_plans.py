@@ -84,7 +84,7 @@ WAYS = {
     "drop_lifecycle_event": ["lifecycle_event_1 (run_no=? AND seq<?)"],
     "list_settled_gates_of_run": ["gate_of_run (run_no=? AND status=?)"],
     "list_all_gates_of_run": ["gate_of_run (run_no=?)"],
-    "list_waits": ["wait_of_status (status=?)"],
+    "list_waits": ["wait_of_status (status=? AND (registered_at_ms,wait_id)>(?,?))"],
     "find_wait": ["wait_of_run (run_no=? AND status=?)"],
     "list_waits_for_signal": ["wait_for_signal (signal_key=? AND wait_id>?)"],
     "list_signals_for_wait": ["k USING PRIMARY KEY (signal_key=?)", "s USING INTEGER PRIMARY KEY"],
@@ -139,7 +139,7 @@ WAYS = {
     "find_mark": ["r USING INDEX sqlite_autoindex_run_1", "session_of_run (tenant=? AND run_id=?)"],
     "find_claim_event": ["lifecycle_event_1 (run_no=?)"],
     "list_newest_gates_of_run": ["gate_of_run (run_no=?)"],
-    "list_newest_gates": ["gate_of_status (status=?)"],
+    "list_newest_gates": ["gate_of_status (status=? AND (requested_at_ms,gate_id)<(?,?))"],
     "count_outputs_of_run": ["node_run USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "list_readings_of_run": ["node_run USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "list_events": ["lifecycle_event_1 (run_no=? AND seq>?)"],
@@ -219,13 +219,17 @@ WAYS = {
     "find_webhook_claims": ["webhook_claim_1 (tenant=? AND trigger_id=? AND key=?)"],
     "remove_webhook_claims": ["webhook_claim_1 (tenant=?"],
     "list_webhook_deliveries_of_trigger": [
-        "webhook_delivery_of_trigger (tenant=? AND trigger_id=?)"
+        "webhook_delivery_of_trigger (tenant=? AND trigger_id=? AND delivery_no<?)"
     ],
     "list_webhook_deliveries_of_automation": [
-        "webhook_delivery_of_automation (tenant=? AND automation_id=?)"
+        "webhook_delivery_of_automation (tenant=? AND automation_id=? AND delivery_no<?)"
     ],
-    "list_webhook_deliveries_of_tenant": ["webhook_delivery_of_tenant (tenant=?)"],
-    "list_webhook_deliveries_of_run": ["webhook_delivery_of_run (tenant=? AND run_id=?)"],
+    "list_webhook_deliveries_of_tenant": [
+        "webhook_delivery_of_tenant (tenant=? AND delivery_no<?)"
+    ],
+    "list_webhook_deliveries_of_run": [
+        "webhook_delivery_of_run (tenant=? AND run_id=? AND delivery_no<?)"
+    ],
     "list_open_webhook_deliveries": ["webhook_delivery_open"],
     "trim_webhook_rejections": ["webhook_delivery_not_believed (trigger_id=?)"],
     "list_old_webhook_deliveries": [

@@ -30,12 +30,12 @@ from tandem.domain.run_picture import RunPicture
 from tandem.domain.run_record import compat_view, run_record, summary_record
 from tandem.domain.stored_automation import StoredAutomation
 from tandem.domain.visibility import ResourceAccess, read_access
-from tandem.ports.store import Mark, RunPlace, RunSearch, Store
+from tandem.engine.paging import seen_of
+from tandem.ports.store import Mark, OpenGate, RunPlace, RunSearch, Store
 
 HOUR_MS: Final = 3_600_000
 _SPECS_MAX: Final = 256
 _ACCESSES_MAX: Final = 4_096
-_APPROVALS_MAX: Final = 500
 
 Sees = Callable[[AutomationId], bool]
 """Says whether whoever asks may know of an automation."""
@@ -186,19 +186,23 @@ class Queries:
     ) -> Sequence[JsonObject]:
         """Return the approvals that people have to decide, newest first.
 
-        Only this engine's runs ask; of the other sources of the contract there are none. Of the
-        newest 500 those are told that `sees` lets pass.
+        Only this engine's runs ask; of the other sources of the contract there are none. `sees`
+        lets some pass; they fill the page however many others there are (`paging.LOOKED_MAX`).
         """
         if source in _OTHER_SOURCES:
             return []
-        found = self._store.list_gates(
-            tenant=tenant,
-            status=GateStatus.OPEN,
-            run_id=None,
-            limit=limit if sees is None else max(limit, _APPROVALS_MAX),
-            newest_first=True,
-        )
-        wanted = [asked for asked in found if sees is None or sees(asked.automation_id)][:limit]
+
+        def page(after: OpenGate | None, size: int) -> Sequence[OpenGate]:
+            return self._store.list_gates(
+                tenant=tenant,
+                status=GateStatus.OPEN,
+                run_id=None,
+                limit=size,
+                newest_first=True,
+                after=after,
+            )
+
+        wanted = seen_of(page, lambda asked: sees is None or sees(asked.automation_id), limit=limit)
         return [
             approval_record(
                 asked.gate,

@@ -591,8 +591,12 @@ class Store(LearningStore, AccessStore, TriggerStore, BacklogStore, WebhookStore
         run_id: RunId | None,
         limit: int,
         newest_first: bool = False,
+        after: OpenGate | None = None,
     ) -> Sequence[OpenGate]:
-        """Return gates, oldest first; those of all runs also with the newest first."""
+        """Return gates, oldest first; those of all runs also with the newest first.
+
+        `after` goes on behind the last one of another page, with the newest first only.
+        """
         ...
 
     def list_gates_of_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Gate]:
@@ -603,8 +607,10 @@ class Store(LearningStore, AccessStore, TriggerStore, BacklogStore, WebhookStore
         """
         ...
 
-    def list_waits(self, *, tenant: TenantId, limit: int) -> Sequence[OpenWait]:
-        """Return the waits of runs that go on, oldest first."""
+    def list_waits(
+        self, *, tenant: TenantId, limit: int, after: OpenWait | None = None
+    ) -> Sequence[OpenWait]:
+        """Return the waits of runs that go on, oldest first; `after` goes on behind one."""
         ...
 
     def find_woken_wait(

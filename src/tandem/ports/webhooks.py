@@ -46,7 +46,10 @@ class SettledDelivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeliveryFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which deliveries a list shows, newest first; with `raw_only` those whose payload was kept."""
+    """Which deliveries a list shows, newest first; with `raw_only` those whose payload was kept.
+
+    `before` names a delivery: only older ones, and none once that is forgotten.
+    """
 
     tenant: TenantId
     trigger_id: str | None = None
@@ -55,6 +58,7 @@ class DeliveryFilter(msgspec.Struct, frozen=True, kw_only=True):
     status: DeliveryStatus | None = None
     raw_only: bool = False
     limit: int = 50
+    before: str | None = None
 
 
 class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):

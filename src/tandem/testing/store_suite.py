@@ -70,7 +70,15 @@ from tandem.domain.run import AttemptEnd, GateStatus, Handling, Run
 from tandem.domain.settling import Settled
 from tandem.domain.signal import Signal, SignalKind
 from tandem.domain.view import RunView
-from tandem.ports.store import Claimed, Delivered, EngineRow, RunFilter, Store
+from tandem.ports.store import (
+    Claimed,
+    Delivered,
+    EngineRow,
+    OpenGate,
+    OpenWait,
+    RunFilter,
+    Store,
+)
 
 NOW_MS = 1_700_000_000_000
 ENGINE_A = EngineId("engine-a")
@@ -1131,6 +1139,37 @@ class StoreSuite:
             tenant=LOCAL_TENANT, status=GateStatus.OPEN, run_id=RunId("r2"), limit=3
         )
         assert [waiting.run_id for waiting in only] == ["r2"]
+
+    async def test_newest_gates_and_waits_are_read_in_pages_also_of_one_moment(
+        self, scene: Scene
+    ) -> None:
+        for number in range(5):
+            for name, node in ((f"g{number}", GATE), (f"w{number}", TIMER)):
+                view = await scene.claimed(name, node)
+                # Three of a moment: a page ends between them.
+                await scene.store.apply(scene.next(view, now_ms=NOW_MS + 10 + number // 3))
+
+        def gates(limit: int, after: OpenGate | None = None) -> list[OpenGate]:
+            found = scene.store.list_gates(
+                tenant=LOCAL_TENANT,
+                status=GateStatus.OPEN,
+                run_id=None,
+                limit=limit,
+                newest_first=True,
+                after=after,
+            )
+            return list(found)
+
+        def waits(limit: int, after: OpenWait | None = None) -> list[OpenWait]:
+            return list(scene.store.list_waits(tenant=LOCAL_TENANT, limit=limit, after=after))
+
+        for page in (gates, waits):
+            every = page(10)
+            assert len(every) == 5
+            in_pages = page(2)
+            while more := page(2, in_pages[-1]):
+                in_pages += more
+            assert in_pages == every
 
     # Due
 

@@ -23,6 +23,8 @@ from tandem.domain.caller import LOCAL_CALLER, Caller, Scope
 from tandem.domain.errors import AuditPersistenceFailed, StoreUnavailable
 from tandem.domain.ids import LOCAL_TENANT
 from tandem.domain.visibility import Assertor
+from tandem.domain.webhook_signature import signature_of
+from tandem.engine import paging
 
 from .conftest import GATE, Server, node, open_server, spec
 from .streams import listening, reading
@@ -77,6 +79,61 @@ async def made(server: Server, *nodes: Any) -> str:
     run_id = str((await server.post(path, headers=by("ada")))["run"]["run_id"])
     await server.rest(run_id)
     return run_id
+
+
+# Pages
+
+
+async def each_kind(server: Server, name: str, who: str, times: int) -> None:
+    """Let somebody have so many gates, waits and raw events."""
+    wait = {
+        "kind": "external_condition",
+        "condition_key": {"source": "literal", "value": "met"},
+        "timeout": {"expires_after_ms": 86_400_000, "on_timeout": "cancel"},
+    }
+    waits = {"node_id": "w", "objective": "", "wait": wait}
+    body = spec(name, node("g", gate=GATE), waits)
+    await server.post("/automations/v2", body, headers=by(who))
+    made = await server.post(
+        f"/automations/v2/{name}/webhook-triggers", {"provider": "generic"}, headers=by(who)
+    )
+    for number in range(times):
+        run = await server.post(f"/automations/v2/{name}/run_now", headers=by(who))
+        await server.rest(run["run"]["run_id"])
+        content = b"[%d]" % number
+        signature = signature_of(made["new_secret"], SystemClock().now_ms(), content)
+        sent = await server.ask(
+            "POST",
+            made["trigger"]["callback_path"],
+            content=content,
+            headers={
+                "content-type": "application/json",
+                "x-tandem-webhook-signature": signature,
+            },
+        )
+        assert sent.status_code == 202
+
+
+@pytest.mark.parametrize("order", [("ada", "eva"), ("eva", "ada")])
+async def test_a_page_is_full_however_much_of_somebody_else_lies_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[str, str]
+) -> None:
+    """Some lists are newest first and some oldest first, so each order is hidden once."""
+    monkeypatch.setattr(paging, "PAGE", 2)
+    async with open_server(tmp_path / "state", access=ByName(), drives=True) as server:
+        for who in order:
+            await each_kind(server, f"of-{who}", who, 5 if who == "ada" else 2)
+        for path, key in (
+            ("/approvals/pending", "approvals"),
+            ("/automations/v2/waits", "waits"),
+            ("/automations/v2/webhook-events", "events"),
+        ):
+            for limit in (1, 2, 50):
+                told = await server.get(f"{path}?limit={limit}", headers=by("eva"))
+                # A delivery starts a run of its own, which waits, too.
+                assert told["count"] >= min(limit, 2), path
+                assert "of-ada" not in json.dumps(told)
+                assert "of-eva" in json.dumps(told)
 
 
 # Seeing

@@ -160,11 +160,13 @@ SELECT * FROM gate WHERE run_no = :run_no AND status IN ('decided', 'expired', '
 SELECT * FROM gate WHERE run_no = :run_no ORDER BY +requested_at_ms, gate_id;
 
 -- name: list_waits
--- Open waits of one tenant with their runs, oldest first; those of ended runs are not shown.
+-- Open waits of one tenant with their runs behind a place, oldest first; those of ended runs are
+-- not shown.
 SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status, w.*
   FROM wait AS w JOIN run AS r ON r.run_no = w.run_no
  WHERE w.status = :status AND r.tenant = :tenant AND r.finished_at_ms IS NULL
- ORDER BY w.registered_at_ms LIMIT :limit;
+   AND (w.registered_at_ms, w.wait_id) > (:after_ms, :after_id)
+ ORDER BY w.registered_at_ms, w.wait_id LIMIT :limit;
 
 -- name: find_wait
 -- The wait of a run that a key has woken already.
@@ -253,13 +255,14 @@ SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status,
  ORDER BY g.requested_at_ms LIMIT :limit;
 
 -- name: list_newest_gates
--- The same, newest first.
+-- The same, newest first, before a place.
 SELECT r.run_id AS of_run, r.automation_id, r.name, r.status AS run_status,
        r.started_by, g.*
   FROM gate AS g JOIN run AS r ON r.run_no = g.run_no
  WHERE g.status = :status AND r.tenant = :tenant
    AND (g.status <> 'open' OR r.finished_at_ms IS NULL)
- ORDER BY g.requested_at_ms DESC LIMIT :limit;
+   AND (g.requested_at_ms, g.gate_id) < (:before_ms, :before_id)
+ ORDER BY g.requested_at_ms DESC, g.gate_id DESC LIMIT :limit;
 
 -- name: list_gates_in_run
 -- Gates of one run of a tenant, oldest first; the plus as in `list_gates_of_run`.
@@ -1364,6 +1367,7 @@ SELECT d.delivery, d.event,
        EXISTS (SELECT 1 FROM webhook_payload p WHERE p.delivery_no = d.delivery_no) AS has_payload
   FROM webhook_delivery d WHERE d.trigger_id = :of AND d.tenant = :tenant
    AND (:status = '' OR d.status = :status) AND (:raw_only = 0 OR d.event_id IS NOT NULL)
+   AND d.delivery_no < :before_no
  ORDER BY d.delivery_no DESC LIMIT :limit;
 
 -- name: list_webhook_deliveries_of_automation
@@ -1373,6 +1377,7 @@ SELECT d.delivery, d.event,
        EXISTS (SELECT 1 FROM webhook_payload p WHERE p.delivery_no = d.delivery_no) AS has_payload
   FROM webhook_delivery d WHERE d.tenant = :tenant AND d.automation_id = :of
    AND (:status = '' OR d.status = :status) AND (:raw_only = 0 OR d.event_id IS NOT NULL)
+   AND d.delivery_no < :before_no
  ORDER BY d.delivery_no DESC LIMIT :limit;
 
 -- name: list_webhook_deliveries_of_run
@@ -1382,6 +1387,7 @@ SELECT d.delivery, d.event,
        EXISTS (SELECT 1 FROM webhook_payload p WHERE p.delivery_no = d.delivery_no) AS has_payload
   FROM webhook_delivery d WHERE d.tenant = :tenant AND d.run_id = :of
    AND (:status = '' OR d.status = :status) AND (:raw_only = 0 OR d.event_id IS NOT NULL)
+   AND d.delivery_no < :before_no
  ORDER BY d.delivery_no DESC LIMIT :limit;
 
 -- name: list_webhook_deliveries_of_tenant
@@ -1391,7 +1397,12 @@ SELECT d.delivery, d.event,
        EXISTS (SELECT 1 FROM webhook_payload p WHERE p.delivery_no = d.delivery_no) AS has_payload
   FROM webhook_delivery d WHERE d.tenant = :tenant
    AND (:status = '' OR d.status = :status) AND (:raw_only = 0 OR d.event_id IS NOT NULL)
+   AND d.delivery_no < :before_no
  ORDER BY d.delivery_no DESC LIMIT :limit;
+
+-- name: find_webhook_delivery_no
+-- The place of a delivery among those of its tenant.
+SELECT delivery_no FROM webhook_delivery WHERE delivery_id = :delivery_id AND tenant = :tenant;
 
 -- name: list_open_webhook_deliveries
 -- Deliveries that still have to become something, oldest first.

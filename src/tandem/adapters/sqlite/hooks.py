@@ -15,6 +15,8 @@ from tandem.domain.webhook_delivery import Arrival, Delivery
 from tandem.domain.webhook_keeping import SealedSecret, TriggerChange, TriggerCommand
 from tandem.ports.webhooks import DeliveryFilter, SettledDelivery, Settling, StoredEvent
 
+_NUMBER_MAX = 2**62
+
 
 class Hooks(ABC):
     """What `ports.webhooks.WebhookStore` promises; the store of the runs is made of it, too."""
@@ -167,7 +169,13 @@ class Hooks(ABC):
         """Return rows by the narrowest of what is asked for; the others are left out after that."""
         status = chosen.status.value if chosen.status is not None else ""
         raw_only = chosen.raw_only or chosen.run_id is not None
-        tail = (status, raw_only, chosen.limit)
+        before_no = _NUMBER_MAX
+        if chosen.before is not None:
+            place = self._find("find_webhook_delivery_no", chosen.before, chosen.tenant)
+            if not place:
+                return []
+            before_no = place[0]["delivery_no"]
+        tail = (status, raw_only, before_no, chosen.limit)
         of_tenant = (chosen.tenant, *tail)
         if chosen.run_id is not None:
             of = (chosen.tenant, chosen.run_id, *tail)

@@ -704,11 +704,15 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
         run_id: RunId | None,
         limit: int,
         newest_first: bool = False,
+        after: OpenGate | None = None,
     ) -> Sequence[OpenGate]:
         """See `Store.list_gates`."""
-        if run_id is None:
-            name = "list_newest_gates" if newest_first else "list_gates"
-            found = self._find(name, status.value, tenant, limit)
+        if run_id is None and newest_first:
+            last = after.gate if after is not None else None
+            place = (_NUMBER_MAX, "") if last is None else (last.requested_at_ms, last.gate_id)
+            found = self._find("list_newest_gates", status.value, tenant, *place, limit)
+        elif run_id is None:
+            found = self._find("list_gates", status.value, tenant, limit)
         else:
             found = self._find("list_gates_in_run", status.value, tenant, run_id, limit)
         return [
@@ -730,12 +734,16 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
             raise NotFound(f"there is no run {run_id}")
         return [rows.gate_of(row) for row in self._find("list_all_gates_of_run", run.run_no)]
 
-    def list_waits(self, *, tenant: TenantId, limit: int) -> Sequence[OpenWait]:
+    def list_waits(
+        self, *, tenant: TenantId, limit: int, after: OpenWait | None = None
+    ) -> Sequence[OpenWait]:
         """See `Store.list_waits`."""
+        last = after.wait if after is not None else None
+        place = (-1, "") if last is None else (last.registered_at_ms, last.wait_id)
         found = [
             row
             for status in OPEN_WAITS
-            for row in self._find("list_waits", status.value, tenant, limit)
+            for row in self._find("list_waits", status.value, tenant, *place, limit)
         ]
         found.sort(key=lambda row: (row["registered_at_ms"], row["wait_id"]))
         return [

@@ -1,5 +1,6 @@
 """What runs wait for, and saying that it has come."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +14,8 @@ from tandem.domain.command import ResolveWait
 from tandem.domain.ids import NodeId
 from tandem.domain.json import encode
 from tandem.domain.signal import Signal, SignalKind
+from tandem.engine.paging import seen_of
+from tandem.ports.store import OpenWait
 
 LISTED_MAX: Final = 500
 
@@ -20,9 +23,11 @@ LISTED_MAX: Final = 500
 async def list_waits(call: Call) -> Response:
     """List the waits of runs that go on, oldest first."""
     limit = whole(call.query, "limit", default=100, lowest=1, highest=LISTED_MAX)
-    looks = limit if call.sight.is_whole else LISTED_MAX
-    waits = call.service.store.list_waits(tenant=call.tenant, limit=looks)
-    found = [wait for wait in waits if call.sight.sees(wait.automation_id)][:limit]
+
+    def page(after: OpenWait | None, size: int) -> Sequence[OpenWait]:
+        return call.service.store.list_waits(tenant=call.tenant, limit=size, after=after)
+
+    found = seen_of(page, lambda wait: call.sight.sees(wait.automation_id), limit=limit)
     return answer({"waits": found, "count": len(found)})
 
 

@@ -4,9 +4,10 @@ Secrets are told once, when they are made.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 from pydantic import JsonValue
 from starlette.responses import Response
 
@@ -26,6 +27,7 @@ from tandem.domain.webhook_delivery import (
 )
 from tandem.domain.webhook_keeping import overlap_ms_of
 from tandem.domain.webhook_view import PROXY_PREFIX, callback_path, trigger_document
+from tandem.engine.paging import seen_of
 from tandem.engine.webhooks import Made
 from tandem.ports.webhooks import DeliveryFilter, StoredEvent
 
@@ -261,7 +263,6 @@ async def list_events(call: Call) -> Response:
         trigger_id=query.get("trigger_id") or query.get("triggerID"),
         automation_id=AutomationId(automation_id) if automation_id else None,
         status=_status(query),
-        limit=limit if call.sight.is_whole else EVENTS_MAX,
     )
     return answer({**_events(call, chosen, limit), "limit": limit})
 
@@ -272,17 +273,18 @@ async def list_events_of_run(call: Call) -> Response:
     if call.service.store.find_run(run_id, tenant=call.tenant) is None:
         raise NotFound(f"there is no run {run_id}", code="AUTOMATION_V2_RUN_NOT_FOUND")
     limit = whole(call.query, "limit", default=50, lowest=1, highest=EVENTS_MAX)
-    chosen = DeliveryFilter(tenant=call.tenant, run_id=run_id, limit=limit)
+    chosen = DeliveryFilter(tenant=call.tenant, run_id=run_id)
     return answer({**_events(call, chosen, limit), "limit": limit, **doubled({"run_id": run_id})})
 
 
 def _events(call: Call, chosen: DeliveryFilter, limit: int) -> dict[str, Any]:
-    found = [
-        _event(one)
-        for one in call.service.store.list_webhook_events(chosen)
-        if call.sight.sees(one.delivery.automation_id)
-    ][:limit]
-    return {"events": found, "count": len(found)}
+    def page(after: StoredEvent | None, size: int) -> Sequence[StoredEvent]:
+        before = after.delivery.delivery_id if after is not None else None
+        asked = msgspec.structs.replace(chosen, limit=size, before=before)
+        return call.service.store.list_webhook_events(asked)
+
+    found = seen_of(page, lambda one: call.sight.sees(one.delivery.automation_id), limit=limit)
+    return {"events": [_event(one) for one in found], "count": len(found)}
 
 
 def _event(stored: StoredEvent, payload: JsonValue = None) -> dict[str, Any]:
