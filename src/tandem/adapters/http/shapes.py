@@ -164,13 +164,6 @@ class Run(_RunNames, kw_only=True):
     nodeAttemptEvidence: dict[str, dict[str, Any]]  # noqa: N815 # the contract's
 
 
-class EventRecord(msgspec.Struct, kw_only=True):
-    """One event of the stream."""
-
-    type: str
-    properties: dict[str, Any]
-
-
 class AutomationRecord(msgspec.Struct, kw_only=True):
     """A stored automation: its newest version, and what changes without a new one."""
 
