@@ -29,6 +29,7 @@ def made(
     name: str = "ci",
     scopes: frozenset[Scope] = frozenset({Scope.OPERATOR}),
     expires_in_ms: int | None = None,
+    actor_id: str = " ada ",
 ) -> tuple[Token, str]:
     return new_token(
         token_id=ID,
@@ -36,7 +37,7 @@ def made(
         tenant=TenantId("acme/web"),
         name=name,
         scopes=scopes,
-        actor_id=" ada ",
+        actor_id=actor_id,
         created_by="root",
         expires_in_ms=expires_in_ms,
         now_ms=NOW_MS,
@@ -137,9 +138,12 @@ def test_a_use_is_due_to_be_noted_once_a_minute() -> None:
 
 
 def test_a_token_needs_a_name_a_scope_and_some_time() -> None:
-    for name in ("", "  ", "x" * 101):
+    for name in ("", "  ", "x" * 101, "a\0b", "a\nb"):
         with pytest.raises(InvalidRequest, match="name"):
             made(name=name)
+    for actor_id in ("x" * 257, "a\0b", "a\nb"):
+        with pytest.raises(InvalidRequest, match="actor"):
+            made(actor_id=actor_id)
     with pytest.raises(InvalidRequest, match="scope"):
         made(scopes=frozenset())
     with pytest.raises(InvalidRequest, match="some time"):

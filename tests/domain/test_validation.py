@@ -115,6 +115,15 @@ def test_good_ids_are_accepted(good: str) -> None:
     assert found(step(good), automation_id=good) == []
 
 
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a\0", "x" * 201])
+def test_a_name_is_one_printable_line(name: str) -> None:
+    assert found(step("a"), name=name) == [("name_invalid", "name")]
+
+
+def test_a_name_has_any_script_and_200_characters() -> None:
+    assert found(step("a"), name="ü" * 200) == []
+
+
 def test_workspace_root_is_absolute() -> None:
     assert found(step("a"), workspace_root="ws") == [
         ("workspace_root_not_absolute", "workspace_root")

@@ -18,11 +18,13 @@ import msgspec
 from tandem.domain.caller import ActorKind, Caller, Scope
 from tandem.domain.errors import Forbidden, InvalidRequest
 from tandem.domain.ids import TenantId, TokenId
+from tandem.domain.name import name_problem
 
 PREFIX: Final = "tdm"
 SECRET_BYTES: Final = 32
 ID_LENGTH: Final = 12
 NAME_MAX: Final = 100
+ACTOR_MAX: Final = 256
 USE_NOTED_EVERY_MS: Final = 60_000
 """How often the last use of a token is written, at most."""
 
@@ -110,11 +112,14 @@ def new_token(
     """Return a new token and its text, which nobody can tell again.
 
     Raises:
-        InvalidRequest: it has no name, no scope, or is over when it begins.
+        InvalidRequest: it has no name, or an impossible one, no scope, or is over when it begins.
     """
     name = name.strip()
-    if not 0 < len(name) <= NAME_MAX:
-        raise InvalidRequest(f"a token needs a name of 1 to {NAME_MAX} characters")
+    if problem := name_problem(name, chars_max=NAME_MAX):
+        raise InvalidRequest(f"a token needs a name of 1 to {NAME_MAX} characters: {problem}")
+    actor_id = actor_id.strip()
+    if actor_id and (problem := name_problem(actor_id, chars_max=ACTOR_MAX)):
+        raise InvalidRequest(f"the actor of a token is a name of its own: {problem}")
     if not scopes:
         raise InvalidRequest(f"a token needs a scope: {', '.join(Scope)}")
     if expires_in_ms is not None and expires_in_ms <= 0:
@@ -126,7 +131,7 @@ def new_token(
         name=name,
         digest=digest_of(text),
         scopes=frozenset(scopes),
-        actor_id=actor_id.strip(),
+        actor_id=actor_id,
         kind=kind,
         created_at_ms=now_ms,
         created_by=created_by,

@@ -17,6 +17,7 @@ from tandem.domain.errors import InvalidAutomation, Problem
 from tandem.domain.handoff import folder_problem
 from tandem.domain.inputs import check_inputs, declared_names, input_schema
 from tandem.domain.json import JsonValue
+from tandem.domain.name import name_problem
 from tandem.domain.node import Node, NodeKind
 from tandem.domain.template import Reference, find_malformed, find_references
 from tandem.domain.timetable import schedule_problems
@@ -25,6 +26,8 @@ from tandem.domain.workspace_root import declared_workspace
 
 NODES_MAX: Final = 10_000
 ID_CHARS_MAX: Final = 128
+NAME_CHARS_MAX: Final = 200
+"""How long the name of an automation may be."""
 CYCLE_NODES_SHOWN_MAX: Final = 20
 COMPARISONS_MAX: Final = 20_000
 """Names compared in search of the one that was meant; looking costs time for each pair."""
@@ -108,6 +111,10 @@ class _Check:
         automation = self._automation
         if not _is_id(automation.automation_id):
             yield _problem("automation_id_invalid", f"an id has {_ID_RULE}", "automation_id")
+        # Without one the id is the name, and is judged as such.
+        is_own = automation.name != automation.automation_id
+        if is_own and (problem := name_problem(automation.name, chars_max=NAME_CHARS_MAX)):
+            yield _problem("name_invalid", problem, "name")
         if not automation.nodes:
             yield _problem("no_nodes", "the automation has no nodes", "nodes")
         root = automation.workspace_root

@@ -1163,13 +1163,15 @@ class StoreSuite:
         def waits(limit: int, after: OpenWait | None = None) -> list[OpenWait]:
             return list(scene.store.list_waits(tenant=LOCAL_TENANT, limit=limit, after=after))
 
-        for page in (gates, waits):
-            every = page(10)
-            assert len(every) == 5
-            in_pages = page(2)
-            while more := page(2, in_pages[-1]):
-                in_pages += more
-            assert in_pages == every
+        def in_pages(page: Any) -> Any:
+            found = page(2)
+            while more := page(2, found[-1]):
+                found += more
+            return found
+
+        assert len(gates(10)) == len(waits(10)) == 5
+        assert in_pages(gates) == gates(10)
+        assert in_pages(waits) == waits(10)
 
     # Due
 

@@ -2,6 +2,8 @@
 
 from typing import Any, cast
 
+import pytest
+
 from tandem.adapters.cli import tools
 from tandem.adapters.cli.remote_desk import RemoteDesk
 from tandem.adapters.http.app import endpoints
@@ -204,3 +206,18 @@ async def test_no_automation_takes_a_word_of_the_paths_as_its_id(server: Server)
     for word in words:
         told = await server.post(BASE, spec(word), status=400)
         assert [problem["code"] for problem in told["problems"]] == ["automation_id_reserved"]
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\0b", "a\nb", "x" * 100_000])
+async def test_a_name_that_is_none_is_refused_with_its_limits(server: Server, name: str) -> None:
+    for method, path, body in (
+        ("POST", "/automations/v2", spec("x", name=name)),
+        ("PATCH", "/automations/v2/kept", {"name": name}),
+    ):
+        await server.post("/automations/v2", spec("kept"))
+        answer = await server.ask(method, path, json=body)
+        assert answer.status_code == 400
+        (problem,) = answer.json()["problems"]
+        assert (problem["code"], problem["path"]) == ("name_invalid", "name")
+        assert len(answer.content) < 2_000
+    assert (await server.get("/automations/v2/kept"))["automation"]["name"] == "kept"

@@ -109,6 +109,8 @@ async def test_an_agent_makes_no_person(office: Office) -> None:
     [
         ({"scopes": []}, 400, "INVALID_REQUEST"),
         ({"name": " "}, 400, "INVALID_REQUEST"),
+        ({"name": "a\0b"}, 400, "INVALID_REQUEST"),
+        ({"actor_id": "a\nb"}, 400, "INVALID_REQUEST"),
         ({"expires_in_ms": 0}, 400, "INVALID_REQUEST"),
         ({"expires_in_ms": 2**70}, 422, "BODY_INVALID"),
         ({"expires_at_ms": 1}, 422, "BODY_INVALID"),
