@@ -376,3 +376,32 @@ def test_when_an_automation_fires_is_told(place: Place) -> None:
     assert shown["firings"] == []
     assert "fires next:" in place.call("automations", "show", name).out
     assert len(place.call("automations", "show", name, "--json").json["next_firings"]) == 1
+
+
+def test_tasks_are_listed_claimed_given_back_and_completed(place: Place) -> None:
+    call = place.call
+    planned = sh("""echo '[{"title": "One"}]'""")
+    builder = "metadata: {builder: {task_kind: repo_plan}}"
+    run, _ = place.run(f"nodes:\n  - {{node_id: a, action: {planned}, {builder}}}\n")
+    board = call("backlog", "list", run, "--json").json
+    assert [task["id"] for task in board["tasks"]] == ["backlog-a-one"]
+    assert "runnable" in call("backlog", "list", run).out
+    claimed = call("backlog", "claim", run, "backlog-a-one", "--agent", "ann")
+    assert claimed.out.startswith("backlog-a-one: in_progress by ann, token ")
+    refused = call("backlog", "claim", run, "backlog-a-one", "--json")
+    assert (refused.code, "task_not_claimable" in refused.err.lower()) == (5, True)
+    assert call("backlog", "requeue", run, "backlog-a-one").out.endswith("runnable\n")
+    task = call("backlog", "claim", run, "backlog-a-one", "--json").json
+    token = task["lease_token"]
+    done = call("backlog", "complete", run, "backlog-a-one", "--lease-token", token)
+    assert done.out == "backlog-a-one: done\n"
+    assert call("backlog", "claim", run, "nothing").code == 4
+
+
+def test_tasks_that_cannot_be_read_are_told(place: Place) -> None:
+    builder = "metadata: {builder: {task_kind: repo_plan}}"
+    run, _ = place.run(f"nodes:\n  - {{node_id: a, action: {sh('echo one')}, {builder}}}\n")
+    listed = place.call("backlog", "list", run)
+    assert listed.code == 0
+    assert "the run has no tasks" in listed.err
+    assert "`a`" in listed.err

@@ -1,4 +1,4 @@
-"""`tandem schedule`, `handoffs` and `backlog`, and firings in `automations show`."""
+"""`tandem schedule` and `handoffs`, and firings in `automations show`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -62,21 +62,3 @@ def test_handoff_is_deposited_approved_and_listed(call: Call, write: Write, tmp_
     assert call("handoffs", "approve", "job", "none").code == 4
     assert call("handoffs", "deposit", "job", "--type", "b", "--metadata", "{").code == 2
     assert call("handoffs", "deposit", "none", "--type", "b").code == 4
-
-
-def test_tasks_are_listed_claimed_given_back_and_completed(call: Call, write: Write) -> None:
-    plan = 'echo \'[{"title": "One"}]\''
-    node = ", metadata: {builder: {task_kind: repo_plan}}"
-    call("run", write("job.yaml", job(script=plan, node=node)), "-q")
-    tasks = call("backlog", "list", "latest", "--json").json["tasks"]
-    assert [task["id"] for task in tasks] == ["backlog-a-one"]
-    assert "runnable" in call("backlog", "list", "latest").out
-    claimed = call("backlog", "claim", "latest", "backlog-a-one", "--agent", "ann")
-    assert claimed.out.startswith("backlog-a-one: in_progress by ann, token ")
-    refused = call("backlog", "claim", "latest", "backlog-a-one", "--json")
-    assert (refused.code, "TASK_NOT_CLAIMABLE" in refused.err) == (5, True)
-    assert call("backlog", "requeue", "latest", "backlog-a-one").out.endswith("runnable\n")
-    task = call("backlog", "claim", "latest", "backlog-a-one", "--json").json
-    token = task["lease_token"]
-    done = call("backlog", "complete", "latest", "backlog-a-one", "--token", token)
-    assert done.out == "backlog-a-one: done\n"

@@ -171,6 +171,28 @@ class Desk(Protocol):
         """Pause, resume or delete an automation; return its row after that."""
         ...
 
+    # Backlogs
+
+    async def backlog(self, run_id: RunId) -> tuple[Mapping[str, Any], list[str]]:
+        """Return the tasks of a run as programs are shown them, and what was wrong with some."""
+        ...
+
+    async def claim_task(
+        self, run_id: RunId, task_id: str, *, agent_id: str, lease_ms: int, reason: str
+    ) -> Mapping[str, Any]:
+        """Have a task for a span; return it."""
+        ...
+
+    async def requeue_task(self, run_id: RunId, task_id: str, *, reason: str) -> Mapping[str, Any]:
+        """Give a task back; return it."""
+        ...
+
+    async def complete_task(
+        self, run_id: RunId, task_id: str, *, agent_id: str, lease_token: str, reason: str
+    ) -> Mapping[str, Any]:
+        """End a task that is claimed; return it."""
+        ...
+
     # Tokens
 
     async def list_tokens(self, tenant: TenantId | None, *, limit: int) -> Sequence[Token]:

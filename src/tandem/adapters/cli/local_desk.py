@@ -11,6 +11,7 @@ from tandem.adapters.cli.session import person
 from tandem.adapters.cli.story import Story, holder_state, read_story
 from tandem.adapters.cli.tools import LocalStore, OpenEngine, Tools
 from tandem.domain.automation import Automation
+from tandem.domain.backlog import blackboard, task_document
 from tandem.domain.caller import ActorKind, Scope
 from tandem.domain.command import Command, DecideGate, ResolveWait
 from tandem.domain.decision import decide
@@ -26,6 +27,7 @@ from tandem.domain.stored_automation import AutomationRecord, StoredAutomation
 from tandem.domain.token import Token
 from tandem.domain.view import RunView
 from tandem.engine import bulk, reasons
+from tandem.engine.backlog import TaskResult
 from tandem.engine.run_rows import output_of
 from tandem.engine.verification import Verification, verify
 from tandem.ports.store import OpenGate, OpenWait, RunFilter
@@ -278,6 +280,38 @@ class LocalDesk:
         act = {"pause": kept.pause, "resume": kept.resume, "delete": kept.delete}[what]
         return await act(automation_id, by=person(), reason=reason)
 
+    # Backlogs
+
+    async def backlog(self, run_id: RunId) -> tuple[Mapping[str, Any], list[str]]:
+        """See `Desk.backlog`."""
+        found = await self.parts.engine.backlogs.read(run_id)
+        automation_id = self._store.read(run_id, tenant=LOCAL_TENANT).run.automation_id
+        return blackboard(found, automation_id=automation_id), list(found.problems)
+
+    async def claim_task(
+        self, run_id: RunId, task_id: str, *, agent_id: str, lease_ms: int, reason: str
+    ) -> Mapping[str, Any]:
+        """See `Desk.claim_task`."""
+        return _task_of(
+            await self.parts.engine.backlogs.claim(
+                run_id, task_id, agent_id=agent_id, lease_ms=lease_ms, reason=reason
+            )
+        )
+
+    async def requeue_task(self, run_id: RunId, task_id: str, *, reason: str) -> Mapping[str, Any]:
+        """See `Desk.requeue_task`."""
+        return _task_of(await self.parts.engine.backlogs.requeue(run_id, task_id, reason=reason))
+
+    async def complete_task(
+        self, run_id: RunId, task_id: str, *, agent_id: str, lease_token: str, reason: str
+    ) -> Mapping[str, Any]:
+        """See `Desk.complete_task`."""
+        return _task_of(
+            await self.parts.engine.backlogs.complete(
+                run_id, task_id, agent_id=agent_id, lease_token=lease_token, reason=reason
+            )
+        )
+
     # Tokens
 
     async def list_tokens(self, tenant: TenantId | None, *, limit: int) -> Sequence[Token]:
@@ -314,6 +348,10 @@ class LocalDesk:
     def watch(self, run_id: RunId | None, *, after: str) -> AsyncIterator[Mapping[str, Any]]:
         """See `Desk.watch`."""
         return watching.local_events(self.parts, run_id, after)
+
+
+def _task_of(result: TaskResult) -> Mapping[str, Any]:
+    return task_document(result.task, automation_id=result.run.automation_id)
 
 
 def _went_on(decided: Run, run: Run) -> bool:

@@ -399,6 +399,40 @@ class RemoteDesk:
         path = _automation_path(automation_id, "run_now")
         return await self._server.ask("POST", path, body=body, key=f"cli-{uuid4()}")
 
+    # Backlogs
+
+    async def backlog(self, run_id: RunId) -> tuple[Mapping[str, Any], list[str]]:
+        """See `Desk.backlog`."""
+        answer = await self._get(run_path(run_id, "backlog", "tasks"))
+        return part(answer, "blackboard"), list(answer.get("problems", ()))
+
+    async def claim_task(
+        self, run_id: RunId, task_id: str, *, agent_id: str, lease_ms: int, reason: str
+    ) -> Mapping[str, Any]:
+        """See `Desk.claim_task`."""
+        body = {"agent_id": agent_id, "lease_ms": lease_ms, "reason": reason}
+        return await self._on_task(run_id, task_id, "claim", body)
+
+    async def requeue_task(self, run_id: RunId, task_id: str, *, reason: str) -> Mapping[str, Any]:
+        """See `Desk.requeue_task`."""
+        return await self._on_task(run_id, task_id, "requeue", {"reason": reason})
+
+    async def complete_task(
+        self, run_id: RunId, task_id: str, *, agent_id: str, lease_token: str, reason: str
+    ) -> Mapping[str, Any]:
+        """See `Desk.complete_task`."""
+        body = {"agent_id": agent_id, "lease_token": lease_token, "reason": reason}
+        return await self._on_task(run_id, task_id, "complete", body)
+
+    async def _on_task(
+        self, run_id: RunId, task_id: str, word: str, body: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        path = run_path(run_id, "backlog", "tasks", task_id, word)
+        found: Mapping[str, Any] = part(
+            await self._server.ask("POST", path, body=_said(body)), "task"
+        )
+        return found
+
     # Tokens
 
     async def list_tokens(self, tenant: TenantId | None, *, limit: int) -> Sequence[Token]:

@@ -17,7 +17,14 @@ async def list_tasks(call: Call) -> Response:
     run = present_run(call)
     backlog = await call.service.engine.backlogs.read(run.run_id, tenant=call.tenant)
     board = blackboard(backlog, automation_id=run.automation_id)
-    return answer({"run_id": run.run_id, "tasks": board["tasks"], "blackboard": board})
+    return answer(
+        {
+            "run_id": run.run_id,
+            "tasks": board["tasks"],
+            "blackboard": board,
+            "problems": backlog.problems,
+        }
+    )
 
 
 async def claim(call: Call) -> Response:
@@ -87,7 +94,7 @@ ROUTES = (
         path=_BASE,
         handler=list_tasks,
         says="List the tasks that nodes of the run have put up.",
-        answers="run_id, tasks[], blackboard",
+        answers="run_id, tasks[], blackboard, problems[]",
         codes=_CODES,
     ),
     Endpoint(
