@@ -2,14 +2,17 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import httpx2
 import msgspec
 import pytest
 
 from tandem.domain.token import read_token_id
+from tandem.domain.webhook_signature import signature_of
 from tests.adapters.cli.conftest import Answer, Call, sh
 from tests.adapters.cli.served import TOKEN, Served
 
@@ -405,3 +408,67 @@ def test_tasks_that_cannot_be_read_are_told(place: Place) -> None:
     assert listed.code == 0
     assert "the run has no tasks" in listed.err
     assert "`a`" in listed.err
+
+
+def test_a_trigger_is_made_shown_rotated_and_deleted(place: Place) -> None:
+    call, job = place.call, place.apply(FAILING)
+    made = call("webhooks", "create", job, "--provider", "github.com", "--name", "Issues")
+    assert made.code == 0, made.err
+    assert "secret: whsec_" in made.out
+    assert "shown this once" in made.err
+    (listed,) = call("webhooks", "list", job, "--json").json
+    trigger = listed["trigger_id"]
+    shown = call("webhooks", "show", job, trigger)
+    assert "whsec_" not in shown.out
+    assert "takes deliveries" in shown.out
+    rotated = call("webhooks", "rotate", job, trigger, "--overlap", "60", "--json").json
+    assert rotated["trigger"]["secret_status"]["secret_version"] == 2
+    assert rotated["new_secret"].startswith("whsec_")
+    assert "is disabled" in call("webhooks", "disable", job, trigger).out
+    assert "takes deliveries" in call("webhooks", "enable", job, trigger).out
+    assert "Issues" in call("webhooks", "list", job).out
+    assert call("webhooks", "delete", job, trigger).out == f"trigger {trigger} is deleted\n"
+    assert call("webhooks", "show", job, trigger).code == 4
+    assert call("webhooks", "delete", job, trigger).code == 4
+    assert "no trigger" in call("webhooks", "list", job).err
+    assert call("webhooks", "list", "none").code == 4
+
+
+def test_a_provider_that_hands_over_a_token_is_told_where(place: Place) -> None:
+    job = place.apply(FAILING)
+    made = place.call("webhooks", "create", job, "--provider", "notion")
+    assert "set up at: /webhooks/automations/whpub_" in made.out
+    assert "secret:" not in made.out
+    assert place.call("webhooks", "create", job, "--scheme", "md5").code == 2
+
+
+def test_deliveries_at_a_server_are_listed_and_sent_through_again(
+    served: Served, call: Call, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_URL", served.url)
+    monkeypatch.setenv("TANDEM_TOKEN", TOKEN)
+    job = Place("server", call, write).apply(f"nodes: [{{node_id: a, action: {sh('true')}}}]\n")
+    made = call("webhooks", "create", job, "--json").json
+    trigger = made["trigger"]["trigger_id"]
+    assert "nothing was delivered" in call("webhooks", "deliveries", job, trigger).err
+    for secret, status in ((made["new_secret"], 202), ("other", 401)):
+        signature = signature_of(secret, time.time_ns() // 1_000_000, b"[1]")
+        headers = {
+            "content-type": "application/json",
+            "x-tandem-webhook-signature": signature,
+        }
+        url = made["trigger"]["callback_url"]
+        assert httpx2.post(url, content=b"[1]", headers=headers).status_code == status
+    deadline = time.monotonic() + 20
+    while True:
+        found = call("webhooks", "deliveries", job, trigger, "--json").json
+        if sorted(each["status"] for each in found) == ["accepted", "rejected"]:
+            break
+        assert time.monotonic() < deadline, found
+    (good,) = [each for each in found if each["status"] == "accepted"]
+    table = call("webhooks", "deliveries", job, trigger).out
+    assert "bad_signature" in table
+    assert good["queued_run_id"] in table
+    again = call("webhooks", "redeliver", job, trigger, good["delivery_id"], "--json").json
+    assert again["redelivery_of_delivery_id"] == good["delivery_id"]
+    assert call("webhooks", "redeliver", job, trigger, "none").code == 4

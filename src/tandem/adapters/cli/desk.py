@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from tandem.adapters.cli.hook_desk import HookDesk
     from tandem.adapters.cli.story import Story
     from tandem.domain.automation import Automation
     from tandem.domain.caller import ActorKind, Scope
@@ -169,6 +170,13 @@ class Desk(Protocol):
 
     async def hold(self, automation_id: str, what: str, *, reason: str) -> StoredAutomation:
         """Pause, resume or delete an automation; return its row after that."""
+        ...
+
+    # Webhooks
+
+    @property
+    def hooks(self) -> HookDesk:
+        """The webhook triggers."""
         ...
 
     # Backlogs

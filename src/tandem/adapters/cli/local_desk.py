@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from tandem.adapters.cli import references, watching
+from tandem.adapters.cli.hook_desk import LocalHooks
 from tandem.adapters.cli.session import person
 from tandem.adapters.cli.story import Story, holder_state, read_story
 from tandem.adapters.cli.tools import LocalStore, OpenEngine, Tools
@@ -279,6 +280,13 @@ class LocalDesk:
         kept = self.parts.automations
         act = {"pause": kept.pause, "resume": kept.resume, "delete": kept.delete}[what]
         return await act(automation_id, by=person(), reason=reason)
+
+    # Webhooks
+
+    @property
+    def hooks(self) -> LocalHooks:
+        """See `Desk.hooks`."""
+        return LocalHooks(self.parts)
 
     # Backlogs
 

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from tandem.adapters.cli import remote_watch
+from tandem.adapters.cli.hook_desk import RemoteHooks
 from tandem.adapters.cli.references import choose_run_id, names_of
 from tandem.adapters.cli.story import Story, story_of_rows
 from tandem.adapters.cli.tools import Server
@@ -398,6 +399,13 @@ class RemoteDesk:
         body |= {"execution_profile": profile.value} if profile is not None else {}
         path = _automation_path(automation_id, "run_now")
         return await self._server.ask("POST", path, body=body, key=f"cli-{uuid4()}")
+
+    # Webhooks
+
+    @property
+    def hooks(self) -> RemoteHooks:
+        """See `Desk.hooks`."""
+        return RemoteHooks(self._server)
 
     # Backlogs
 

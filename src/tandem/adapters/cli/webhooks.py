@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from tandem.adapters.cli.server_options import ask, on_server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from tandem.adapters.cli.hook_desk import Document, HookDesk
     from tandem.adapters.cli.tools import Tools
-    from tandem.domain.webhook import WebhookTrigger
-    from tandem.domain.webhook_delivery import Delivery
-    from tandem.engine.webhooks import Made, Webhooks
 
-_LISTED_MAX: Final = 1_000
+T = TypeVar("T")
+
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _automation = click.argument("automation")
 _trigger = click.argument("trigger")
@@ -32,6 +33,7 @@ def webhooks() -> None:
 @click.option("--scheme", help="How deliveries are signed; else the one of the provider.")
 @click.option("--event-kind", help="What is delivered; for people, and for waits.")
 @_json
+@on_server
 @click.pass_obj
 def create(
     tools: Tools,
@@ -43,41 +45,28 @@ def create(
     as_json: bool,
 ) -> None:
     """Make a trigger for AUTOMATION. Its secret is shown now and never again."""
-    from tandem.adapters.cli.session import person
-    from tandem.domain.ids import LOCAL_TENANT, AutomationId
-    from tandem.domain.webhook import TriggerSpec
-
-    spec = TriggerSpec(
-        provider=provider, name=name, signature_scheme=scheme, provider_event_kind=event_kind
-    )
-    made = _ask(
-        tools,
-        lambda hooks: hooks.create(
-            AutomationId(automation), spec, tenant=LOCAL_TENANT, by=person()
-        ),
-    )
-    _tell_made(made, as_json=as_json)
+    given = {
+        "provider": provider,
+        "name": name,
+        "signature_scheme": scheme,
+        "provider_event_kind": event_kind,
+    }
+    said = {field: value for field, value in given.items() if value}
+    _tell_made(_ask(tools, lambda hooks: hooks.create(automation, said)), as_json=as_json)
 
 
 @webhooks.command("list")
 @_automation
 @_json
+@on_server
 @click.pass_obj
 def list_(tools: Tools, automation: str, as_json: bool) -> None:
     """List the triggers of AUTOMATION, newest first."""
     from tandem.adapters.cli import text
-    from tandem.domain.ids import LOCAL_TENANT, AutomationId
-    from tandem.domain.webhook_view import trigger_document
 
-    store = tools.open_store(tools.read_settings())
-    try:
-        found = store.list_triggers(
-            tenant=LOCAL_TENANT, automation_id=AutomationId(automation), limit=_LISTED_MAX
-        )
-    finally:
-        store.close()
+    found = _ask(tools, lambda hooks: hooks.list(automation))
     if as_json:
-        text.print_json([trigger_document(trigger) for trigger in found])
+        text.print_json(found)
         return
     text.print_table([_row(trigger) for trigger in found])
     if not found:
@@ -88,10 +77,11 @@ def list_(tools: Tools, automation: str, as_json: bool) -> None:
 @_automation
 @_trigger
 @_json
+@on_server
 @click.pass_obj
 def show(tools: Tools, automation: str, trigger: str, as_json: bool) -> None:
     """Show TRIGGER: its address, and what came."""
-    _tell(_find(tools, automation, trigger), as_json=as_json)
+    _tell(_ask(tools, lambda hooks: hooks.get(automation, trigger)), as_json=as_json)
 
 
 @webhooks.command()
@@ -106,24 +96,11 @@ def show(tools: Tools, automation: str, trigger: str, as_json: bool) -> None:
     help="So long the former secret stays valid, too.",
 )
 @_json
+@on_server
 @click.pass_obj
 def rotate(tools: Tools, automation: str, trigger: str, overlap_s: int, as_json: bool) -> None:
     """Give TRIGGER another secret; it is shown now and never again."""
-    from tandem.adapters.cli.session import person
-    from tandem.domain.ids import LOCAL_TENANT, AutomationId
-    from tandem.domain.webhook_keeping import overlap_ms_of
-
-    overlap_ms = overlap_ms_of(overlap_s)
-    made = _ask(
-        tools,
-        lambda hooks: hooks.rotate(
-            AutomationId(automation),
-            trigger,
-            tenant=LOCAL_TENANT,
-            by=person(),
-            overlap_ms=overlap_ms,
-        ),
-    )
+    made = _ask(tools, lambda hooks: hooks.rotate(automation, trigger, overlap_s=overlap_s))
     _tell_made(made, as_json=as_json)
 
 
@@ -131,64 +108,53 @@ def rotate(tools: Tools, automation: str, trigger: str, overlap_s: int, as_json:
 @_automation
 @_trigger
 @_json
+@on_server
 @click.pass_obj
 def disable(tools: Tools, automation: str, trigger: str, as_json: bool) -> None:
     """Take no more deliveries at TRIGGER."""
-    _tell(_enable(tools, automation, trigger, enabled=False), as_json=as_json)
+    changed = _ask(tools, lambda hooks: hooks.enable(automation, trigger, enabled=False))
+    _tell(changed, as_json=as_json)
 
 
 @webhooks.command()
 @_automation
 @_trigger
 @_json
+@on_server
 @click.pass_obj
 def enable(tools: Tools, automation: str, trigger: str, as_json: bool) -> None:
     """Take deliveries at TRIGGER again."""
-    _tell(_enable(tools, automation, trigger, enabled=True), as_json=as_json)
+    changed = _ask(tools, lambda hooks: hooks.enable(automation, trigger, enabled=True))
+    _tell(changed, as_json=as_json)
 
 
 @webhooks.command()
 @_automation
 @_trigger
+@on_server
 @click.pass_obj
 def delete(tools: Tools, automation: str, trigger: str) -> None:
     """Delete TRIGGER with its secrets."""
     from tandem.adapters.cli import text
-    from tandem.adapters.cli.session import person
-    from tandem.domain.ids import LOCAL_TENANT, AutomationId
 
-    _ask(
-        tools,
-        lambda hooks: hooks.delete(
-            AutomationId(automation), trigger, tenant=LOCAL_TENANT, by=person()
-        ),
-    )
+    _ask(tools, lambda hooks: hooks.delete(automation, trigger))
     click.echo(f"trigger {text.one_line(trigger)} is deleted")
 
 
 @webhooks.command()
 @_automation
 @_trigger
-@click.option("--limit", type=click.IntRange(1, _LISTED_MAX), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 1_000), default=50, show_default=True)
 @_json
+@on_server
 @click.pass_obj
 def deliveries(tools: Tools, automation: str, trigger: str, limit: int, as_json: bool) -> None:
     """List what came at TRIGGER and what became of it, newest first."""
     from tandem.adapters.cli import text
-    from tandem.domain.ids import LOCAL_TENANT
-    from tandem.domain.webhook_delivery import delivery_document
-    from tandem.ports.webhooks import DeliveryFilter
 
-    found_trigger = _find(tools, automation, trigger)
-    store = tools.open_store(tools.read_settings())
-    try:
-        found = store.list_deliveries(
-            DeliveryFilter(tenant=LOCAL_TENANT, trigger_id=found_trigger.trigger_id, limit=limit)
-        )
-    finally:
-        store.close()
+    found = _ask(tools, lambda hooks: hooks.deliveries(automation, trigger, limit=limit))
     if as_json:
-        text.print_json([delivery_document(delivery) for delivery in found])
+        text.print_json(found)
         return
     text.print_table([_delivery_row(delivery) for delivery in found])
     if not found:
@@ -200,136 +166,88 @@ def deliveries(tools: Tools, automation: str, trigger: str, limit: int, as_json:
 @_trigger
 @click.argument("delivery")
 @_json
+@on_server
 @click.pass_obj
 def redeliver(tools: Tools, automation: str, trigger: str, delivery: str, as_json: bool) -> None:
     """Send DELIVERY through again, as another one; any engine takes it."""
     from tandem.adapters.cli import text
-    from tandem.domain.ids import LOCAL_TENANT, AutomationId
-    from tandem.domain.webhook_delivery import delivery_document
 
-    again = _ask(
-        tools,
-        lambda hooks: hooks.redeliver(
-            AutomationId(automation), trigger, delivery, tenant=LOCAL_TENANT
-        ),
-    )
+    again = _ask(tools, lambda hooks: hooks.redeliver(automation, trigger, delivery))
     if as_json:
-        text.print_json(delivery_document(again))
+        text.print_json(again)
     else:
-        click.echo(f"delivery {again.delivery_id} waits for an engine to take it")
+        shown = text.one_line(again["delivery_id"])
+        click.echo(f"delivery {shown} waits for an engine to take it")
 
 
-def _ask(tools: Tools, what: Callable[[Webhooks], Awaitable[Any]]) -> Any:
-    import asyncio
-
-    async def ask() -> Any:
-        from tandem.adapters.cli.text import note
-
-        async with tools.open_engine(tools.read_settings(), drives=False, on_problem=note) as parts:
-            return await what(parts.webhooks)
-
-    return asyncio.run(ask())
+def _ask(tools: Tools, what: Callable[[HookDesk], Awaitable[T]]) -> T:
+    return ask(tools, lambda desk: what(desk.hooks), acts=True)
 
 
-def _find(tools: Tools, automation: str, trigger: str) -> WebhookTrigger:
-    from tandem.domain.errors import NotFound
-    from tandem.domain.ids import LOCAL_TENANT
-
-    store = tools.open_store(tools.read_settings())
-    try:
-        found = store.find_trigger(trigger, tenant=LOCAL_TENANT)
-    finally:
-        store.close()
-    if found is None or found.automation_id != automation:
-        raise NotFound(
-            f"automation {automation} has no trigger {trigger}; "
-            f"`tandem webhooks list {automation}` shows the ones there are"
-        )
-    return found
-
-
-def _enable(tools: Tools, automation: str, trigger: str, *, enabled: bool) -> WebhookTrigger:
-    from tandem.adapters.cli.session import person
-    from tandem.domain.ids import LOCAL_TENANT, AutomationId
-    from tandem.domain.webhook import TriggerPatch
-
-    patch = TriggerPatch(enabled=enabled)
-    changed: WebhookTrigger = _ask(
-        tools,
-        lambda hooks: hooks.patch(
-            AutomationId(automation), trigger, patch, tenant=LOCAL_TENANT, by=person()
-        ),
-    )
-    return changed
-
-
-def _row(trigger: WebhookTrigger) -> dict[str, str]:
+def _row(trigger: Document) -> dict[str, str]:
     from tandem.adapters.cli import text
 
-    counts = trigger.delivery_counts
+    counts = trigger["delivery_counts"]
     return {
-        "trigger": trigger.trigger_id,
-        "name": text.one_line(trigger.name, width=30),
-        "provider": text.one_line(trigger.provider, width=16),
-        "scheme": trigger.signature_scheme.value,
-        "takes": "yes" if trigger.enabled else "no",
-        "accepted": str(counts.accepted),
-        "rejected": str(counts.rejected),
-        "last": text.moment(trigger.last_received_at_ms),
+        "trigger": text.one_line(trigger["trigger_id"]),
+        "name": text.one_line(trigger["name"], width=30),
+        "provider": text.one_line(trigger["provider"], width=16),
+        "scheme": text.one_line(trigger["signature_scheme"]),
+        "takes": "yes" if trigger["enabled"] else "no",
+        "accepted": str(counts["accepted"]),
+        "rejected": str(counts["rejected"]),
+        "last": text.moment(trigger["last_received_at_ms"]),
     }
 
 
-def _delivery_row(delivery: Delivery) -> dict[str, str]:
+def _delivery_row(delivery: Document) -> dict[str, str]:
     from tandem.adapters.cli import text
 
+    def shown(name: str) -> str:
+        return text.one_line(delivery[name] or "", width=60)
+
+    runs = (shown(name) for name in ("queued_run_id", "woken_run_id", "duplicate_of_run_id"))
     return {
-        "delivery": delivery.delivery_id,
-        "received": text.moment(delivery.received_at_ms),
-        "status": delivery.status.value,
-        "signature": delivery.verification_reason_code or "good",
-        "dedupe": delivery.dedupe_result.value if delivery.dedupe_result else "",
-        "reason": delivery.rejection_reason_code or "",
-        "run": delivery.run_id or delivery.duplicate_of_run_id or "",
-        "event": text.one_line(delivery.provider_event_id or "", width=30),
+        "delivery": shown("delivery_id"),
+        "received": text.moment(delivery["received_at_ms"]),
+        "status": shown("status"),
+        "signature": shown("verification_reason_code") or "good",
+        "dedupe": shown("dedupe_result"),
+        "reason": shown("rejection_reason_code"),
+        "run": next(filter(None, runs), ""),
+        "event": text.one_line(delivery["provider_event_id"] or "", width=30),
     }
 
 
-def _tell_made(made: Made, *, as_json: bool) -> None:
+def _tell_made(made: Document, *, as_json: bool) -> None:
     from tandem.adapters.cli import text
-    from tandem.domain.webhook_view import callback_path, trigger_document
 
-    trigger = made.trigger
     if as_json:
-        setup = callback_path(trigger, nonce=made.nonce) if made.nonce else None
-        text.print_json(
-            {
-                "trigger": trigger_document(trigger),
-                "new_secret": made.secret or None,
-                "setup_callback_path": setup,
-            }
-        )
+        text.print_json(made)
         return
-    _tell(trigger, as_json=False)
-    if made.secret:
-        click.echo(f"secret: {made.secret}")
+    _tell(made["trigger"], as_json=False)
+    if made["new_secret"]:
+        click.echo(f"secret: {text.clean(made['new_secret'])}")
         text.note("the secret is shown this once; whoever delivers needs it")
-    if made.nonce:
-        click.echo(f"set up at: {callback_path(trigger, nonce=made.nonce)}")
+    if made["setup_callback_path"]:
+        click.echo(f"set up at: {text.clean(made['setup_callback_path'])}")
 
 
-def _tell(trigger: WebhookTrigger, *, as_json: bool) -> None:
+def _tell(trigger: Document, *, as_json: bool) -> None:
     from tandem.adapters.cli import text
-    from tandem.domain.webhook_view import callback_path, trigger_document
 
     if as_json:
-        text.print_json(trigger_document(trigger))
+        text.print_json(trigger)
         return
-    counts = trigger.delivery_counts
-    state = "takes deliveries" if trigger.enabled else "is disabled"
-    click.echo(f"trigger {trigger.trigger_id} of {text.one_line(trigger.automation_id)} {state}")
-    click.echo(f"address: {callback_path(trigger)}")
-    click.echo(f"signed:  {trigger.signature_scheme.value}, secret {trigger.secret_version or '-'}")
+    counts: dict[str, Any] = trigger["delivery_counts"]
+    state = "takes deliveries" if trigger["enabled"] else "is disabled"
+    named = text.one_line(trigger["trigger_id"]), text.one_line(trigger["automation_id"])
+    version = trigger["secret_status"]["secret_version"] or "-"
+    click.echo(f"trigger {named[0]} of {named[1]} {state}")
+    click.echo(f"address: {text.one_line(trigger['callback_url'])}")
+    click.echo(f"signed:  {text.one_line(trigger['signature_scheme'])}, secret {version}")
     click.echo(
-        f"came:    {counts.total}; accepted {counts.accepted}, duplicate {counts.duplicate}, "
-        f"rejected {counts.rejected}, suppressed {counts.suppressed}, failed {counts.failed}"
+        f"came:    {counts['total']}; accepted {counts['accepted']}, "
+        f"duplicate {counts['duplicate']}, rejected {counts['rejected']}, "
+        f"suppressed {counts['suppressed']}, failed {counts['failed']}"
     )
