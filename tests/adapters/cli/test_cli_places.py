@@ -472,3 +472,14 @@ def test_deliveries_at_a_server_are_listed_and_sent_through_again(
     again = call("webhooks", "redeliver", job, trigger, good["delivery_id"], "--json").json
     assert again["redelivery_of_delivery_id"] == good["delivery_id"]
     assert call("webhooks", "redeliver", job, trigger, "none").code == 4
+
+
+def test_a_stored_schedule_is_shown(place: Place) -> None:
+    cron = 'schedule: {type: cron, cron_expression: "30 2 * * *", timezone: America/New_York}\n'
+    job = place.apply(cron + FAILING)
+    shown = place.call("schedule", "preview", job, "--limit", "3", "--json").json
+    assert [row["local"][11:16] for row in shown] == ["02:30"] * 3
+    assert shown[0]["at_ms"] < shown[1]["at_ms"] < shown[2]["at_ms"]
+    place.call("automations", "pause", job)
+    assert "does not fire by itself" in place.call("schedule", "preview", job).err
+    assert place.call("schedule", "preview", "none").code == 4

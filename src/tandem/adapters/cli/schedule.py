@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from tandem.adapters.cli.server_options import ask, on_server
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tandem.adapters.cli.desk import Desk
     from tandem.adapters.cli.tools import Tools
     from tandem.domain.schedule import Schedule
+    from tandem.domain.stored_automation import StoredAutomation
 
 FIRINGS_MAX: Final = 1_000
 
@@ -26,6 +30,7 @@ def schedule() -> None:
 @click.argument("what", metavar="FILE|AUTOMATION")
 @click.option("--limit", type=click.IntRange(1, FIRINGS_MAX), default=10, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@on_server
 @click.pass_obj
 def preview(tools: Tools, what: str, limit: int, as_json: bool) -> None:
     """Show when FILE would fire if it were saved now, or when AUTOMATION fires next."""
@@ -51,16 +56,14 @@ def preview(tools: Tools, what: str, limit: int, as_json: bool) -> None:
 
 
 def _stored(tools: Tools, automation_id: str, limit: int) -> tuple[Schedule, Sequence[int]]:
-    from tandem.domain.automation_keeping import present
     from tandem.domain.firing import schedule_of, upcoming
-    from tandem.domain.ids import LOCAL_TENANT, AutomationId
 
-    store = tools.open_store(tools.read_settings())
-    try:
-        found = AutomationId(automation_id)
-        row = present(store.find_automation(found, tenant=LOCAL_TENANT), found)
-    finally:
-        store.close()
+    async def read(desk: Desk) -> StoredAutomation:
+        row, _ = await desk.automation(automation_id)
+        # With it comes until when its schedule was looked at.
+        return (await desk.firings(row, limit=1))[0]
+
+    row = ask(tools, read, acts=True)
     return schedule_of(row), upcoming(row, limit=limit)
 
 
