@@ -1,11 +1,13 @@
 """What tests of all parts share."""
 
+import gc
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tandem.settings import OLDER_BACKEND, OLDER_POSTGRES_URL
+from tests.sim.witnesses import STALE
 
 # Before anything imports it: its assertions are to explain themselves like those of a test module.
 pytest.register_assert_rewrite(
@@ -21,6 +23,26 @@ pytest.register_assert_rewrite(
 # How fast a shared machine is says nothing about what these tests judge.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
+
+
+def pytest_collection_finish() -> None:
+    """Whatever was imported stays: no collection of garbage looks at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which searches had to go beyond their witnesses."""
+    stale = [
+        str(value)
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == STALE
+    ]
+    if stale:
+        terminalreporter.section("witnesses to replace")
+        for line in stale:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(autouse=True)
