@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from tandem.domain.admission import demand_of
 from tandem.domain.automation import Automation
 from tandem.domain.budget import budget_of
+from tandem.domain.definition_version import definition_version
 from tandem.domain.deliverable import deliverables_of
 from tandem.domain.ids import DefinitionDigest, NodeId
 from tandem.domain.lanes import Lane, lanes_of
@@ -48,7 +50,9 @@ class Plan:
         "budget",
         "by_id",
         "deliverables",
+        "demand",
         "digest",
+        "has_parked",
         "has_triage",
         "lane_no",
         "lanes",
@@ -56,6 +60,7 @@ class Plan:
         "parallel",
         "phases",
         "runtime_context",
+        "version",
     )
 
     def __init__(self, automation: Automation, digest: DefinitionDigest) -> None:
@@ -83,8 +88,11 @@ class Plan:
         self.phases = Phases(automation)
         self.lanes, self.lane_no = lanes_of(automation, self.phases)
         self.deliverables = deliverables_of(automation)
+        self.has_parked = any(plan_node.is_parked for plan_node in self.nodes)
         self.has_triage = any(plan_node.is_triage_gate for plan_node in self.nodes)
         self.runtime_context = runtime_context_of(automation)
+        self.demand = demand_of(automation)
+        self.version = definition_version(automation, digest)
 
     def __len__(self) -> int:
         return len(self.nodes)

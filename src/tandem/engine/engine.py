@@ -574,6 +574,7 @@ class Engine(Reviews):
             key=key,
             needs=needs_of(
                 automation,
+                plan.demand,
                 tenant=tenant,
                 inputs=given,
                 real_path=self._files.real_path(workspace) if workspace else "",
