@@ -3,6 +3,10 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test check fix bench soak lock clean
 
+# Some machines are told to keep no compiled modules. Then each of the thousand processes that the
+# tests start would compile the engine for itself, which takes longer than what they are started for.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready

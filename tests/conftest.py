@@ -1,6 +1,7 @@
 """What tests of all parts share."""
 
 import gc
+import itertools
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(line)
 
 
+_numbers = itertools.count()
+
+
 @pytest.fixture(autouse=True)
-def _state_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Keep every test away from the state folder of the person who runs it."""
-    monkeypatch.setenv("TANDEM_STATE_DIR", str(tmp_path / "state"))
+def _state_of_its_own(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Keep every test away from the state folder of the person who runs it.
+
+    Most tests have no file and need no folder: theirs is only named.
+    """
+    if "tmp_path" in request.fixturenames:
+        folder: Path = request.getfixturevalue("tmp_path") / "state"
+    else:
+        folder = tmp_path_factory.getbasetemp() / f"state{next(_numbers)}"
+    monkeypatch.setenv("TANDEM_STATE_DIR", str(folder))
     for name in ("TANDEM_DATABASE_URL", OLDER_BACKEND, OLDER_POSTGRES_URL):
         monkeypatch.delenv(name, raising=False)
