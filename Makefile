@@ -39,7 +39,9 @@ $(NODE)/node_modules: $(NODE)/package.json
 	else echo "no npm: the tests of the TypeScript client are skipped"; fi
 
 test: $(READY) $(NODE)/node_modules  ## Run all tests; the domain must be covered by branch to the last one.
-	@$(BIN)/coverage run -m pytest tests/domain
+	@$(BIN)/coverage erase
+	@COVERAGE_PROCESS_START=pyproject.toml $(BIN)/python -m pytest -n 2 --dist worksteal tests/domain
+	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/domain tests
 

@@ -26,6 +26,29 @@ settings.register_profile("shared", deadline=None, suppress_health_check=[Health
 settings.load_profile("shared")
 
 
+HEAVY = (
+    "tests/sim/test_machine.py",
+    "tests/sim/test_schedules.py",
+    "tests/crash/test_power_cut.py",
+    "tests/sim/test_mutants.py",
+    "tests/adapters/sqlite/test_sqlite_cost.py",
+    "tests/test_validation_cost.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, one half in each of two workers, so that none is left alone.
+
+    `--dist worksteal` gives each worker a half of the list; what is left is shared at the end.
+    """
+    places = {name: place for place, name in enumerate(HEAVY)}
+    paths = {item: item.path.relative_to(item.config.rootpath).as_posix() for item in items}
+    heavy = sorted((i for i in items if paths[i] in places), key=lambda i: places[paths[i]])
+    light = [item for item in items if paths[item] not in places]
+    middle = max(len(items) // 2 - len(heavy[::2]), 0)
+    items[:] = [*heavy[::2], *light[:middle], *heavy[1::2], *light[middle:]]
+
+
 def pytest_collection_finish() -> None:
     """Whatever was imported stays: no collection of garbage looks at it again."""
     gc.collect()
