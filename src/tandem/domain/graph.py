@@ -10,6 +10,7 @@ from tandem.domain.deliverable import deliverables_of
 from tandem.domain.ids import DefinitionDigest, NodeId
 from tandem.domain.lanes import Lane, lanes_of
 from tandem.domain.node import Node, NodeKind
+from tandem.domain.output_status import reads_status
 from tandem.domain.phases import Phases
 from tandem.domain.runtime_context import runtime_context_of
 from tandem.domain.work import is_triage_gate
@@ -27,6 +28,7 @@ class PlanNode:
         "node",
         "node_id",
         "node_no",
+        "reads_output",
         "successors",
     )
 
@@ -37,6 +39,8 @@ class PlanNode:
         self.kind = node.kind
         self.is_parked = node.kind in (NodeKind.APPROVAL, NodeKind.WAIT)
         self.is_triage_gate = is_triage_gate(node)
+        self.reads_output = self.is_triage_gate or reads_status(node)
+        """Whether an output of this node says anything of itself that counts."""
         self.max_attempts = node.max_attempts
         self.depends_on = depends_on
         self.successors: tuple[int, ...] = ()
