@@ -517,8 +517,8 @@ class Invariants:
             _must(N.RUNNING not in replay.nodes, f"{what}: a node runs without a driver")
         if status is S.PAUSED:
             mine = [body for body in self._bodies.live if body.spec.run_id == replay.run_id]
-            left = [body.key for body in mine if self.is_well(body)]
-            _must(not left, f"{what}: bodies live on while it rests: {left}")
+            alive = [body.key for body in mine if self.is_well(body)]
+            _must(not alive, f"{what}: bodies live on while it rests: {alive}")
         if status in TERMINAL and run["cleanup"] is None:
             left = [
                 b
