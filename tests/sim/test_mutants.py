@@ -466,7 +466,7 @@ MUTANTS: dict[Patch, int] = {
     waits_do_not_look_for_signals_that_came_before: 13,
     woken_waits_leave_their_run_parked: 0,
     revived_runs_do_not_ask_anew: 98,
-    pauses_let_go_of_what_runs: 73,
+    pauses_let_go_of_what_runs: 789,
     results_by_hand_skip_approvals: 159,
     no_compare_and_set: 6,
     driver_never_reloads: 6,

@@ -118,8 +118,6 @@ class Invariants:
         self.triggers = TriggerInvariants(self._find, may_be_gone=self.may_be_gone, must=_must)
         self.trusted: Callable[[Body], bool] = lambda _body: True
         """Whether the engine of a body could do its work for as long as its lease lasts."""
-        self.is_well: Callable[[Body], bool] = lambda _body: True
-        """Whether the engine of a body can do its work just now."""
 
     def limit(self, runs_max: int, runs_total_max: int | None) -> None:
         """Say how many runs one engine, and all engines, may drive at once."""
@@ -515,10 +513,6 @@ class Invariants:
                     _must(not gates and not waits, f"{what}: ended, but {gates}, {waits} are open")
         if status not in DRIVEN:
             _must(N.RUNNING not in replay.nodes, f"{what}: a node runs without a driver")
-        if status is S.PAUSED:
-            mine = [body for body in self._bodies.live if body.spec.run_id == replay.run_id]
-            alive = [body.key for body in mine if self.is_well(body)]
-            _must(not alive, f"{what}: bodies live on while it rests: {alive}")
         if status in TERMINAL and run["cleanup"] is None:
             left = [
                 b

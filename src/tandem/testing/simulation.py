@@ -344,9 +344,6 @@ class World:
         self.invariants.auto_resumes_max = self.limits.recovery.auto_resumes_max
         # An engine that works says so several times in this span.
         self.invariants.trusted = lambda body: body.process.is_trusted(LEASE_MS / 1_000)  # type: ignore[attr-defined]
-        self.invariants.is_well = lambda body: (
-            body.process.is_trusted(0) and not body.process.was_frozen()  # type: ignore[attr-defined]
-        )
         self.stories: dict[RunId, Story] = {}
         self.scripts: dict[tuple[str, str], Script] = {}
         self.processes: list[EngineProcess] = []
