@@ -1,5 +1,5 @@
 -- Written by `make fix` from the migrations; do not edit.
--- version: 15
+-- version: 16
 CREATE TABLE definition (
     tenant   TEXT NOT NULL,
     digest   TEXT NOT NULL,
@@ -97,7 +97,6 @@ CREATE TABLE gate (
     decided_at_ms   INTEGER
 , rework_targets TEXT, requested_by TEXT NOT NULL DEFAULT '', escalate_to TEXT NOT NULL DEFAULT '', remind_every_ms INTEGER, stale_after_ms INTEGER, policy_state TEXT, reviewed_artifact TEXT, guard_denials INTEGER NOT NULL DEFAULT 0, four_eyes INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX gate_of_run ON gate (run_no, status);
-CREATE INDEX gate_of_status ON gate (status, requested_at_ms);
 CREATE TABLE artifact (
     artifact_no INTEGER PRIMARY KEY,
     run_no      INTEGER NOT NULL,
@@ -150,7 +149,6 @@ CREATE TABLE "wait" (
 CREATE INDEX wait_of_run ON wait (run_no, status);
 CREATE INDEX wait_for_signal ON wait (signal_key, wait_id)
     WHERE signal_key <> '' AND status IN ('waiting', 'escalated');
-CREATE INDEX wait_of_status ON wait (status, registered_at_ms);
 CREATE TABLE signal (
     signal_no       INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant          TEXT NOT NULL,
@@ -501,6 +499,8 @@ CREATE TABLE webhook_claim (
     claimed_at_ms INTEGER NOT NULL,
     UNIQUE (tenant, trigger_id, key)
 );
+CREATE INDEX gate_of_status ON gate (status, requested_at_ms, gate_id);
+CREATE INDEX wait_of_status ON wait (status, registered_at_ms, wait_id);
 INSERT INTO admission (admission_no, last_tenant, admitted_total, completed_total)
 VALUES (1, '', 0, 0);
 INSERT INTO store_identity (store_id) VALUES (lower(hex(randomblob(8))));
