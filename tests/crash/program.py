@@ -6,7 +6,7 @@ standard input, waits for its end, and answers with one line of JSON. A job is
     {"folder": …, "automation": …, "kill": …}
 
 With `operate` the process drives nothing: it asks what that names of the newest run, and ends. With
-`tell` it does what that names in `trigger_stories.py` or `turn_stories.py`.
+`tell` it does what that names in `trigger_stories.py`, `turn_stories.py` or `desk_stories.py`.
 
 where `folder` holds the store and everything else, and `isolation` may name how bodies are kept.
 The process drives the run that is in the store, or starts one, decides its gates, and writes
@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import desk_stories
 import turn_stories
 from trigger_stories import STORIES
 
@@ -274,7 +275,11 @@ async def tell(folder: Path, kill: dict[str, Any], story: str) -> None:
     if "file" in kill:
         kill_at_file(f"{kill['file']}_file", kill["moment"])
     settings = Settings(state_dir=folder, database_url=f"sqlite:///{folder}/store.db")
-    if story in turn_stories.TURNS:
+    if story in desk_stories.DESK:
+        await desk_stories.ask(settings, story)
+    elif story == "furnish":
+        await desk_stories.furnish(settings, functions(folder, {})["host:work"])
+    elif story in turn_stories.TURNS:
         await turn_stories.TURNS[story](settings, functions(folder, {})["host:work"])
     else:
         await STORIES[story](settings)
