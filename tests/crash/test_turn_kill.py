@@ -6,6 +6,7 @@ which nobody was killed, and its runs end in the same way.
 """
 
 import fcntl
+import itertools
 import os
 import re
 from collections import Counter
@@ -22,6 +23,8 @@ from turn_stories import parts_of_a_turn
 from tandem.settings import Settings
 from tandem.wiring import open_engine
 
+LOST = {"lost-1": 1, "lost-2": 2, "lost-3": 2}
+"""Runs of dead engines and how often their bodies run; the first one cannot be read any more."""
 TURNS_MAX = 8
 KILLS_MAX = 80
 FOUND = {
@@ -87,8 +90,8 @@ def tell(nursery: Nursery, folder: Path, story: str, kill: dict[str, Any] | None
 
 def fill(nursery: Nursery, folder: Path) -> Path:
     (folder / "work").mkdir(parents=True)
-    assert tell(nursery, folder, "die")
-    assert tell(nursery, folder, "die")
+    for _ in LOST:
+        assert tell(nursery, folder, "die")
     assert not tell(nursery, folder, "fill")
     (folder / "at_work.log").unlink()
     return folder
@@ -146,7 +149,30 @@ def test_turn_that_is_killed_around_each_of_its_commits_does_everything_once(
     assert not tell(nursery, undisturbed, "finish")
     assert found_in(folder) == found_in(undisturbed)
     assert effects_of(folder) == effects_of(undisturbed)
-    assert {name: n for name, n in effects_of(folder).items() if n != 1} == {
-        "lost-1": 2,
-        "lost-2": 2,
-    }
+    ran = effects_of(folder)
+    assert {name: ran[name] for name in LOST} == LOST
+    assert all(ran[name] == 1 for name in ran if name not in LOST)
+
+
+def test_end_that_a_review_counts_is_counted_once_wherever_its_engine_is_killed(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    action = {"kind": "python", "function": "host:work", "arguments": {"name": "a"}}
+    reviewed = {"automation_id": "reviewed", "nodes": [{"node_id": "a", "action": action}]}
+    cut_off = 0
+    for number, moment in itertools.product(range(1, KILLS_MAX), ("before", "after")):
+        folder, kill = tmp_path / f"{number}-{moment}", {"commit": number, "moment": moment}
+        assert not tell(nursery, folder, "enrol")
+        is_cut_off = nursery.run(folder, reviewed, kill) == KILLED
+        if is_cut_off:
+            assert nursery.run(folder, reviewed, None) == 0, (folder / "stderr.txt").read_text()
+        found = found_in(folder)
+        assert found["reviews"] == ["('reviewed', 1, 1, 1)"], kill
+        assert found["due"] == [], kill
+        (candidate,) = found["candidates"]
+        assert candidate.count("automation-v2-run-") == 3, kill  # its source, evidence and runs
+        assert sum("automation_review_requested" in event for event in found["events"]) == 1, kill
+        if not is_cut_off:
+            break
+        cut_off += 1
+    assert cut_off >= 10

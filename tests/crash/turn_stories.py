@@ -10,6 +10,8 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import apsw
+
 import tandem.wiring
 from tandem.adapters.local.clock import SystemClock
 from tandem.adapters.sqlite import keys, signals
@@ -34,6 +36,7 @@ HOUR_MS: Final = 3_600_000
 AHEAD_MS: Final = 40 * 24 * HOUR_MS
 """The clock of whoever takes a turn: by then everything is due, and what is old is very old."""
 NEVER_MS: Final = 400 * 24 * HOUR_MS
+UNREADABLE: Final = "lost-1"
 SIGNALLED: Final = ("signalled-1", "signalled-2", "signalled-3")
 HELD: Final = ("held-1", "held-2", "held-3")
 DELIVERED: Final = ("e1", "e2")
@@ -151,6 +154,18 @@ async def fill(settings: Settings, work: Function) -> None:
         parts.engine._learning.finish = nothing  # type: ignore[method-assign]
     async with tandem.wiring.open_engine(settings, drives=False) as parts:
         await leave_work(parts, made)
+        spoil(settings, find(parts, UNREADABLE))
+
+
+def spoil(settings: Settings, run_id: RunId) -> None:
+    """Leave a run of a dead engine whose definition cannot be read."""
+    connection = apsw.Connection(str(settings.store_path))
+    connection.execute(
+        "UPDATE definition SET document = ? WHERE digest ="
+        " (SELECT definition_digest FROM run WHERE run_id = ?)",
+        (b"{}", run_id),
+    )
+    connection.close()
 
 
 async def nothing() -> None:
@@ -250,9 +265,16 @@ async def finish(settings: Settings, work: Function) -> None:
             await asyncio.sleep(0.01)
 
 
+async def enrol(settings: Settings, work: Function) -> None:
+    """Have the first end of an automation be reviewed."""
+    async with tandem.wiring.open_engine(settings, drives=False) as parts:
+        await parts.engine.enrol(AutomationId("reviewed"), runs_max=1)
+
+
 TURNS: dict[str, Callable[[Settings, Function], Awaitable[None]]] = {
     "die": die,
     "fill": fill,
     "turn": turn,
+    "enrol": enrol,
     "finish": finish,
 }
