@@ -452,25 +452,44 @@ class Driver:
     async def _execute(self, command: Command) -> bool:
         """Run a command of the driver's own; a store that is away is waited for.
 
-        Returns whether it was obeyed.
+        Returns whether it was obeyed, which it is once, however often the store then fails to be
+        read.
         """
+        change = await self._try_until_written(command)
+        if change is None:
+            return False
+        view = await self._load_again()
+        if view is not None:
+            self.view = view
+            self._announce(view, change)
+        return True
+
+    async def _try_until_written(self, command: Command) -> Change | None:
+        """Run a command; None when it was refused."""
         run = self.view.run
         while True:
             try:
-                change = await self._store.execute(
+                return await self._store.execute(
                     run.run_id,
                     command,
                     tenant=run.tenant,
                     change_id=self._new_change_id(),
                     now_ms=self._clock.now_ms(),
                 )
-                self.view = await self._store.load(run.run_id, tenant=run.tenant)
             except (Refused, NotFound):
-                return (
-                    False  # another engine was first, or the run was deleted: nothing is left to do
-                )
+                # Another engine was first, or the run was deleted: nothing is left to do.
+                return None
+            except StoreUnavailable:
+                # Nothing was written.
+                await self._clock.sleep(STORE_RETRY_MS)
+
+    async def _load_again(self) -> RunView | None:
+        """Return the run as it is stored; None when it was deleted."""
+        run = self.view.run
+        while True:
+            try:
+                return await self._store.load(run.run_id, tenant=run.tenant)
+            except NotFound:
+                return None
             except StoreUnavailable:
                 await self._clock.sleep(STORE_RETRY_MS)
-                continue
-            self._announce(self.view, change)
-            return True
