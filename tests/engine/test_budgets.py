@@ -11,7 +11,8 @@ import pytest
 from tandem import Automation, Engine, Run
 from tandem.domain.errors import Refused
 from tandem.domain.lifecycle import RunState, StopKind
-from tandem.domain.run import AttemptEnd
+from tandem.domain.run import Attempt, AttemptEnd
+from tandem.domain.usage import COST_USD_MAX, COUNT_MAX, NANO_PER_USD, USED_MAX
 from tests.engine.conftest import WAIT_S, Bench, call, command, events
 
 SPEND = (
@@ -25,9 +26,12 @@ async def until_row(run: Run, holds: Any) -> None:
             await asyncio.sleep(0.01)
 
 
+def attempts_of(bench: Bench, run: Run) -> list[Attempt]:
+    return list(bench.engine.parts.store.list_attempts(run.run_id, tenant=run.row.tenant))
+
+
 def usage_of_attempts(bench: Bench, run: Run) -> list[int | None]:
-    attempts = bench.engine.parts.store.list_attempts(run.run_id, tenant=run.row.tenant)
-    return [a.usage.total_tokens if a.usage else None for a in attempts]
+    return [a.usage.total_tokens if a.usage else None for a in attempts_of(bench, run)]
 
 
 async def test_usage_of_every_body_is_summed_up_in_the_run(bench: Bench, tmp_path: Path) -> None:
@@ -185,3 +189,17 @@ async def test_clock_and_price_come_from_the_settings(
             assert await run.wait() == "completed"
         assert run.row.usage.cost_usd == 0.1
         assert run.row.runtime_clock == "wall"
+
+
+async def test_usage_beyond_what_can_be_counted_ends_no_run(bench: Bench) -> None:
+    def spend(context: SimpleNamespace) -> None:
+        for _ in range(USED_MAX // (COST_USD_MAX * NANO_PER_USD) + 100):
+            context.report_usage(total_tokens=COUNT_MAX, cost_usd=COST_USD_MAX)
+
+    bench.body("spend", spend)
+    run = await bench.start(call("a", "spend"), call("b", "spend", "a"))
+
+    assert await bench.end(run) == "completed", run.detail
+    assert run.row.cost_nano_usd == USED_MAX
+    assert run.row.total_tokens == 2 * COUNT_MAX * 9_323
+    assert [attempt.usage.cost_nano_usd for attempt in attempts_of(bench, run)] == [USED_MAX] * 2

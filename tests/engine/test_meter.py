@@ -8,7 +8,15 @@ from tandem.adapters.local.clock import SystemClock
 from tandem.domain.budget import Budget, Used, reached
 from tandem.domain.errors import BudgetReached
 from tandem.domain.outcome import Failed, FailureClass, Stopped
-from tandem.domain.usage import NOTHING, Spending, Usage
+from tandem.domain.usage import (
+    COST_USD_MAX,
+    COUNT_MAX,
+    LIMIT_MAX,
+    NOTHING,
+    USED_MAX,
+    Spending,
+    Usage,
+)
 from tandem.engine.meter import AttemptMeter, Ledger, outcome_of
 
 TOOL = Spending(tool_calls=1)
@@ -29,6 +37,7 @@ class Desk:
     def __init__(self, **budget: int) -> None:
         self.stored = NOTHING
         self.pokes = 0
+        self.overflows = 0
         self.clock = Ticks()
         self.budget = Budget(**budget)
         self.ledger = Ledger(
@@ -36,10 +45,14 @@ class Desk:
             reached=lambda more: reached(Used(usage=self.stored.plus(more)), self.budget),
             usd_per_1k_tokens=0.5,
             told=self._told,
+            overflowed=self._overflowed,
         )
 
     def _told(self) -> None:
         self.pokes += 1
+
+    def _overflowed(self) -> None:
+        self.overflows += 1
 
     def meter(self, number: int = 1, *, tool_calls_max: int | None = None) -> AttemptMeter:
         return self.ledger.meter((0, number), node_id="a", tool_calls_max=tool_calls_max)
@@ -220,3 +233,20 @@ async def test_tokens_of_tools_do_not_count_as_the_size_of_a_call() -> None:
     await desk.meter(1).reserve()
     await desk.meter(2).reserve()
     assert desk.stored == Usage()
+
+
+async def test_usage_that_cannot_be_counted_stays_at_the_most_and_is_told_of_once() -> None:
+    desk = Desk(tokens=LIMIT_MAX)
+    meter, other = desk.meter(1), desk.meter(2)
+    largest = Spending(total_tokens=COUNT_MAX, cost_usd=float(COST_USD_MAX))
+    meter.used = Usage(total_tokens=USED_MAX - 1, cost_nano_usd=USED_MAX - 1)
+    meter.report(largest)
+    meter.report(largest)
+    other.report(largest)
+    desk.write()
+
+    assert desk.overflows == 1
+    assert desk.stored.total_tokens == desk.stored.cost_nano_usd == USED_MAX
+    assert "max_total_tokens" in desk.ledger.reached()
+    meter.report(largest)
+    assert desk.ledger.unwritten() == (), "nothing is written of what cannot be counted"

@@ -28,7 +28,7 @@ from tandem.domain.run import Attempt, Run, RuntimeClock
 from tandem.domain.settling import Settled
 from tandem.domain.start_check import Obstacle
 from tandem.domain.starting import fail_start
-from tandem.domain.usage import Spent, Usage
+from tandem.domain.usage import USED_MAX, Spent, Usage
 from tandem.domain.view import RunView
 from tandem.engine.attempts import AttemptRunner
 from tandem.engine.leases import OwnLease
@@ -84,6 +84,7 @@ class Driver:
             reached=self._reached,
             usd_per_1k_tokens=usd_per_1k_tokens,
             told=lambda: self.poke(stale=False),
+            overflowed=self._tell_overflow,
         )
         # By a clock that nobody can set: a budget of runtime is not spent by setting the other one.
         self._active_before_ms = active_ms_of(view.run, until_ms=clock.now_ms())
@@ -275,6 +276,12 @@ class Driver:
     @property
     def _active_ms(self) -> int:
         return self._active_before_ms + self._clock.ticks_ms() - self._driven_since_ms
+
+    def _tell_overflow(self) -> None:
+        self._complain(
+            f"run {self.view.run.run_id} reports more usage than can be counted; "
+            f"a count stays at {USED_MAX}, look at what its bodies report"
+        )
 
     def _reached(self, more: Usage) -> str:
         budget = budget_for(self.view)

@@ -29,6 +29,7 @@ class Ledger:
         reached: says which budget is reached when this much is spent besides what is stored.
         usd_per_1k_tokens: the price of tokens for calls that do not know theirs.
         told: called when something was spent that may concern the driver.
+        overflowed: called once when an attempt has spent more than can be counted.
     """
 
     def __init__(
@@ -38,11 +39,14 @@ class Ledger:
         reached: Callable[[Usage], str],
         usd_per_1k_tokens: float,
         told: Callable[[], None],
+        overflowed: Callable[[], None],
     ) -> None:
         self._clock = clock
         self._reached = reached
         self._usd_per_1k_tokens = usd_per_1k_tokens
         self._told = told
+        self._overflowed = overflowed
+        self._has_overflowed = False
         self._meters: dict[Key, AttemptMeter] = {}
         """Those that have spent something that is not written."""
         self._calls: set[_Call] = set()
@@ -85,7 +89,13 @@ class Ledger:
         """Count what an attempt has spent."""
         if usage == NOTHING:
             return
-        meter.used = meter.used.plus(usage)
+        used = meter.used.plus(usage)
+        if used.is_more_than_counted and not self._has_overflowed:
+            self._has_overflowed = True
+            self._overflowed()
+        if used == meter.used:
+            return
+        meter.used = used
         self._meters[meter.key] = meter
         if not usage.tool_calls:
             self._largest = _larger(self._largest, usage)
