@@ -12,8 +12,11 @@ from tandem import Automation, Engine, Run
 from tandem.domain.errors import Refused
 from tandem.domain.lifecycle import RunState, StopKind
 from tandem.domain.run import Attempt, AttemptEnd
-from tandem.domain.usage import COST_USD_MAX, COUNT_MAX, NANO_PER_USD, USED_MAX
+from tandem.domain.usage import COST_USD_MAX, COUNT_MAX, NANO_PER_USD, USED_MAX, Spending
+from tandem.testing.builders import automation, python_node
+from tandem.testing.executor import Script
 from tests.engine.conftest import WAIT_S, Bench, call, command, events
+from tests.small_world import SmallWorld
 
 SPEND = (
     'echo \'{"prompt_tokens": 60, "completion_tokens": 40, "tool_calls": 1}\' >> $TANDEM_USAGE_FILE'
@@ -203,3 +206,19 @@ async def test_usage_beyond_what_can_be_counted_ends_no_run(bench: Bench) -> Non
     assert run.row.cost_nano_usd == USED_MAX
     assert run.row.total_tokens == 2 * COUNT_MAX * 9_323
     assert [attempt.usage.cost_nano_usd for attempt in attempts_of(bench, run)] == [USED_MAX] * 2
+
+
+def test_calls_of_unknown_size_that_begin_together_go_over_by_one_at_most(tmp_path: Path) -> None:
+    world = SmallWorld(tmp_path / "tandem.db")
+    nodes = [python_node(name) for name in "abcd"]
+    limited = automation(*nodes, limits={"max_total_tokens": 150}, parallel=4)
+    script = Script(duration_ms=5, calls=1, asks=True, call=Spending(total_tokens=100))
+
+    async def story() -> None:
+        async with world.engine() as engine:
+            run_id = await world.start(engine, limited, **dict.fromkeys("abcd", script))
+            await world.until_status(run_id, RunState.PAUSED)
+        assert world.row(run_id).total_tokens == 200
+        assert world.row(run_id).stop_kind is StopKind.GUARDRAIL_STOPPED
+
+    world.tell(story())

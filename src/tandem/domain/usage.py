@@ -84,6 +84,8 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 UNKNOWN: Final = Spending()
 """A call of which nothing is known beforehand."""
+FREE: Final = Spending(total_tokens=0, cost_usd=0.0)
+"""A call that spends nothing."""
 
 
 def priced(spending: Spending, *, usd_per_1k_tokens: float) -> Usage:
@@ -100,6 +102,21 @@ def priced(spending: Spending, *, usd_per_1k_tokens: float) -> Usage:
         total_tokens=tokens,
         cost_nano_usd=min(to_nano_usd(cost_usd), USED_MAX),
         tool_calls=spending.tool_calls,
+    )
+
+
+def at_most(spending: Spending, *, usd_per_1k_tokens: float) -> Usage:
+    """Return how large a call can become by what is said of it beforehand.
+
+    Tokens and cost that are not given may become anything; tools are known.
+    """
+    usage = priced(spending, usd_per_1k_tokens=usd_per_1k_tokens)
+    knows_tokens = spending.total_tokens is not None or usage.total_tokens > 0
+    knows_cost = spending.cost_usd is not None or (knows_tokens and usd_per_1k_tokens > 0)
+    return msgspec.structs.replace(
+        usage,
+        total_tokens=usage.total_tokens if knows_tokens else USED_MAX,
+        cost_nano_usd=usage.cost_nano_usd if knows_cost else USED_MAX,
     )
 
 

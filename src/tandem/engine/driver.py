@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from tandem.domain.artifact import ArtifactRef
-from tandem.domain.budget import active_ms_of, reached, used_by
+from tandem.domain.budget import active_ms_of, fits, reached, used_by
 from tandem.domain.change import Change
 from tandem.domain.command import Account, Command, HandBack, LossPolicy, ProcessesEnded
 from tandem.domain.driving import advance
@@ -82,6 +82,7 @@ class Driver:
         self._ledger = Ledger(
             clock=clock,
             reached=self._reached,
+            fits=lambda more: fits(self.view.run.usage.plus(more), budget_for(self.view)),
             usd_per_1k_tokens=usd_per_1k_tokens,
             told=lambda: self.poke(stale=False),
             overflowed=self._tell_overflow,

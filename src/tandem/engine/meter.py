@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from tandem.domain.errors import BudgetReached
 from tandem.domain.outcome import Failed, FailureClass, Outcome, Stopped
-from tandem.domain.usage import NOTHING, UNKNOWN, Spending, Spent, Usage, priced
+from tandem.domain.usage import NOTHING, UNKNOWN, Spending, Spent, Usage, at_most, priced
 from tandem.ports.clock import Clock
 
 WRITE_MS: Final = 1_000
@@ -27,6 +27,7 @@ class Ledger:
     Args:
         clock: times how long something is unwritten.
         reached: says which budget is reached when this much is spent besides what is stored.
+        fits: says whether the budget has room for this much besides what is stored.
         usd_per_1k_tokens: the price of tokens for calls that do not know theirs.
         told: called when something was spent that may concern the driver.
         overflowed: called once when an attempt has spent more than can be counted.
@@ -37,12 +38,14 @@ class Ledger:
         *,
         clock: Clock,
         reached: Callable[[Usage], str],
+        fits: Callable[[Usage], bool],
         usd_per_1k_tokens: float,
         told: Callable[[], None],
         overflowed: Callable[[], None],
     ) -> None:
         self._clock = clock
         self._reached = reached
+        self._fits = fits
         self._usd_per_1k_tokens = usd_per_1k_tokens
         self._told = told
         self._overflowed = overflowed
@@ -50,7 +53,6 @@ class Ledger:
         self._meters: dict[Key, AttemptMeter] = {}
         """Those that have spent something that is not written."""
         self._calls: set[_Call] = set()
-        self._largest = NOTHING
         self._unwritten_since_ms: int | None = None
         self._moved = asyncio.Event()
 
@@ -61,6 +63,10 @@ class Ledger:
     def price(self, spending: Spending) -> Usage:
         """Return a report as usage."""
         return priced(spending, usd_per_1k_tokens=self._usd_per_1k_tokens)
+
+    def bound(self, spending: Spending) -> Usage:
+        """Return how large a call can become that is announced like this."""
+        return at_most(spending, usd_per_1k_tokens=self._usd_per_1k_tokens)
 
     # What was spent
 
@@ -97,8 +103,6 @@ class Ledger:
             return
         meter.used = used
         self._meters[meter.key] = meter
-        if not usage.tool_calls:
-            self._largest = _larger(self._largest, usage)
         if self._unwritten_since_ms is None:
             self._unwritten_since_ms = self._clock.ticks_ms()
             self._told()
@@ -120,6 +124,9 @@ class Ledger:
     async def enter(self, call: "_Call") -> None:
         """Wait until a call may be made.
 
+        Calls that fit into what is left may be under way together, and beside them one that may
+        go over: so what is spent in the end is over the budget by that call at most.
+
         Raises:
             BudgetReached: the budget of the run is used up.
         """
@@ -128,15 +135,15 @@ class Ledger:
             if text:
                 raise BudgetReached(text)
             call.meter.refuse_tools(call.expected.tool_calls)
-            pending = self._sum()
+            held = self._sum()
             for other in self._calls:
-                pending = pending.plus(other.expected)
-            if not self._reached(pending):
+                held = held.plus(other.expected)
+            call.may_go_over = not self._fits(held.plus(call.bound))
+            if not call.may_go_over:
+                break
+            if not self._reached(held) and not any(other.may_go_over for other in self._calls):
                 break
             await self._moved.wait()
-        if not call.expected.tool_calls:
-            # Only now: calls that came back meanwhile say how large one can be.
-            call.expected = _larger(call.expected, self._largest)
         self._calls.add(call)
 
     def leave(self, call: "_Call") -> None:
@@ -185,7 +192,7 @@ class AttemptMeter:
 
     async def reserve(self, expected: Spending = UNKNOWN) -> "_Call":
         """See `Meter.reserve`."""
-        call = _Call(self._ledger, self, self._ledger.price(expected))
+        call = _Call(self._ledger, self, expected)
         await self._ledger.enter(call)
         return call
 
@@ -218,9 +225,12 @@ class AttemptMeter:
 class _Call:
     """One call under way; a `Reservation`."""
 
-    def __init__(self, ledger: Ledger, meter: AttemptMeter, expected: Usage) -> None:
+    def __init__(self, ledger: Ledger, meter: AttemptMeter, announced: Spending) -> None:
         self.meter = meter
-        self.expected = expected
+        self.expected = ledger.price(announced)
+        """What is held back for it while it is under way."""
+        self.bound = ledger.bound(announced)
+        self.may_go_over = False
         self._ledger = ledger
 
     def spend(self, spending: Spending) -> None:
@@ -249,13 +259,6 @@ def outcome_of(refusal: BudgetReached) -> Outcome:
 
 def _over(words: str) -> Failed:
     return Failed(failure_class=FailureClass.BUDGET_EXCEEDED, message=words)
-
-
-def _larger(one: Usage, other: Usage) -> Usage:
-    return Usage(
-        total_tokens=max(one.total_tokens, other.total_tokens),
-        cost_nano_usd=max(one.cost_nano_usd, other.cost_nano_usd),
-    )
 
 
 def _nothing() -> None:
