@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from tandem.domain.automation_keeping import PauseAutomation, Save
+from tandem.domain.automation_keeping import DeleteAutomation, PauseAutomation, Save
 from tandem.domain.backlog import ClaimTask, Projection, RequeueTask, TaskStatus, TaskText
 from tandem.domain.command import Cancel, Pause
 from tandem.domain.creation import NewRun
@@ -221,6 +221,25 @@ class TriggerSuite:
         assert len(timer.runs()) == 1
         assert (await timer.fire(2, row=row, plan=plan)).row is None
         assert len(timer.runs()) == 1
+
+    async def test_instant_that_a_wrong_clock_brings_again_has_its_run_already(
+        self, open_store: OpenStore
+    ) -> None:
+        """It starts nothing, keeps its record, and does not hold up the next one."""
+        timer = Timer(open_store)
+        await timer.save()
+        first = await timer.fire(1)
+        await timer.end(first.run_ids[0])
+        await timer.keeper.ask(DeleteAutomation(by="ann"))
+        await timer.save()  # by a clock that was set back to the first save
+        again = await timer.fire(1)
+        assert (again.run_ids, again.firings) == ((), ())
+        assert again.row == timer.row
+        assert not timer.is_due(1)
+        assert len(timer.runs()) == 1
+        assert len((await timer.fire(2)).run_ids) == 1
+        firings = timer.store.list_firings(timer.row, limit=9)
+        assert {firing.run_id for firing in firings} == {run.run_id for run in timer.runs()}
 
     async def test_each_missed_firing_has_its_run_in_the_same_transaction(
         self, open_store: OpenStore
