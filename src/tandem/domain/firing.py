@@ -36,7 +36,8 @@ class FiringOutcome(StrEnum):
 class Firing(msgspec.Struct, frozen=True, kw_only=True):
     """The record of one occurrence of one automation.
 
-    `occurrence` is its identity: `at:<instant>` of a schedule, `handoff:<id>:<created>` of a watch.
+    `occurrence` is its identity: `at:<instant>` of a schedule, of a watch
+    `handoff:<id>:<created>:<what it says>`.
     `due_at_ms` is when it fell due. `missed` counts the older occurrences that were left out with
     it, up to 1,000.
     """

@@ -27,6 +27,7 @@ from tandem.domain.handoff import (
     consumed,
     file_name,
     folders_of,
+    is_same,
     read_handoff,
     waiting_for,
     write_handoff,
@@ -246,6 +247,7 @@ class Handoffs:
                 automation_id=row.automation_id,
                 handoff_id=handoff.handoff_id,
                 handed_over_at_ms=handoff.created_at_ms,
+                fingerprint=handoff.fingerprint,
                 run_id=new.run_id if new is not None else "",  # type: ignore[arg-type] # not written
                 consumed_at_ms=now_ms,
                 workspace=workspace,
@@ -276,7 +278,7 @@ class Handoffs:
             handoff = read_handoff(content.encode())
         except (NotFound, ValueError):
             handoff = None  # it was moved before, or replaced by something else
-        if handoff is not None and _is_same(handoff, taken):
+        if handoff is not None and is_same(handoff, taken):
             self._files.put_file(
                 taken.workspace,
                 f"{taken.archived_dir}/{self._archived_name(taken, handoff)}",
@@ -289,9 +291,7 @@ class Handoffs:
         name = archived_name(handoff, is_used=False)
         there = self._read(taken.workspace, taken.archived_dir, name, None)
         is_used = (
-            there.problem == ""
-            and there.handoff is not None
-            and not (_is_same(there.handoff, taken))
+            there.problem == "" and there.handoff is not None and not is_same(there.handoff, taken)
         )
         return archived_name(handoff, is_used=is_used)
 
@@ -359,10 +359,3 @@ def _place_of(automation: Automation) -> tuple[str, HandoffConfig]:
             code="handoff_without_workspace",
         )
     return workspace, folders_of(automation.handoff_config)
-
-
-def _is_same(handoff: Handoff, taken: ConsumedHandoff) -> bool:
-    return (handoff.handoff_id, handoff.created_at_ms) == (
-        taken.handoff_id,
-        taken.handed_over_at_ms,
-    )

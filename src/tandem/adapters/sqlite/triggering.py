@@ -271,7 +271,8 @@ def find_consumed(
     tables: Tables, connection: apsw.Connection, key: ConsumedHandoff
 ) -> ConsumedHandoff | None:
     """Return what is noted of a handoff that has its run already."""
-    values = (key.tenant, key.automation_id, key.handoff_id, key.handed_over_at_ms)
+    named = (key.tenant, key.automation_id, key.handoff_id, key.handed_over_at_ms)
+    values = (*named, key.fingerprint)
     found = fetch(connection, tables.sql["find_consumed"], values)
     return consumed_of(found[0]) if found else None
 
