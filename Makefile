@@ -51,7 +51,7 @@ fix: $(READY)  ## Format, mend what can be mended, write the generated documents
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/python scripts/write_docs.py
 
-bench: $(READY)  ## Measure chain, many, fan and growth, three times each in fresh processes; then the server and its live events.
+bench: $(READY)  ## Measure bare, chain, many, fan and growth, three times each in fresh processes; then the server and its live events.
 	@$(BIN)/python bench/run.py
 	@$(BIN)/python bench/serving.py
 	@$(BIN)/python bench/sse.py

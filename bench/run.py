@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-NAMES = ("chain", "many", "fan", "growth")
+NAMES = ("bare", "chain", "many", "fan", "growth")
 COLUMNS = ("nodes_per_s", "ms_per_node", "cpu_ms_per_node", "commits_per_node", "bytes_per_node")
 
 
@@ -52,9 +52,12 @@ def main() -> None:
     print(f"\nmedians of {arguments.repeat}, full durability")
     print(f"{'workload':10}" + "".join(f"{column:>18}" for column in COLUMNS))
     for name, median in medians.items():
-        print(f"{name:10}" + "".join(f"{median[column]:>18,.4g}" for column in COLUMNS))
+        print(f"{name:10}" + "".join(f"{median.get(column, 0):>18,.4g}" for column in COLUMNS))
         if "batch5_by_batch1" in median:
             print(f"{'':10}batch 5 / batch 1 = {median['batch5_by_batch1']}")
+    if {"bare", "many"} <= medians.keys():
+        share = medians["many"]["nodes_per_s"] / medians["bare"]["nodes_per_s"]
+        print(f"many / bare = {share:.2f}: what is left of the statements' own speed")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The four workloads of `make bench`, each on a new store at full durability.
+"""The workloads of `make bench`, each on a new store at full durability.
 
-python bench/workloads.py NAME [FOLDER]     runs one of chain, many, fan, growth; prints one JSON
-line. The store is made in FOLDER and left there; without one it is removed.
+python bench/workloads.py NAME [FOLDER]     runs one of `WORKLOADS`; prints one JSON line.
+
+The store is made in FOLDER and left there; without one it is removed.
 """
 
 import asyncio
@@ -11,9 +12,13 @@ import resource
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
+import apsw
+
 from tandem import Automation, Engine, Run
+from tandem.adapters.sqlite.connection import open_connection
 
 PAYLOAD = "x" * 1_000
 
@@ -124,7 +129,51 @@ async def measure_growth(engine: Engine) -> dict[str, Any]:
     return {**batches[-1], "batches": speeds, "batch5_by_batch1": round(speeds[-1] / speeds[0], 3)}
 
 
+async def measure_bare(engine: Engine) -> dict[str, Any]:
+    """The statements of *many* once more, without an engine: what this machine allows."""
+    document = automation("many", chain(5))
+    await run_all(engine, document, 50)
+    store = engine.parts.store
+    copy = Path(store.path).with_name("bare.db")
+    target = apsw.Connection(str(copy))
+    with target.backup("main", store.committer.connection, "main") as backup:
+        backup.step()
+    target.close()
+    statements = await note_statements(engine, document)
+    connection = open_connection(copy, synchronous="FULL")
+    wall, cpu = time.perf_counter(), time.process_time()
+    for sql, values in statements:
+        connection.execute(sql, values).fetchall()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    connection.close()
+    commits = sum(sql == "COMMIT" for sql, _ in statements)
+    return {
+        "nodes": 5_000,
+        "wall_s": round(wall, 4),
+        "nodes_per_s": round(5_000 / wall, 1),
+        "ms_per_node": round(wall / 5, 4),
+        "cpu_ms_per_node": round(cpu / 5, 4),
+        "commits_per_node": round(commits / 5_000, 4),
+    }
+
+
+async def note_statements(engine: Engine, document: Any) -> list[tuple[str, Any]]:
+    """Run 1,000 runs and return what was executed for them, in order, with its values."""
+    statements: list[tuple[str, Any]] = []
+
+    def note(_cursor: apsw.Cursor, sql: str, values: Any) -> bool:
+        statements.append((sql, values))
+        return True
+
+    connection = engine.parts.store.committer.connection
+    connection.exec_trace = note
+    await run_all(engine, document, 1_000)
+    connection.exec_trace = None
+    return statements
+
+
 WORKLOADS = {
+    "bare": measure_bare,
     "chain": measure_chain,
     "many": measure_many,
     "fan": measure_fan,
@@ -135,6 +184,8 @@ WORKLOADS = {
 async def measure(name: str, folder: str) -> None:
     """Measure one workload and print it."""
     url = f"sqlite:///{folder}/bench.db"
+    if name == "bare":
+        os.environ["TANDEM_STORE_WRITER"] = "inline"
     async with Engine.open(url, runs_max=50, functions={"bench:body": body}) as engine:
         result = await WORKLOADS[name](engine)
     print(json.dumps({"workload": name, **result}))

@@ -128,45 +128,7 @@ async def open_engine(
                 clock=clock,
                 ids=RandomIds(),
                 scratch_root=str(settings.state_dir / "scratch"),
-                limits=Limits(
-                    runs_max=settings.runs_at_once,
-                    runs_total_max=settings.runs_total_max,
-                    labels=settings.labels,
-                    lease_ms=settings.lease_ms,
-                    inline_bytes_max=settings.inline_bytes_max,
-                    output_bytes_max=settings.output_bytes_max,
-                    retention_ms=settings.retention_days * DAY_MS,
-                    gate_policy=GatePolicy(
-                        expires_after_ms=settings.gate_expires_after_ms,
-                        on_expiry=settings.gate_on_expiry,
-                        stale_after_ms=settings.gate_stale_after_ms,
-                        four_eyes=settings.gate_four_eyes,
-                    ),
-                    signal_retention_ms=settings.signal_retention_ms,
-                    schedule_grace_ms=settings.schedule_grace_ms,
-                    relaxation_denylist=settings.relaxation_denylist,
-                    runtime_clock=RuntimeClock(settings.runtime_budget_clock),
-                    usd_per_1k_tokens=settings.token_cost_per_1k_usd,
-                    own_only=own_only,
-                    shutdown_policy=LossPolicy(settings.shutdown_policy),
-                    shutdown_grace_ms=_grace_ms(settings, lingers=lingers),
-                    shutdown_timeout_ms=settings.shutdown_timeout_s * 1_000,
-                    recovery=RecoveryLimits(
-                        restart_policy=LossPolicy(settings.restart_policy),
-                        stale_after_ms=settings.stale_after_ms,
-                        auto_resume=not settings.auto_resume_disabled,
-                        auto_resume_window_ms=settings.auto_resume_window_ms,
-                        auto_resumes_max=settings.auto_resumes_max,
-                    ),
-                    learning=LearningPolicy(
-                        auto_apply=settings.learning_auto_apply,
-                        min_confidence=settings.learning_min_confidence,
-                        min_baseline_sample=settings.learning_min_baseline_sample,
-                        max_human_intervention_rate=settings.learning_max_intervention_rate,
-                        post_apply_min_sample=settings.learning_post_apply_min_sample,
-                        regression_margin=settings.learning_regression_margin,
-                    ),
-                ),
+                limits=_limits(settings, own_only=own_only, lingers=lingers),
                 default_profile=ExecutionProfile(settings.default_profile),
                 has_agents=agents is not None,
                 on_problem=on_problem,
@@ -240,6 +202,49 @@ def _open_traces(
             redactor=Redactor(settings.secret_values()),
             now_ms=SystemClock().now_ms,
         )
+
+
+def _limits(settings: Settings, *, own_only: bool, lingers: bool) -> Limits:
+    """Return how an engine of these settings behaves."""
+    return Limits(
+        runs_max=settings.runs_at_once,
+        runs_total_max=settings.runs_total_max,
+        labels=settings.labels,
+        lease_ms=settings.lease_ms,
+        inline_bytes_max=settings.inline_bytes_max,
+        output_bytes_max=settings.output_bytes_max,
+        retention_ms=settings.retention_days * DAY_MS,
+        gate_policy=GatePolicy(
+            expires_after_ms=settings.gate_expires_after_ms,
+            on_expiry=settings.gate_on_expiry,
+            stale_after_ms=settings.gate_stale_after_ms,
+            four_eyes=settings.gate_four_eyes,
+        ),
+        signal_retention_ms=settings.signal_retention_ms,
+        schedule_grace_ms=settings.schedule_grace_ms,
+        relaxation_denylist=settings.relaxation_denylist,
+        runtime_clock=RuntimeClock(settings.runtime_budget_clock),
+        usd_per_1k_tokens=settings.token_cost_per_1k_usd,
+        own_only=own_only,
+        shutdown_policy=LossPolicy(settings.shutdown_policy),
+        shutdown_grace_ms=_grace_ms(settings, lingers=lingers),
+        shutdown_timeout_ms=settings.shutdown_timeout_s * 1_000,
+        recovery=RecoveryLimits(
+            restart_policy=LossPolicy(settings.restart_policy),
+            stale_after_ms=settings.stale_after_ms,
+            auto_resume=not settings.auto_resume_disabled,
+            auto_resume_window_ms=settings.auto_resume_window_ms,
+            auto_resumes_max=settings.auto_resumes_max,
+        ),
+        learning=LearningPolicy(
+            auto_apply=settings.learning_auto_apply,
+            min_confidence=settings.learning_min_confidence,
+            min_baseline_sample=settings.learning_min_baseline_sample,
+            max_human_intervention_rate=settings.learning_max_intervention_rate,
+            post_apply_min_sample=settings.learning_post_apply_min_sample,
+            regression_margin=settings.learning_regression_margin,
+        ),
+    )
 
 
 def _grace_ms(settings: Settings, *, lingers: bool) -> int:

@@ -11,6 +11,7 @@ from tandem.domain.admission import (
     Lock,
     Needs,
     Refusal,
+    demand_of,
     free_places,
     holds_keys,
     in_turn,
@@ -113,7 +114,8 @@ def automation_of(**fields: Any) -> Automation:
 
 
 def needs(automation: Automation, *, path: str = "/r", **inputs: Any) -> Needs:
-    return needs_of(automation, tenant=TenantId("t/1"), inputs=inputs, real_path=path)
+    demand = demand_of(automation)
+    return needs_of(automation, demand, tenant=TenantId("t/1"), inputs=inputs, real_path=path)
 
 
 def test_run_that_may_write_files_needs_its_workspace_for_itself() -> None:

@@ -302,7 +302,9 @@ async def test_an_interrupted_node_with_outside_effects_asks(bench: Bench) -> No
     run = await bench.start(call("send", "send", effects="external"), call("after", "ok", "send"))
     await started.wait()
     engine = bench.engine.parts.engine
-    engine._drivers[run.run_id].hand_back()
+    driver = engine._drives.find(run.run_id)
+    assert driver is not None
+    driver.hand_back()
     assert await bench.rest(run) == "awaiting_approval"
     await run.decide("done", reason="saw it arrive")
     assert await bench.end(run) == "completed"

@@ -16,6 +16,7 @@ from tandem.domain.errors import EngineError, StoreUnavailable
 from tandem.domain.ids import LOCAL_TENANT, EngineId, RunId
 from tandem.domain.lifecycle import RunState, StopKind
 from tandem.domain.view import RunView
+from tandem.engine.drives import Drives
 from tandem.engine.engine import Engine
 from tandem.engine.limits import Limits
 from tandem.engine.recovery import RecoveryLimits
@@ -438,7 +439,7 @@ def test_engine_whose_lease_is_over_ends_its_attempts_and_gives_the_run_back_lat
 def test_attempts_that_outlive_the_lease_are_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Engine, "_abandon_runs", lambda _engine: None)
+    monkeypatch.setattr(Drives, "abandon", lambda _drives: None)
     with pytest.raises(AssertionError):
         store_that_is_away_for_longer_than_a_lease(tmp_path)
 

@@ -24,8 +24,8 @@ from tandem.domain.lifecycle import RunEvent, RunState, StopKind
 from tandem.domain.outcome import Failed, FailureClass, Succeeded
 from tandem.domain.run import AttemptEnd, NodeRun
 from tandem.domain.settling import Settled, interrupt
-from tandem.engine import engine as engine_module
 from tandem.engine.driver import Driver
+from tandem.engine.drives import Drives
 from tandem.testing.builders import python_node
 from tandem.testing.tale import Tale
 
@@ -132,12 +132,10 @@ async def pause_and_resume_in_flight(folder: Path) -> None:
 
 def pause_lets_go_of_the_run_at_once(patch: pytest.MonkeyPatch) -> None:
     """The run counts as paused before its bodies are dead; nobody waits for them to die."""
-    original, to_end = operating.pause, engine_module.Engine._drive_to_end
+    original, to_end = operating.pause, Drives._drive_to_end
 
-    async def drive_to_end(
-        engine: engine_module.Engine, driver: Driver, run_id: RunId, _before: object
-    ) -> None:
-        await to_end(engine, driver, run_id, [])
+    async def drive_to_end(drives: Drives, driver: Driver, run_id: RunId, _before: object) -> None:
+        await to_end(drives, driver, run_id, [])
 
     def pause(draft: Draft, command: Pause) -> None:
         original(draft, command)
@@ -148,7 +146,7 @@ def pause_lets_go_of_the_run_at_once(patch: pytest.MonkeyPatch) -> None:
         draft.happen(RunEvent.RUN_PAUSED)
 
     patch.setattr(operating, "pause", pause)
-    patch.setattr(engine_module.Engine, "_drive_to_end", drive_to_end)
+    patch.setattr(Drives, "_drive_to_end", drive_to_end)
 
 
 async def test_w04_resume_never_overlaps_what_a_pause_stops(tmp_path: Path) -> None:

@@ -119,13 +119,32 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
 
 
+class Demand(msgspec.Struct, frozen=True):
+    """What all runs of a definition need alike; made once for each of its plans."""
+
+    has_own_workspace: bool
+    labels: tuple[str, ...]
+
+
+def demand_of(automation: Automation) -> Demand:
+    """Return what all runs of this definition need alike."""
+    exclusive = automation.workspace_use is WorkspaceUse.EXCLUSIVE
+    return Demand(exclusive, _labels(automation))
+
+
 def needs_of(
-    automation: Automation, *, tenant: TenantId, inputs: JsonObject, real_path: str
+    automation: Automation,
+    demand: Demand,
+    *,
+    tenant: TenantId,
+    inputs: JsonObject,
+    real_path: str,
 ) -> Needs:
     """Return what a run of this automation needs.
 
     Args:
         automation: the definition.
+        demand: what its runs need alike.
         tenant: whose run it is; a concurrency key counts within one tenant.
         inputs: the inputs, defaults filled in.
         real_path: the workspace with all links followed, empty for a run without one.
@@ -139,12 +158,11 @@ def needs_of(
         text = value if isinstance(value, str) else encode(value).decode()
         key = f"concurrency://{quote(tenant, safe='')}/{text}"
         limit = automation.concurrency.limit
-    exclusive = automation.workspace_use is WorkspaceUse.EXCLUSIVE
     return Needs(
-        lock_path=normal_path(real_path) if exclusive and real_path else "",
+        lock_path=normal_path(real_path) if demand.has_own_workspace and real_path else "",
         concurrency_key=key,
         concurrency_limit=limit,
-        labels=_labels(automation),
+        labels=demand.labels,
     )
 
 

@@ -6,7 +6,6 @@ import msgspec
 
 from tandem.domain.admission import Needs
 from tandem.domain.automation import Automation
-from tandem.domain.definition_version import definition_version
 from tandem.domain.execution import ExecutionProfile
 from tandem.domain.graph import Plan
 from tandem.domain.ids import AutomationId, ChangeId, EngineId, RunId, TenantId
@@ -70,7 +69,7 @@ def create(new: NewRun, *, now_ms: int) -> tuple[Run, tuple[LifecycleEvent, ...]
         automation_id=AutomationId(automation.automation_id),
         name=automation.name,
         definition_digest=new.plan.digest,
-        definition_version=definition_version(automation, new.plan.digest),
+        definition_version=new.plan.version,
         automation_version=new.automation_version,
         trigger_type=dry_run_of(new.trigger_type) if new.is_dry else str(new.trigger_type),
         trigger_reason=new.trigger_reason,

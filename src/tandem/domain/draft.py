@@ -71,7 +71,7 @@ class Draft:
 
     def node(self, node_no: int) -> NodeRun:
         """Return the node run as this draft leaves it."""
-        return self.nodes.get(node_no) or self.view.node(node_no)
+        return self.nodes.get(node_no) or self.view.nodes.get(node_no) or NodeRun(node_no=node_no)
 
     def phase_left(self) -> list[int]:
         """Return how many nodes of each phase are not completed after this draft."""
@@ -154,6 +154,8 @@ class Draft:
 
     def unblocked(self) -> list[int]:
         """Return the pending nodes whose last dependency this draft completed."""
+        if not self._deps:
+            return []
         return [
             number
             for number in self._deps
@@ -170,11 +172,15 @@ class Draft:
 
     def open_gates(self) -> list[Gate]:
         """Return the gates that are open after this draft, oldest first."""
+        if not (self.view.gates or self.gates):
+            return []  # as in most steps
         gates = {**self.view.gates, **self.gates}
         return [gate for gate in gates.values() if gate.status is GateStatus.OPEN]
 
     def open_waits(self) -> list[Wait]:
         """Return the waits that are registered after this draft."""
+        if not (self.view.waits or self.waits):
+            return []
         waits = {**self.view.waits, **self.waits}
         return [wait for wait in waits.values() if wait.status in OPEN_WAITS]
 
@@ -201,21 +207,32 @@ class Draft:
     def in_state(self, *states: NodeState) -> set[int]:
         """Return the nodes that are in one of these states after this draft; not for pending."""
         view, touched = self.view, self.nodes
-        found = {n for n, node in touched.items() if node.state in states}
+        found = {n for n, node in touched.items() if node.state in states} if touched else set()
         for state in states:
-            match state:
-                case NodeState.RUNNING:
-                    found |= view.running - touched.keys()
-                case NodeState.BACKOFF:
-                    found |= view.backoff - touched.keys()
-                case _:
-                    found |= {
-                        n for n in view.halted - touched.keys() if view.nodes[n].state is state
-                    }
+            if state is NodeState.RUNNING:
+                before = view.running
+            elif state is NodeState.BACKOFF:
+                before = view.backoff
+            elif view.halted:
+                before = {n for n in view.halted if view.nodes[n].state is state}
+            else:
+                continue
+            if before:
+                found.update(before.difference(touched))
         return found
 
+    @property
+    def is_anything_running(self) -> bool:
+        """Whether any node is running after this draft."""
+        touched = self.nodes
+        for node in touched.values():
+            if node.state is NodeState.RUNNING:
+                return True
+        return not self.view.running <= touched.keys()
+
     def _refresh_detail(self) -> None:
-        if self.run.status is RunState.RUNNING:
+        # Whatever starts says so itself, and is not over.
+        if self.run.status is RunState.RUNNING and not self.attempts_started:
             self.run.detail = refreshed_detail(
                 self.run.detail, is_completed=self._is_completed, active=self._active
             )

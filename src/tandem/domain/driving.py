@@ -80,7 +80,7 @@ def advance(
         if draft.run.status is S.RUNNING:
             _start_ready(draft, engine_id, policy, read_large)
         _rest(draft, facts)
-        if draft.run.status is S.RUNNING and not draft.in_state(N.RUNNING):
+        if draft.run.status is S.RUNNING and not draft.is_anything_running:
             # A node owes a file: it starts again in this very change.
             _start_ready(draft, engine_id, policy, read_large)
     elif not _is_anything_ready(draft):
@@ -98,7 +98,7 @@ def _keep_budget(draft: Draft) -> None:
     if draft.run.status is not S.RUNNING:
         return
     text = overrun.find_reached(draft)
-    if text and (draft.in_state(N.RUNNING) or _is_anything_ready(draft)):
+    if text and (draft.is_anything_running or _is_anything_ready(draft)):
         guardrail.trip(draft, text)
 
 
@@ -110,16 +110,20 @@ def _start_ready(
     A node that is skipped may make others ready, and end a phase.
     """
     goes_on = True
-    while goes_on:
-        goes_on = _ask_and_wait(draft, policy, read_large)
+    # A node that failed for good lets what runs land, and nothing new starts; so may a wait that
+    # cannot be registered.
+    while goes_on and not stops_starts(draft):
+        goes_on = False
+        if draft.plan.has_parked:
+            goes_on = _ask_and_wait(draft, policy, read_large)
+            if stops_starts(draft):
+                return
         goes_on = _start_some(draft, engine_id) or goes_on
 
 
 def _ask_and_wait(draft: Draft, policy: GatePolicy, read_large: ReadLarge) -> bool:
     """Open the gates and register the waits that nothing holds back; say whether one is skipped."""
     skipped = False
-    if stops_starts(draft):
-        return skipped
     for number in _parked(draft, draft.unblocked()):
         plan_node = draft.plan.nodes[number]
         wait = plan_node.node.effective_wait
@@ -144,9 +148,6 @@ def _is_anything_ready(draft: Draft) -> bool:
 def _start_some(draft: Draft, engine_id: EngineId) -> bool:
     """Start what has a place; say whether a node was skipped on the way."""
     skipped = False
-    if stops_starts(draft):
-        # A node failed for good: what runs may land, nothing new starts.
-        return skipped
     free = draft.plan.parallel - len(draft.in_state(N.RUNNING))
     for number in candidates(draft, draft.unblocked()):
         plan_node = draft.plan.nodes[number]
@@ -163,7 +164,10 @@ def _start_some(draft: Draft, engine_id: EngineId) -> bool:
 
 def _parked(draft: Draft, fresh: Sequence[int]) -> Iterator[int]:
     """Yield the gates and waits that nothing holds back."""
-    plan, limit = draft.plan, open_limit(draft)
+    plan = draft.plan
+    if not plan.has_parked:
+        return
+    limit = open_limit(draft)
     for number in dict.fromkeys((*draft.view.ready_parked, *fresh)):
         if not plan.nodes[number].is_parked or is_held(plan.lane(number).rank, limit):
             continue
@@ -206,7 +210,7 @@ def _tell_running(draft: Draft, node_no: int) -> None:
 def _rest(draft: Draft, facts: Facts) -> None:
     """Park or finish a run in which nothing runs."""
     run = draft.run
-    if draft.in_state(N.RUNNING):
+    if draft.is_anything_running:
         return
     if run.status is S.PAUSING:
         guardrail.come_to_rest(draft)

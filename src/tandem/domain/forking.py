@@ -69,8 +69,13 @@ def new_run(
     given: JsonObject = before.inputs
     if inputs:
         given = fill_inputs(source.plan.automation.inputs, {**given, **inputs})
+    plan = source.plan
     needs = needs_of(
-        source.plan.automation, tenant=before.tenant, inputs=given, real_path=before.lock_path
+        plan.automation,
+        plan.demand,
+        tenant=before.tenant,
+        inputs=given,
+        real_path=before.lock_path,
     )
     run = Run(
         run_id=run_id,

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from tandem.domain.admission import demand_of
 from tandem.domain.automation import Automation
 from tandem.domain.budget import budget_of
+from tandem.domain.definition_version import definition_version
 from tandem.domain.deliverable import deliverables_of
 from tandem.domain.ids import DefinitionDigest, NodeId
 from tandem.domain.lanes import Lane, lanes_of
 from tandem.domain.node import Node, NodeKind
+from tandem.domain.output_status import reads_status
 from tandem.domain.phases import Phases
 from tandem.domain.runtime_context import runtime_context_of
 from tandem.domain.work import is_triage_gate
@@ -25,6 +28,7 @@ class PlanNode:
         "node",
         "node_id",
         "node_no",
+        "reads_output",
         "successors",
     )
 
@@ -35,6 +39,8 @@ class PlanNode:
         self.kind = node.kind
         self.is_parked = node.kind in (NodeKind.APPROVAL, NodeKind.WAIT)
         self.is_triage_gate = is_triage_gate(node)
+        self.reads_output = self.is_triage_gate or reads_status(node)
+        """Whether an output of this node says anything of itself that counts."""
         self.max_attempts = node.max_attempts
         self.depends_on = depends_on
         self.successors: tuple[int, ...] = ()
@@ -48,7 +54,9 @@ class Plan:
         "budget",
         "by_id",
         "deliverables",
+        "demand",
         "digest",
+        "has_parked",
         "has_triage",
         "lane_no",
         "lanes",
@@ -56,6 +64,7 @@ class Plan:
         "parallel",
         "phases",
         "runtime_context",
+        "version",
     )
 
     def __init__(self, automation: Automation, digest: DefinitionDigest) -> None:
@@ -83,8 +92,11 @@ class Plan:
         self.phases = Phases(automation)
         self.lanes, self.lane_no = lanes_of(automation, self.phases)
         self.deliverables = deliverables_of(automation)
+        self.has_parked = any(plan_node.is_parked for plan_node in self.nodes)
         self.has_triage = any(plan_node.is_triage_gate for plan_node in self.nodes)
         self.runtime_context = runtime_context_of(automation)
+        self.demand = demand_of(automation)
+        self.version = definition_version(automation, digest)
 
     def __len__(self) -> int:
         return len(self.nodes)

@@ -83,6 +83,8 @@ def fill_inputs(declared: "JsonObject | None", given: JsonObject) -> JsonObject:
     Raises:
         InvalidAutomation: with one problem for each input that is missing, unknown or wrong.
     """
+    if declared is None and not given:
+        return {}
     schema = input_schema(declared)
     try:
         checker = compile_schema(_without_required(schema))

@@ -144,7 +144,7 @@ def tell(
     """
     automation = automation_of(found)
     run, plan, document = _created(found, automation, tenant=tenant, change_id=change_id)
-    _need(run, automation, real_path)
+    _need(run, plan, real_path)
     draft = _draft(run, plan, change_id)
     draft.now_ms = found.started_at_ms or found.created_at_ms
     if found.started_at_ms is not None or found.checkpoint.completed_nodes:
@@ -287,10 +287,12 @@ def _created(
     return run, plan, document
 
 
-def _need(run: Run, automation: Automation, real_path: str) -> None:
+def _need(run: Run, plan: Plan, real_path: str) -> None:
     """Let the run have what it needs to itself, should it go on here."""
     try:
-        needs = needs_of(automation, tenant=run.tenant, inputs={}, real_path=real_path)
+        needs = needs_of(
+            plan.automation, plan.demand, tenant=run.tenant, inputs={}, real_path=real_path
+        )
     except MissingReference:
         return  # the original knows no concurrency keys, and an attempt would say what is missing
     run.lock_path = needs.lock_path

@@ -44,7 +44,7 @@ def mode_of(node: Node) -> PartialFailure:
 def stops_starts(draft: Draft) -> bool:
     """Say whether a node failed so that nothing new of the run may start."""
     failed = draft.in_state(N.FAILED)
-    return any(
+    return bool(failed) and any(
         mode_of(draft.plan.nodes[n].node) is not PartialFailure.CONTINUE_INDEPENDENT for n in failed
     )
 

@@ -20,7 +20,7 @@ NO_PHASE: Final = 1_000_000
 class Phases:
     """The phases of one automation: the rank of each node, and which phases are barriers."""
 
-    __slots__ = ("barriers", "names", "ranks", "sizes")
+    __slots__ = ("barriers", "has_barriers", "names", "ranks", "sizes")
 
     def __init__(self, automation: Automation) -> None:
         phases = [object_at(phase) for phase in list_at(automation.metadata, "mission", "phases")]
@@ -28,14 +28,11 @@ class Phases:
         self.barriers = tuple(
             text_of(phase.get("execution_mode")).lower() == "barrier" for phase in phases
         )
+        self.has_barriers = any(self.barriers)
+        """Whether any phase can hold nodes back."""
         by_name = {name: rank for rank, name in reversed(list(enumerate(self.names))) if name}
         self.ranks = tuple(by_name.get(_phase_id(node), NO_PHASE) for node in automation.nodes)
         self.sizes = tuple(self.ranks.count(rank) for rank in range(len(phases)))
-
-    @property
-    def has_barriers(self) -> bool:
-        """Whether any phase can hold nodes back."""
-        return any(self.barriers)
 
     def limit(self, left: Sequence[int]) -> int:
         """Return the highest rank that may begin; `left` counts what is not completed by rank."""

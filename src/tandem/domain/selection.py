@@ -52,8 +52,8 @@ def is_ready(draft: Draft, number: int) -> bool:
 def _ready_by_lane(draft: Draft, fresh: Sequence[int]) -> Iterator[tuple[Lane, Iterator[int]]]:
     plan, ready = draft.plan, draft.view.ready_lanes
     late: dict[int, dict[int, None]] = {}
-    reset = (n for n, node in draft.nodes.items() if node.state is N.PENDING)
-    for number in (*fresh, *reset):
+    reset = [n for n, node in draft.nodes.items() if node.state is N.PENDING]
+    for number in (*fresh, *reset) if reset else fresh:
         if not plan.nodes[number].is_parked:
             late.setdefault(plan.lane_no[number], {})[number] = None
     for lane_no in sorted(ready.keys() | late.keys()):

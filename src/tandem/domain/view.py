@@ -88,6 +88,8 @@ class RunView:
 
     def next_due_at_ms(self) -> int | None:
         """Return the moment at which a backoff, a wait or a gate needs attention, if any does."""
+        if not (self.backoff or self.waits or self.gates):
+            return None  # as it is for most runs
         moments = [self.nodes[n].due_at_ms for n in self.backoff]
         moments += [next_look_at_ms(wait) for wait in self.waits.values()]
         moments += [next_look_at_ms(gate) for gate in self.gates.values()]

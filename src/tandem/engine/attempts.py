@@ -287,7 +287,7 @@ class AttemptRunner:
         output: bytes | None = None
         ref: ArtifactRef | None = None
         reading: Reading | None = None
-        if isinstance(outcome, Succeeded):
+        if isinstance(outcome, Succeeded) and plan_node.reads_output:
             read = read_output(plan_node.node, outcome)
             outcome, reading = read.outcome, read.reading
         relaxation = self._relaxation(view, outcome)

@@ -15,10 +15,8 @@ from tandem.domain.change import Change
 from tandem.domain.command import (
     Allow,
     Command,
-    HandBack,
     LossPolicy,
     Own,
-    Panic,
     Recover,
     ResolveWait,
     Resume,
@@ -48,7 +46,7 @@ from tandem.domain.ids import (
 )
 from tandem.domain.inputs import fill_inputs
 from tandem.domain.json import JsonObject, JsonValue, digest, encode
-from tandem.domain.lifecycle import TERMINAL, StopKind
+from tandem.domain.lifecycle import TERMINAL
 from tandem.domain.preview import ResetPreview, preview
 from tandem.domain.request_key import RequestKey
 from tandem.domain.run import Run, Wait
@@ -62,6 +60,7 @@ from tandem.engine import reasons
 from tandem.engine.attempts import AttemptRunner
 from tandem.engine.backlog import Backlogs
 from tandem.engine.driver import Driver
+from tandem.engine.drives import Drives, LeftListener
 from tandem.engine.dry_run import DryRun, tell
 from tandem.engine.handoffs import Handoffs
 from tandem.engine.inbox import Inbox
@@ -87,8 +86,6 @@ RENEW_MIN_MS = 1_000
 """How long a renewal may take that comes too late anyway."""
 STORE_REST_MS = 1_000
 """So long a store that is away is left alone."""
-STORE_WAIT_MIN_MS = 2_000
-"""A store that answers is never cut off by a shutdown timeout of 0."""
 ARTIFACT_REST_MS = 3_600_000
 """So long after it was last put an artifact may still become part of a run."""
 
@@ -96,7 +93,6 @@ Listener = Callable[[RunView, Change], None]
 CaughtUp = Callable[[RunId], Awaitable[None]]
 Step = Callable[[], Awaitable[int]]
 LearnedListener = Callable[[RunView], None]
-LeftListener = Callable[[RunId, int], None]
 Output = Callable[[RunId, str, str, str], None]
 
 
@@ -152,8 +148,14 @@ class Engine(Reviews):
         self._caught_up: list[CaughtUp] = []
         self._outputs: list[Output] = []
         self._watchers: list[Callable[[], None]] = []
-        self._drivers: dict[RunId, Driver] = {}
-        self._drives: set[asyncio.Task[None]] = set()
+        self._drives = Drives(
+            engine_id=self.engine_id,
+            clock=clock,
+            new_driver=self._new_driver,
+            execute=self._execute_for,
+            ended=self._work_is_due,
+            complain=self._complain,
+        )
         self._work = asyncio.Event()
         self._elsewhere = 0
         self._changes = 0
@@ -161,7 +163,6 @@ class Engine(Reviews):
         """The id of the changes of a claim that is not announced yet."""
         self._plans: dict[int, tuple[Automation, Plan, bytes]] = {}
         self._row: EngineRow | None = None
-        self._owed: dict[RunId, tuple[TenantId, Command]] = {}
         renewals = (self.limits.lease_ms // RENEWALS, self.limits.recovery.stale_after_ms // 4)
         self._lease = OwnLease(
             clock, lease_ms=self.limits.lease_ms, renew_every_ms=max(min(renewals), 1)
@@ -212,7 +213,6 @@ class Engine(Reviews):
             written=self._written_for,
         )
         self._learned: list[LearnedListener] = []
-        self._left: list[LeftListener] = []
         upkeep = Upkeep(
             store=store,
             clock=clock,
@@ -279,7 +279,7 @@ class Engine(Reviews):
     ) -> None:
         self.stop()
         # Not cancelled: a claim that is being written would be nobody's.
-        await self._wait_at_most([self._dispatching], self.limits.shutdown_timeout_ms)
+        await self._drives.wait_at_most([self._dispatching], self.limits.shutdown_timeout_ms)
         await self._drain()
         if self.limits.shutdown_policy is LossPolicy.FAIL:
             await self.fail_running_runs_for_shutdown()
@@ -302,7 +302,7 @@ class Engine(Reviews):
     @property
     def driven(self) -> int:
         """How many runs this engine drives now."""
-        return len(self._drivers)
+        return len(self._drives)
 
     @property
     def lease_age_ms(self) -> int:
@@ -341,57 +341,27 @@ class Engine(Reviews):
             self._stopped_at_ms = self._clock.ticks_ms()
         self._is_stopping = True
         if self.limits.shutdown_grace_ms > 0:
-            for driver in self._drivers.values():
-                driver.drain(self.limits.shutdown_policy)
+            self._drives.drain(self.limits.shutdown_policy)
         self._work.set()
 
     async def _drain(self) -> None:
         """Let the attempts that run come to their end, for what is left of the grace time."""
         if self.limits.shutdown_grace_ms <= 0:
             return
-        for driver in self._drivers.values():
-            driver.drain(self.limits.shutdown_policy)
+        self._drives.drain(self.limits.shutdown_policy)
         passed_ms = self._clock.ticks_ms() - self._stopped_at_ms
-        left_ms = self.limits.shutdown_grace_ms - passed_ms
-        if self._drives and left_ms > 0:
-            # What does not end in time is handed back by force.
-            with suppress(TimeoutError):
-                async with self._clock.deadline(left_ms):
-                    await asyncio.wait(list(self._drives))
+        # What does not end in time is handed back by force.
+        await self._drives.wait(self.limits.shutdown_grace_ms - passed_ms)
 
     async def fail_running_runs_for_shutdown(self) -> int:
         """Fail the runs that this engine drives, as the older policy has it (T76).
 
         Runs that are pausing come to rest as paused. Returns how many failed.
         """
-        drivers = list(self._drivers.values())
-        await self._hand_back(LossPolicy.FAIL)
-        return sum(driver.view.run.stop_kind is StopKind.SHUTDOWN for driver in drivers)
+        return await self._hand_back(LossPolicy.FAIL)
 
-    async def _hand_back(self, policy: LossPolicy) -> None:
-        for driver in self._drivers.values():
-            driver.hand_back(policy)
-        await self._wait_at_most(list(self._drives), self.limits.shutdown_timeout_ms)
-
-    async def _wait_at_most(self, tasks: list[asyncio.Task[None]], span_ms: int) -> None:
-        """Wait for tasks; those that a store which is away holds up are cancelled in the end.
-
-        Their runs stay with this engine, which is about to be dead, and so can be taken over.
-        """
-        if not tasks:
-            return
-        span_ms = max(span_ms, STORE_WAIT_MIN_MS)
-        try:
-            async with self._clock.deadline(span_ms):
-                await asyncio.wait(tasks)
-        except TimeoutError:
-            self._complain(
-                f"the store did not answer within {span_ms} ms; "
-                "runs of this engine are left as they are, and can be resumed"
-            )
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+    async def _hand_back(self, policy: LossPolicy) -> int:
+        return await self._drives.hand_back(policy, timeout_ms=self.limits.shutdown_timeout_ms)
 
     # Use
 
@@ -416,7 +386,7 @@ class Engine(Reviews):
         """
         self._listeners.append(listener)
         if left is not None:
-            self._left.append(left)
+            self._drives.left.append(left)
         if learned is not None:
             self._learned.append(learned)
         if caught_up is not None:
@@ -427,7 +397,7 @@ class Engine(Reviews):
 
         That is so for a run that it drives, and for one that its claim has just put aside or ended.
         """
-        driver = self._drivers.get(run.run_id)
+        driver = self._drives.find(run.run_id)
         if driver is not None:
             return driver.view.run.last_change_id != run.last_change_id
         return self._claiming != "" and f"{run.last_change_id}-".startswith(f"{self._claiming}-")
@@ -579,6 +549,7 @@ class Engine(Reviews):
             key=key,
             needs=needs_of(
                 automation,
+                plan.demand,
                 tenant=tenant,
                 inputs=given,
                 real_path=self._files.real_path(workspace) if workspace else "",
@@ -637,10 +608,7 @@ class Engine(Reviews):
 
     def _wake(self, run_ids: Sequence[RunId]) -> None:
         """Have those look who may have work now: the drivers of these runs and all engines."""
-        for run_id in run_ids:
-            driver = self._drivers.get(run_id)
-            if driver is not None:
-                driver.poke()
+        self._drives.poke(run_ids)
         self._work.set()
         self._tell_watchers()
         self._host.wake_others()
@@ -980,7 +948,7 @@ class Engine(Reviews):
     async def _claim_some(self) -> int:
         if self._is_fenced_by_lease and not self._lease.left_ms:
             return 0  # others may take at any moment what is claimed without a lease
-        free = self.limits.runs_max - len(self._drivers)
+        free = self.limits.runs_max - len(self._drives)
         if free <= 0 or self._is_stopping:
             return 0
         self._claiming = self.new_change_id()
@@ -1003,7 +971,12 @@ class Engine(Reviews):
         return len(claimed)
 
     def _drive(self, view: RunView) -> None:
-        driver = Driver(
+        driver = self._drives.start(view, self._group)
+        if self._is_stopping:
+            driver.hand_back(self.limits.shutdown_policy)
+
+    def _new_driver(self, view: RunView) -> Driver:
+        return Driver(
             view,
             engine_id=self.engine_id,
             store=self.store,
@@ -1017,47 +990,9 @@ class Engine(Reviews):
             lease=self._lease,
             usd_per_1k_tokens=self.limits.usd_per_1k_tokens,
         )
-        run_id = view.run.run_id
-        former, self._drivers[run_id] = self._drivers.get(run_id), driver
-        # This engine lost the run and has it again: its own former bodies have to be dead first.
-        before = [drive for drive in self._drives if drive.get_name() == run_id]
-        if former is not None:
-            former.poke()
-        drive = self._group.create_task(self._drive_to_end(driver, run_id, before), name=run_id)
-        self._drives.add(drive)
-        drive.add_done_callback(self._drives.discard)
-        if self._is_stopping:
-            driver.hand_back(self.limits.shutdown_policy)
 
-    async def _drive_to_end(
-        self, driver: Driver, run_id: RunId, before: list[asyncio.Task[None]]
-    ) -> None:
-        try:
-            if before:
-                await asyncio.wait(before)
-            await driver.drive()
-        except Exception as error:  # noqa: BLE001 # one run's panic must not take the others along
-            await self._panic(driver, error)
-        finally:
-            # The run may be driven here again already, before its former driver has noticed.
-            if self._drivers.get(run_id) is driver:
-                del self._drivers[run_id]
-            for left in self._left:
-                left(run_id, driver.epoch)
-            self._work.set()
-
-    async def _panic(self, driver: Driver, error: Exception) -> None:
-        run = driver.view.run
-        cause: BaseException = error
-        while isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        command = Panic(engine_id=self.engine_id, reason=f"{type(cause).__name__}: {cause}")
-        try:
-            await self.execute(run.run_id, command, tenant=run.tenant)
-        except (Refused, NotFound):
-            return  # another engine was first
-        except EngineError:
-            self._owed[run.run_id] = run.tenant, command  # said when the store is back
+    def _work_is_due(self) -> None:
+        self._work.set()
 
     async def _wake_some(self) -> int:
         now_ms = self._clock.now_ms()
@@ -1130,8 +1065,7 @@ class Engine(Reviews):
 
     def _poke_changed(self) -> None:
         self._tell_watchers()
-        for driver in self._drivers.values():
-            driver.poke()
+        self._drives.poke_all()
 
     # Living and dying
 
@@ -1147,9 +1081,9 @@ class Engine(Reviews):
             except (StoreUnavailable, TimeoutError):
                 self._lease.failed()
                 if not self._lease.left_ms and self._is_fenced_by_lease:
-                    self._abandon_runs()
+                    self._drives.abandon()
                 continue
-            await self._pay()
+            await self._drives.pay()
 
     async def _put_row(self) -> None:
         """Renew the lease, and say which runs of this engine show life."""
@@ -1157,31 +1091,13 @@ class Engine(Reviews):
             raise AssertionError("the engine was not entered")
         self._lease.ask()
         self._row = msgspec.structs.replace(self._row, lease_until_ms=self._lease_until_ms())
-        active = [driver.view.run.run_no for driver in self._drivers.values() if driver.is_active]
-        await self.store.put_engine(self._row, active=active, now_ms=self._clock.now_ms())
+        active, now_ms = self._drives.active, self._clock.now_ms()
+        await self.store.put_engine(self._row, active=active, now_ms=now_ms)
         self._lease.renewed()
 
     @property
     def _is_fenced_by_lease(self) -> bool:
         return self.limits.store_is_shared or self._recovery.has_strangers
-
-    def _abandon_runs(self) -> None:
-        """End all attempts: the lease is over, and another engine may drive the runs by now."""
-        if self._drives:
-            self._complain(
-                "the lease of this engine could not be renewed in time; its attempts are ended"
-            )
-        for run_id, driver in self._drivers.items():
-            self._owed[run_id] = driver.view.run.tenant, HandBack(engine_id=self.engine_id)
-        for drive in self._drives:
-            drive.cancel()
-
-    async def _pay(self) -> None:
-        """Say what could not be said while the store was away."""
-        for run_id, (tenant, command) in list(self._owed.items()):
-            with suppress(Refused, NotFound):
-                await self.execute(run_id, command, tenant=tenant)
-            del self._owed[run_id]
 
     async def recover(self) -> int:
         """Take the runs of engines that are provably dead out of their hands.

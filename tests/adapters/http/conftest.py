@@ -21,6 +21,7 @@ from tandem.ports.executor import AttemptSpec, Progress
 from tandem.serving import service_of
 from tandem.settings import Settings
 from tandem.wiring import Parts, open_engine
+from tests.adapters.http.documented import hold_to_document
 
 
 class Agents:
@@ -152,6 +153,7 @@ async def open_server(
         httpx2.AsyncClient(
             transport=httpx2.ASGITransport(make_app(site), client=(peer, 50_000)),
             base_url="http://127.0.0.1:39731",
+            event_hooks={"response": [hold_to_document]},
         ) as http,
     ):
         if is_open:

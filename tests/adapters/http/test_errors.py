@@ -104,6 +104,8 @@ def raising(error: Exception) -> Meet:
         service = server.site.service
         broken = msgspec.structs.replace(service, store=_Broken(error))
         server.site.open(broken)
+        # What is raised here the route itself would never say.
+        server.http.event_hooks = {}
         return await server.ask("GET", f"{BASE}/waits")
 
     return meet

@@ -152,6 +152,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Codes that are its own, beside those of `codes` and those that every route may answer."""
     also: Mapping[int, str] = msgspec.field(default_factory=dict)
     """Other statuses with an answer of this shape, and what they mean."""
+    statuses: Mapping[str, int] = msgspec.field(default_factory=dict)
+    """Codes that may come with another status than theirs."""
     media_type: str = "application/json"
     codes: Mapping[str, str] = msgspec.field(default_factory=dict)
     """What general codes of the domain are called at this route."""

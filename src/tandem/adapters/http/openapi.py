@@ -9,13 +9,15 @@ from pydantic.json_schema import models_json_schema
 from tandem.adapters.http.call import Endpoint, Parameter
 from tandem.adapters.http.errors import KINDS
 from tandem.adapters.http.policy import DEFINING, POLICY, Open
+from tandem.adapters.http.shapes import shapes
 
 COMMON: Final = ("AUTH_REQUIRED", "SCOPE_DENIED", "ENGINE_STARTING", "INTERNAL_ERROR")
 """What every route with a token may answer."""
 OF_BODIES: Final = ("BODY_NOT_JSON", "BODY_TOO_LARGE", "CONTENT_TYPE_UNSUPPORTED", "BODY_INVALID")
 _OF_AGENTS: Final = ("PREMIUM_FEATURE_REQUIRED",)
 _INNER: Final = re.compile(r"{[^}]*}| \([^)]*\)")
-_KEY: Final = re.compile(r"(?P<name>\w+)(?P<many>\[\])?(?P<maybe>\?)?")
+_KEY: Final = re.compile(r"(?P<name>\w+)(:(?P<shape>\w+))?(?P<many>\[\])?(?P<maybe>\?)?")
+_SHAPES, _COMPONENTS = shapes()
 _NAMES: Final = re.compile(r"{(\w+)}")
 
 
@@ -35,7 +37,7 @@ def openapi(endpoints: Iterable[Endpoint], *, version: str) -> dict[str, Any]:
         "info": {"title": "Tandem Engine", "version": version},
         "paths": paths,
         "components": {
-            "schemas": {**schemas.get("$defs", {}), "Error": _error_schema()},
+            "schemas": {**schemas.get("$defs", {}), **_COMPONENTS, "Error": _error_schema()},
             "securitySchemes": {
                 "token": {
                     "type": "http",
@@ -112,6 +114,8 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
     by_status: dict[int, list[str]] = {}
     for code in codes_of(endpoint):
         by_status.setdefault(KINDS[code].status, []).append(code)
+    for code, status in endpoint.statuses.items():
+        by_status.setdefault(status, []).append(code)
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     for status, codes in sorted(by_status.items()):
         found[str(status)] = {"description": ", ".join(sorted(codes)), "content": error}
@@ -119,13 +123,17 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _schema_of(answers: str) -> dict[str, Any]:
-    """Return the shape that the keys of an answer have; `?` says that one may be absent.
+    """Return the shape that the keys of an answer have.
 
-    What is no list of keys, or one of several, is any object.
+    `?` says that one may be absent, `:` names its shape, `; or ` separates answers of which one is
+    given, and an answer in brackets is a list. What is no list of keys is any object.
     """
+    several = answers.split("; or ")
+    if len(several) > 1:
+        return {"anyOf": [_schema_of(one) for one in several]}
+    if answers.startswith("["):
+        return {"type": "array", "items": _schema_of(answers.strip("[]"))}
     found: dict[str, Any] = {"type": "object"}
-    if ";" in answers:
-        return found
     keys = _INNER.sub("", answers).removesuffix(", …").split(", ")
     read = [_KEY.fullmatch(key) for key in keys]
     if not all(read):
@@ -133,7 +141,10 @@ def _schema_of(answers: str) -> dict[str, Any]:
     named = {key["name"]: key for key in read if key is not None}
     found["required"] = [name for name, key in named.items() if not key["maybe"]]
     found["properties"] = {
-        name: {"type": "array"} if key["many"] else {} for name, key in named.items()
+        name: {"$ref": f"#/components/schemas/{key['shape']}"}
+        if key["shape"]
+        else _SHAPES.get(name, {"type": "array"} if key["many"] else {})
+        for name, key in named.items()
     }
     return found
 

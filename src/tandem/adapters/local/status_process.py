@@ -55,6 +55,7 @@ class StatusProcess:
         self._held: Counter[str] = Counter()
         self._heard = bytearray()
         self._answers = 0
+        self._is_feed_due = False
         self._watch: asyncio.TimerHandle | None = None
         self._child = Child(
             lambda fd: [*program, fd, str(os.getpid())],
@@ -90,9 +91,13 @@ class StatusProcess:
         if file.run_id not in self._waiting:
             self._held[file.run_id] += 1
         self._waiting[file.run_id] = file
-        self._feed()
+        if not self._is_feed_due:
+            # What comes in this turn of the loop is sent together.
+            self._is_feed_due = True
+            self._loop.call_soon(self._feed)
 
     def _feed(self) -> None:
+        self._is_feed_due = False
         if self._child.is_ended:
             return
         data = bytearray()

@@ -2,13 +2,13 @@
 -- their names first appear. A statement compares and sets; it does not judge.
 
 -- name: advance_run
--- The first statement of a change that moves no state; no row means that it is refused as a whole.
+-- The first statement of a change that moves no state; no change means that it is refused as a whole.
 UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq = :event_seq,
        detail = :detail, nodes_completed = :nodes_completed, event_hash = :event_hash
- WHERE run_no = :run_no AND last_change_id = :builds_on AND epoch = :epoch RETURNING run_no;
+ WHERE run_no = :run_no AND last_change_id = :builds_on AND epoch = :epoch;
 
 -- name: move_run
--- The first statement of a change that moves the run; no row means that it is refused as a whole.
+-- The first statement of a change that moves the run; no change means that it is refused as a whole.
 UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq = :event_seq,
        detail = :detail, nodes_completed = :nodes_completed, event_hash = :event_hash,
        status = :status, epoch = :epoch_after, engine_id = :engine_id, owner = :owner,
@@ -23,7 +23,7 @@ UPDATE run SET last_change_id = :change_id, updated_at_ms = :now_ms, event_seq =
        completion_tokens = :completion_tokens, total_tokens = :total_tokens,
        cost_nano_usd = :cost_nano_usd, tool_calls = :tool_calls, active_ms = :active_ms,
        active_since_ms = :active_since_ms, allowance = :allowance
- WHERE run_no = :run_no AND last_change_id = :builds_on AND epoch = :epoch RETURNING run_no;
+ WHERE run_no = :run_no AND last_change_id = :builds_on AND epoch = :epoch;
 
 -- name: insert_run
 -- A new run; its number comes back.

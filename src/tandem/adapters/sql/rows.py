@@ -134,7 +134,7 @@ def move_row(change: Change) -> Row:
         run.detail,
         run.nodes_completed,
         _hash(run.event_hash),
-        run.status.value,
+        run.status,
         run.epoch,
         run.engine_id,
         run.owner,
@@ -174,7 +174,7 @@ def node_row(run_no: int, node: NodeRun) -> Row:
     """Return the values of `put_node_run`."""
     return (
         run_no << NODE_BITS | node.node_no,
-        node.state.value,
+        node.state,
         node.attempts,
         node.attempts_used,
         node.repairs_used,
@@ -184,11 +184,11 @@ def node_row(run_no: int, node: NodeRun) -> Row:
         node.started_at_ms,
         node.finished_at_ms,
         node.output,
-        _json(node.output_ref),
-        _json(node.repair),
-        _json(node.failure),
-        _json(node.handling),
-        _json(node.reading),
+        _json(node.output_ref) if node.output_ref else None,
+        _json(node.repair) if node.repair else None,
+        _json(node.failure) if node.failure else None,
+        _json(node.handling) if node.handling else None,
+        _json(node.reading) if node.reading else None,
     )
 
 
@@ -313,16 +313,16 @@ def event_row(run: Run, run_no: int, event: LifecycleEvent) -> Row:
     return (
         run_no,
         event.seq,
-        event.event.value,
+        event.event,
         event.recorded_at_ms,
         event.change_id,
         event.node_id,
         event.attempt,
         event.reason,
         event.stop_kind,
-        _json(event.metadata),
-        _hash(event.record_hash),
-        run.status.value,
+        _json(event.metadata) if event.metadata else None,
+        bytes.fromhex(event.record_hash) or None,
+        run.status,
     )
 
 

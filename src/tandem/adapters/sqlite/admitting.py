@@ -14,12 +14,13 @@ import msgspec
 
 from tandem.adapters.sql import rows
 from tandem.adapters.sqlite import keys, reviewing
-from tandem.adapters.sqlite.learning import tell_run
+from tandem.adapters.sqlite.learning import list_told, tell_run
 from tandem.adapters.sqlite.tables import Tables, ViewParts, bare_view, fetch, run_statement
 from tandem.domain import admission
 from tandem.domain.admission import Claimant, Facts, Lane, Refusal, holds_keys
 from tandem.domain.automation_keeping import hold_of
 from tandem.domain.automation_review import Review, is_review_key, parse_review_key
+from tandem.domain.candidate import Candidate
 from tandem.domain.change import Change
 from tandem.domain.claim_basis import ClaimBasis
 from tandem.domain.command import Claim
@@ -208,6 +209,7 @@ class AdmissionPass:
         self._holds = Holds(tables, connection)
         self._throttles: dict[TenantId, Mapping[str, int]] = {}
         self._reviews: dict[TenantId, Mapping[AutomationId, Review]] = {}
+        self._learned: dict[tuple[TenantId, AutomationId], Sequence[Candidate]] = {}
         self._examined = 0
         self._decided: list[ClaimedRun] = []
         self._taken = 0
@@ -267,7 +269,8 @@ class AdmissionPass:
                 continue
             decided = self._decide(run, claim, next(change_ids))
             if decided.is_taken:
-                tell_run(self._tables, self._connection, decided.change.run)
+                taken = decided.change.run
+                tell_run(self._tables, self._connection, taken, self._learned_of(taken))
                 wait_ms = admission.wait_ms(run, now_ms=self._now_ms)
                 self._run("put_wait_of_admission", number % admission.WAITS_KEPT, wait_ms)
                 self._taken += 1
@@ -333,6 +336,12 @@ class AdmissionPass:
         decided = ClaimedRun(change, self._tables.parts(self._connection, change.run))
         self._decided.append(decided)
         return decided
+
+    def _learned_of(self, run: Run) -> Sequence[Candidate]:
+        key = (run.tenant, run.automation_id)
+        if key not in self._learned:
+            self._learned[key] = list_told(self._tables, self._connection, run)
+        return self._learned[key]
 
     def _reviews_of(self, tenant: TenantId) -> Mapping[AutomationId, Review]:
         if tenant not in self._reviews:

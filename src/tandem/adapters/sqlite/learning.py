@@ -234,9 +234,14 @@ def _candidates(found: Iterable[dict[str, Any]]) -> list[Candidate]:
 # Writing
 
 
-def tell_run(tables: Tables, connection: apsw.Connection, run: Run) -> None:
-    """Note on a run that is being claimed what was learned before; its row in memory follows."""
-    told = tell(run, list_told(tables, connection, run))
+def tell_run(
+    tables: Tables, connection: apsw.Connection, run: Run, learned: Sequence[Candidate]
+) -> None:
+    """Note on a run that is being claimed what was learned before; its row in memory follows.
+
+    `learned` is what `list_told` returned for its automation.
+    """
+    told = tell(run, learned)
     if told is None:
         return
     run.learnings, run.learning_summary = told

@@ -47,6 +47,9 @@ _DELETIONS = (
 
 Found = list[dict[str, Any]]
 
+_COLUMNS: dict[str, tuple[str, ...]] = {}
+"""The names of the columns of each statement: asking for them costs more than the rows."""
+
 _NO_PLAN = Plan(
     Automation(automation_id="", flow=Flow(nodes=())),
     DefinitionDigest(""),
@@ -117,10 +120,10 @@ class Tables:
         execute, sql = connection.execute, self.sql
         run_no = change.run.run_no
         if change.moved:
-            advanced = execute(sql["move_run"], rows.move_row(change)).fetchall()
+            execute(sql["move_run"], rows.move_row(change))
         else:
-            advanced = execute(sql["advance_run"], rows.advance_row(change)).fetchall()
-        if not advanced:
+            execute(sql["advance_run"], rows.advance_row(change))
+        if not connection.changes():
             raise self._refusal(connection, change)
         if change.status_before in TERMINAL:
             self.archive.move_out(connection, run_no)
@@ -449,12 +452,12 @@ def fetch(
 ) -> Found:
     """Return all rows of a statement, by the names of their columns."""
     cursor = connection.execute(sql, values)
-    # Columns are only known while the cursor is open; a statement without rows has none.
+    names = _COLUMNS.get(sql)
     found: Found = []
-    names: list[str] | None = None
     for row in cursor:
-        if names is None:
-            names = [column[0] for column in cursor.get_description()]
+        if names is None or len(names) != len(row):
+            # Columns are only known while the cursor is open; a statement without rows has none.
+            names = _COLUMNS[sql] = tuple(column[0] for column in cursor.get_description())
         found.append(dict(zip(names, row, strict=True)))
     return found
 

@@ -445,6 +445,7 @@ ROUTES = (
         query=(_STRICT,),
         codes={"invalid_automation": "AUTOMATION_V2_CREATE_FAILED"},
         errors=("AUTOMATION_V2_INVALID_METADATA", "UNKNOWN_KEYS"),
+        statuses={"AUTOMATION_V2_CREATE_FAILED": 409},
     ),
     Endpoint(
         method="GET",
@@ -555,16 +556,18 @@ ROUTES = (
         answers="ok, automation",
         query=(_REASON,),
         codes={**_CODES, "invalid_automation": "AUTOMATION_V2_UPDATE_FAILED"},
-        errors=("AUTOMATION_VERSION_CONFLICT",),
+        errors=("AUTOMATION_VERSION_CONFLICT", "PREMIUM_FEATURE_REQUIRED"),
     ),
     Endpoint(
         method="POST",
         path=f"{_BASE}/run_now",
         handler=run_now,
-        says="Start a run of the current version, whatever the status of the automation is.",
-        answers="ok, dry_run, plan{nodes[], problems[], obstacles[]}? of a dry run, run, "
-        "contextRunID, linked_context_run_id",
+        says="Start a run of the current version, whatever the status of the automation is; a dry "
+        "run starts nothing and tells the plan.",
+        answers="ok, dry_run, plan{nodes[], problems[], obstacles[]}?, run, contextRunID, "
+        "linked_context_run_id",
         body=RunNow,
         codes={**_CODES, "invalid_automation": "AUTOMATION_V2_RUN_CREATE_FAILED"},
+        errors=("RATE_LIMITED",),
     ),
 )

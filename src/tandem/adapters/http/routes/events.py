@@ -208,6 +208,7 @@ ROUTES = (
             answers="[type, properties, runID, envelope]",
             query=(*_LIST, *_CURSOR),
             errors=("RATE_LIMITED", "QUERY_INVALID"),
+            codes={"not_found": "AUTOMATION_V2_RUN_NOT_FOUND"},
         )
         for path in ("/run/{run_id}/events", "/api/run/{run_id}/events")
     ),

@@ -49,6 +49,7 @@ ROUTES = (
         says="Tell whether the engine takes work: entered, holding its lease, store readable, "
         "not stopping; else 503.",
         answers="ready, checks",
+        also={503: "It does not; `checks` says why."},
     ),
     Endpoint(
         method="GET",

@@ -259,7 +259,7 @@ ROUTES = (
         path=_BASE,
         handler=get_run,
         says="Tell everything of a run; also after its automation was deleted.",
-        answers=_RUN,
+        answers=f"{_RUN}; or run:RunSummary",
         query=(Parameter(name="view", says="`summary` tells of the run what a list shows."),),
         codes=_CODES,
     ),
@@ -334,6 +334,7 @@ ROUTES = (
             "REPAIR_WITHOUT_EFFECT",
             "REPAIR_INVALID",
             "RUN_CLEANUP_PENDING",
+            "PREMIUM_FEATURE_REQUIRED",
         ),
     ),
     Endpoint(
@@ -359,7 +360,11 @@ ROUTES = (
         answers=f"ok, {_RUN} (the new one)",
         body=ForkRun,
         codes={**_CODES, "invalid_automation": "AUTOMATION_V2_RUN_CREATE_FAILED"},
-        errors=("AUTOMATION_V2_TASK_NODE_REQUIRED", "AUTOMATION_V2_TASK_NODE_NOT_FOUND"),
+        errors=(
+            "AUTOMATION_V2_TASK_NODE_REQUIRED",
+            "AUTOMATION_V2_TASK_NODE_NOT_FOUND",
+            "RATE_LIMITED",
+        ),
     ),
     Endpoint(
         method="GET",

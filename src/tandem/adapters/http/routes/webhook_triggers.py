@@ -317,7 +317,7 @@ def _status(query: Mapping[str, str]) -> DeliveryStatus | None:
 _BASE: Final = "/automations/v2/{automation_id}/webhook-triggers"
 _ONE: Final = f"{_BASE}/{{trigger_id}}"
 _DELIVERY: Final = f"{_ONE}/deliveries/{{delivery_id}}"
-_TOLD: Final = "trigger, new_secret, secret_one_time"
+_TOLD: Final = "trigger, new_secret?, secret_one_time"
 _SETUP: Final = "setup_callback_path, setup_callback_url, setup_expires_at_ms"
 _NO_TRIGGER: Final = "AUTOMATION_WEBHOOK_TRIGGER_NOT_FOUND"
 _NO_DELIVERY: Final = "AUTOMATION_WEBHOOK_DELIVERY_NOT_FOUND"
