@@ -23,6 +23,7 @@ from tandem.domain.command import (
 )
 from tandem.domain.errors import NothingToDo
 from tandem.domain.ids import LOCAL_TENANT, Digest, NodeId, RunId
+from tandem.domain.learning import LearningPolicy
 from tandem.domain.lifecycle import RunState
 from tandem.domain.outcome import Failed, FailureClass
 from tandem.domain.receipts import ChainCheck
@@ -226,3 +227,22 @@ async def test_late_account_counts_once_what_the_store_knows_already(
     ]
     assert spent == [5, 10]
     assert chain_of(store, RUN) == []
+
+
+@pytest.mark.parametrize("pack", [pack_none, pack_some, pack_all])
+async def test_lesson_counts_what_is_packed(store: SqliteStore, pack: Pack) -> None:
+    scene = await failed_run(store)
+    await pack(store)
+
+    learned = await store.learn(
+        1, policy=LearningPolicy(), change_id=scene.change_id(), now_ms=LATER_MS
+    )
+
+    assert learned is not None
+    summary = scene.get("run").learning_summary
+    assert summary is not None
+    assert summary.post_run_metrics is not None
+    assert summary.post_run_metrics.mean_attempts_per_node == 1.0
+    assert chain_of(store, RUN) == []
+    await pack_all(store)
+    assert scene.get("run").learning_summary == summary
