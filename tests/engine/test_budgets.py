@@ -10,6 +10,7 @@ import pytest
 
 from tandem import Automation, Engine, Run
 from tandem.domain.errors import Refused
+from tandem.domain.ids import LOCAL_TENANT, RunId
 from tandem.domain.lifecycle import RunState, StopKind
 from tandem.domain.run import Attempt, AttemptEnd
 from tandem.domain.usage import COST_USD_MAX, COUNT_MAX, NANO_PER_USD, USED_MAX, Spending
@@ -222,3 +223,23 @@ def test_calls_of_unknown_size_that_begin_together_go_over_by_one_at_most(tmp_pa
         assert world.row(run_id).stop_kind is StopKind.GUARDRAIL_STOPPED
 
     world.tell(story())
+
+
+def test_attempt_that_waits_for_the_calls_of_others_is_not_idle(tmp_path: Path) -> None:
+    world = SmallWorld(tmp_path / "tandem.db")
+    nodes = [{**python_node(name), "idle_timeout_ms": 100} for name in "abcd"]
+    limited = automation(*nodes, limits={"max_total_tokens": 10_000}, parallel=4)
+    script = Script(duration_ms=80, calls=1, asks=True, call=Spending(total_tokens=100))
+
+    async def story() -> None:
+        async with world.engine() as engine:
+            run_id = await world.start(engine, limited, **dict.fromkeys("abcd", script))
+            await world.until_status(run_id, RunState.COMPLETED, RunState.FAILED)
+        assert world.row(run_id).status is RunState.COMPLETED, world.row(run_id).detail
+        assert [attempt.number for attempt in attempts_in(world, run_id)] == [1] * 4
+
+    world.tell(story())
+
+
+def attempts_in(world: SmallWorld, run_id: RunId) -> list[Attempt]:
+    return list(world.store.list_attempts(run_id, tenant=LOCAL_TENANT))

@@ -1,6 +1,7 @@
 """What attempts may spend: calls are asked for, wait for each other, and are counted once."""
 
 import asyncio
+from functools import partial
 from random import Random
 
 import pytest
@@ -131,6 +132,37 @@ async def test_calls_of_unknown_size_begin_one_after_the_other() -> None:
 
     with pytest.raises(BudgetReached, match=r"\(130/100\)"):
         await third
+
+
+async def test_call_that_an_attempt_forgot_holds_up_nobody_when_it_is_over() -> None:
+    desk = Desk(tokens=100)
+    careless = desk.meter(1)
+    await careless.reserve()
+    waits = asyncio.ensure_future(desk.meter(2).reserve())
+    await asyncio.sleep(0)
+    assert not waits.done()
+
+    desk.ledger.close(careless)
+
+    await waits
+
+
+async def test_attempt_is_held_only_by_the_calls_of_others() -> None:
+    desk, told = Desk(tokens=100), []
+    one, other = desk.meter(1), desk.meter(2)
+    for meter in (one, other):
+        meter.held = partial(told.append, (meter.key[1], "held"))
+        meter.released = partial(told.append, (meter.key[1], "released"))
+    first = await one.reserve()
+    waiting = [asyncio.ensure_future(meter.reserve()) for meter in (one, other)]
+    await asyncio.sleep(0)
+    assert told == [(2, "held")]
+
+    first.spend(Spending(total_tokens=1))
+    (await waiting[0]).spend(Spending(total_tokens=1))
+    await waiting[1]
+
+    assert told[-1] == (2, "released")
 
 
 @pytest.mark.parametrize("budget", [{"tool_calls": 9}, {}])

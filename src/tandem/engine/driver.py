@@ -390,6 +390,7 @@ class Driver:
         finally:
             self._attempts.pop(key, None)
             self._meters.pop(key, None)
+            self._ledger.close(meter)
         self._settled.append(settled)
         self._wake.set()
 

@@ -143,13 +143,31 @@ class Ledger:
                 break
             if not self._reached(held) and not any(other.may_go_over for other in self._calls):
                 break
-            await self._moved.wait()
+            await self._wait(call.meter)
         self._calls.add(call)
+
+    async def _wait(self, meter: "AttemptMeter") -> None:
+        """Wait for the calls of others; an attempt that has none under way is not idle then."""
+        is_held = all(call.meter is not meter for call in self._calls)
+        if is_held:
+            meter.held()
+        try:
+            await self._moved.wait()
+        finally:
+            if is_held:
+                meter.released()
 
     def leave(self, call: "_Call") -> None:
         """Note that a call is over; those that waited for it look again."""
         self._calls.discard(call)
         self.look_again()
+
+    def close(self, meter: "AttemptMeter") -> None:
+        """Note that an attempt is over: calls that it reserved and forgot hold nobody up."""
+        left = {call for call in self._calls if call.meter is meter}
+        if left:
+            self._calls -= left
+            self.look_again()
 
     def look_again(self) -> None:
         """Have those look again who wait for a call: the budget or what is spent has changed."""
@@ -179,6 +197,9 @@ class AttemptMeter:
         """How the attempt has to end, because of what it reported."""
         self.end: Callable[[], None] = _nothing
         """Called once with the first `ending`."""
+        self.held: Callable[[], None] = _nothing
+        """Called when the attempt waits for calls of others, and `released` when it goes on."""
+        self.released: Callable[[], None] = _nothing
         self._ledger = ledger
         self._node_id = node_id
         self.tool_calls_max = tool_calls_max

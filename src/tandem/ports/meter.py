@@ -34,8 +34,8 @@ class Meter(Protocol):
         large the call can become: tools, and tokens and cost as far as they are known beforehand.
         Where there is a budget of tokens or of cost, a call that does not give them may go over
         it, and only one such call is under way at a time; calls that are known to fit go on beside
-        it. What spends nothing says so (`FREE`). A call that is part of another one is not
-        reserved.
+        it. An attempt that waits is not idle. What spends nothing says so (`FREE`). A call that is
+        part of another one is not reserved.
 
         Raises:
             BudgetReached: the run may spend no more, or the node may call no more tools. Whoever
