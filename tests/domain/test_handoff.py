@@ -12,11 +12,11 @@ from tandem.domain.handoff import (
     ConsumedHandoff,
     Handoff,
     HandoffFile,
-    archived_name,
     consumed,
     file_name,
     folders_of,
     is_same,
+    name_beside,
     read_handoff,
     waiting_for,
     write_handoff,
@@ -120,8 +120,8 @@ def test_file_is_named_by_the_id_where_that_is_a_name() -> None:
 
 
 def test_archive_keeps_an_earlier_handoff_of_the_same_id() -> None:
-    assert archived_name(made(), is_used=False) == "h1.json"
-    assert archived_name(made(), is_used=True) == f"h1.5.{made().fingerprint[:12]}.json"
+    assert name_beside(made(), is_used=False) == "h1.json"
+    assert name_beside(made(), is_used=True) == f"h1.5.{made().fingerprint[:12]}.json"
 
 
 def test_archived_file_tells_who_took_it() -> None:

@@ -155,8 +155,8 @@ def file_name(handoff_id: str) -> str:
     return f"{safe}.json"
 
 
-def archived_name(made: Handoff, *, is_used: bool) -> str:
-    """Return the name in the archive; one whose id an earlier handoff used tells more of itself."""
+def name_beside(made: Handoff, *, is_used: bool) -> str:
+    """Return the name beside other handoffs; one whose id another one has tells more of itself."""
     name = file_name(made.handoff_id)
     if not is_used:
         return name

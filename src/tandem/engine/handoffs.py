@@ -22,12 +22,12 @@ from tandem.domain.handoff import (
     Handoff,
     HandoffFile,
     Taken,
-    archived_name,
     check_handoff,
     consumed,
     file_name,
     folders_of,
     is_same,
+    name_beside,
     read_handoff,
     waiting_for,
     write_handoff,
@@ -106,7 +106,7 @@ class Handoffs:
             raise InvalidRequest(f"this is no handoff: {error}", code="handoff_invalid") from None
         workspace, config = self._place(AutomationId(handoff.target_automation_id), tenant)
         folder = config.approved_dir if config.auto_approve else config.inbox_dir
-        path = f"{folder}/{file_name(handoff.handoff_id)}"
+        path = self._place_for(workspace, folder, handoff)
         self._files.put_file(workspace, path, write_handoff(handoff))
         return path
 
@@ -123,7 +123,7 @@ class Handoffs:
         workspace, config = self._place(automation_id, tenant)
         for file in self._scan(workspace, config.inbox_dir):
             if file.handoff is not None and file.handoff.handoff_id == handoff_id:
-                path = f"{config.approved_dir}/{file_name(handoff_id)}"
+                path = self._place_for(workspace, config.approved_dir, file.handoff)
                 self._files.put_file(workspace, path, write_handoff(file.handoff))
                 self._files.remove_file(workspace, f"{config.inbox_dir}/{file.file}")
                 return file.handoff
@@ -134,6 +134,13 @@ class Handoffs:
             f"automation {automation_id} has no handoff {handoff_id} in its inbox; "
             f"`tandem handoffs list {automation_id}` shows what it has"
         )
+
+    def _place_for(self, workspace: str, folder: str, handoff: Handoff) -> str:
+        """Return where a handoff goes: beside another one of its id that still waits."""
+        name = file_name(handoff.handoff_id)
+        there = self._read(workspace, folder, name, None).handoff
+        is_used = there is not None and there.fingerprint != handoff.fingerprint
+        return f"{folder}/{name_beside(handoff, is_used=is_used)}"
 
     def list(
         self, automation_id: AutomationId, *, tenant: TenantId = LOCAL_TENANT
@@ -288,12 +295,12 @@ class Handoffs:
         await self._store.mark_archived(taken.consumed_no, now_ms=self._clock.now_ms())
 
     def _archived_name(self, taken: ConsumedHandoff, handoff: Handoff) -> str:
-        name = archived_name(handoff, is_used=False)
+        name = name_beside(handoff, is_used=False)
         there = self._read(taken.workspace, taken.archived_dir, name, None)
         is_used = (
             there.problem == "" and there.handoff is not None and not is_same(there.handoff, taken)
         )
-        return archived_name(handoff, is_used=is_used)
+        return name_beside(handoff, is_used=is_used)
 
     # Files
 
