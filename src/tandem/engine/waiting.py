@@ -128,8 +128,9 @@ class Waiters:
         finally:
             self._lookout = None
             for other in reversed(self._all):
-                # The newest one will probably wait longest; it looks and then looks out.
-                if other is not waiter:
+                # The newest one will probably wait longest; it looks and then looks out. One that
+                # was told has to look anyway.
+                if not (other is waiter or other.event.is_set()):
                     other.event.set()
                     break
 
