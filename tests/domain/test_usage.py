@@ -106,6 +106,7 @@ def test_price_of_one_report_stays_within_64_bits() -> None:
         (Spending(tool_calls=1), 0.0, USED_MAX, USED_MAX),
         (FREE, 1.0, 0, 0),
         (Spending(total_tokens=10), 0.0, 10, USED_MAX),
+        (Spending(prompt_tokens=10), 1.0, USED_MAX, USED_MAX),
         (Spending(prompt_tokens=4, completion_tokens=6), 0.5, 10, 5_000_000),
         (Spending(cost_usd=0.25), 0.5, USED_MAX, 250_000_000),
     ],

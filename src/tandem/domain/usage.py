@@ -108,10 +108,11 @@ def priced(spending: Spending, *, usd_per_1k_tokens: float) -> Usage:
 def at_most(spending: Spending, *, usd_per_1k_tokens: float) -> Usage:
     """Return how large a call can become by what is said of it beforehand.
 
-    Tokens and cost that are not given may become anything; tools are known.
+    Tokens and cost that are not given may become anything, and so may a call of which only the
+    prompt is known; tools are known.
     """
     usage = priced(spending, usd_per_1k_tokens=usd_per_1k_tokens)
-    knows_tokens = spending.total_tokens is not None or usage.total_tokens > 0
+    knows_tokens = spending.total_tokens is not None or spending.completion_tokens > 0
     knows_cost = spending.cost_usd is not None or (knows_tokens and usd_per_1k_tokens > 0)
     return msgspec.structs.replace(
         usage,
