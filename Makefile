@@ -3,6 +3,10 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test check fix bench soak lock clean
 
+# Some machines are told to keep no compiled modules. Then each of the thousand processes that the
+# tests start would compile the engine for itself, which takes longer than what they are started for.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -35,7 +39,9 @@ $(NODE)/node_modules: $(NODE)/package.json
 	else echo "no npm: the tests of the TypeScript client are skipped"; fi
 
 test: $(READY) $(NODE)/node_modules  ## Run all tests; the domain must be covered by branch to the last one.
-	@$(BIN)/coverage run -m pytest tests/domain
+	@$(BIN)/coverage erase
+	@COVERAGE_PROCESS_START=pyproject.toml $(BIN)/python -m pytest -n 2 --dist worksteal tests/domain
+	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/domain tests
 

@@ -1,11 +1,16 @@
-"""Write the documents that are made from the code; `--check` only says which are out of date."""
+"""Write what is made from the code: documents, and the script that makes a new store.
+
+`--check` only says which are out of date.
+"""
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
+import apsw
 import msgspec
 
 from tandem.adapters.http.app import endpoints
@@ -16,6 +21,7 @@ from tandem.adapters.http.policy import POLICY, Open
 from tandem.adapters.logs.runs import level_of
 from tandem.adapters.logs.words import KEYS, LINES
 from tandem.adapters.metrics.series import SERIES
+from tandem.adapters.sql.statements import load_migrations
 from tandem.domain.lifecycle import (
     NODE_TRANSITIONS,
     RUN_TRANSITIONS,
@@ -323,7 +329,37 @@ answered with 404 and no body, as the contract has it.
 """
 
 
+def schema() -> str:
+    """Return the script that makes what all migrations together make."""
+    connection = apsw.Connection(":memory:")
+    migrations = load_migrations()
+    for _, script in migrations:
+        connection.execute(script)
+    made = [
+        (str(name), str(sql))
+        for name, sql in connection.execute(
+            "SELECT name, sql FROM sqlite_schema"
+            " WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid"
+        )
+    ]
+    # What a migration puts into a table that is still there, and filled, belongs to a new store.
+    rows = [
+        found[0]
+        for _, script in migrations
+        for found in re.finditer(r"^INSERT INTO (\w+)[^;]*;", script, re.MULTILINE)
+        if any(name == found[1] for name, _ in made)
+        and connection.execute(f"SELECT 1 FROM {found[1]} LIMIT 1").fetchall()
+    ]
+    connection.close()
+    statements = "\n".join([*(f"{sql};" for _, sql in made), *rows])
+    return f"""-- Written by `make fix` from the migrations; do not edit.
+-- version: {migrations[-1][0]}
+{statements}
+"""
+
+
 DOCUMENTS = {
+    "src/tandem/adapters/sql/schema.sql": schema,
     "docs/reference/http.md": http,
     "docs/reference/errors.md": errors,
     "docs/reference/lifecycle-rules.md": rules,

@@ -1,11 +1,14 @@
 """What tests of all parts share."""
 
+import gc
+import itertools
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tandem.settings import OLDER_BACKEND, OLDER_POSTGRES_URL
+from tests.sim.witnesses import STALE
 
 # Before anything imports it: its assertions are to explain themselves like those of a test module.
 pytest.register_assert_rewrite(
@@ -23,9 +26,66 @@ settings.register_profile("shared", deadline=None, suppress_health_check=[Health
 settings.load_profile("shared")
 
 
+HEAVY = (
+    "tests/sim/test_machine.py",
+    "tests/sim/test_schedules.py",
+    "tests/crash/test_power_cut.py",
+    "tests/sim/test_mutants.py",
+    "tests/adapters/sqlite/test_sqlite_cost.py",
+    "tests/test_validation_cost.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, one half in each of two workers, so that none is left alone.
+
+    `--dist worksteal` gives each worker a half of the list; what is left is shared at the end.
+    """
+    places = {name: place for place, name in enumerate(HEAVY)}
+    paths = {item: item.path.relative_to(item.config.rootpath).as_posix() for item in items}
+    heavy = sorted((i for i in items if paths[i] in places), key=lambda i: places[paths[i]])
+    light = [item for item in items if paths[item] not in places]
+    middle = max(len(items) // 2 - len(heavy[::2]), 0)
+    items[:] = [*heavy[::2], *light[:middle], *heavy[1::2], *light[middle:]]
+
+
+def pytest_collection_finish() -> None:
+    """Whatever was imported stays: no collection of garbage looks at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which searches had to go beyond their witnesses."""
+    stale = [
+        str(value)
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == STALE
+    ]
+    if stale:
+        terminalreporter.section("witnesses to replace")
+        for line in stale:
+            terminalreporter.line(line)
+
+
+_numbers = itertools.count()
+
+
 @pytest.fixture(autouse=True)
-def _state_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Keep every test away from the state folder of the person who runs it."""
-    monkeypatch.setenv("TANDEM_STATE_DIR", str(tmp_path / "state"))
+def _state_of_its_own(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Keep every test away from the state folder of the person who runs it.
+
+    Most tests have no file and need no folder: theirs is only named.
+    """
+    if "tmp_path" in request.fixturenames:
+        folder: Path = request.getfixturevalue("tmp_path") / "state"
+    else:
+        folder = tmp_path_factory.getbasetemp() / f"state{next(_numbers)}"
+    monkeypatch.setenv("TANDEM_STATE_DIR", str(folder))
     for name in ("TANDEM_DATABASE_URL", OLDER_BACKEND, OLDER_POSTGRES_URL):
         monkeypatch.delenv(name, raising=False)

@@ -37,6 +37,11 @@ class Row(NamedTuple):
     test: str
     verdict: str
 
+    def names(self) -> list[str]:
+        """Return the parts of modules and the tests that it names."""
+        code = re.split(r"[,;]\s*", self.code)
+        return [*filter(None, code), *filter(None, re.split(r"[,;]\s*(?=tests)", self.test))]
+
 
 @cache
 def rows() -> list[Row]:
@@ -68,17 +73,27 @@ def test_only_what_is_outside_of_this_engine_is_not_applicable() -> None:
     assert {name for name in left_out if not name.startswith("A.5-")} <= MAY_BE_NOT_APPLICABLE
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: row.name)
-def test_what_a_row_names_exists(row: Row) -> None:
-    for name in filter(None, re.split(r"[,;]\s*", row.code)):
-        module, _, attribute = name.partition(":")
-        found = importlib.import_module(module)
-        for part in filter(None, attribute.split(".")):
-            found = getattr(found, part)
-    for name in filter(None, re.split(r"[,;]\s*(?=tests)", row.test)):
+def test_what_rows_name_exists() -> None:
+    assert [(row.name, name) for row in rows() for name in row.names() if not exists(name)] == []
+
+
+def exists(name: str) -> bool:
+    """Say whether there is this test, or this part of a module."""
+    if name.startswith("tests"):
         path, _, function = name.partition("::")
         holder, _, method = function.rpartition("::")
-        assert method.partition("[")[0] in (suite_methods() if holder else functions(ROOT / path))
+        return method.partition("[")[0] in (suite_methods() if holder else functions(ROOT / path))
+    module, _, attribute = name.partition(":")
+    found = importlib.import_module(module)
+    for part in filter(None, attribute.split(".")):
+        found = getattr(found, part, None)
+    return found is not None
+
+
+@cache
+def all_functions() -> list[str]:
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [function for path in files for function in functions(path)]
 
 
 @cache
@@ -107,11 +122,6 @@ NOT_OURS = {"W-28"}
 )
 def test_every_weakness_has_a_test_and_a_mutant_that_fails_it(name: str) -> None:
     prefix = f"test_w{name[2:]}_"
-    found = [
-        function
-        for path in sorted((ROOT / "tests").rglob("test_*.py"))
-        for function in functions(path)
-        if function.startswith(prefix)
-    ]
+    found = [function for function in all_functions() if function.startswith(prefix)]
     assert [function for function in found if not function.endswith("is_caught")], prefix
     assert [function for function in found if function.endswith("is_caught")], prefix

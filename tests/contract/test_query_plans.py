@@ -1,7 +1,6 @@
 """The plans of the statements: each finds its rows by an index that bounds how many it looks at."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import apsw
 import pytest
@@ -342,13 +341,21 @@ class AnyValue(dict[str, None]):
         return None
 
 
-@pytest.fixture
-def connection(tmp_path: Path) -> Iterator[apsw.Connection]:
-    made = apsw.Connection(str(tmp_path / "plans.db"))
+@pytest.fixture(scope="module")
+def tables() -> Iterator[apsw.Connection]:
+    made = apsw.Connection(":memory:")
     for _, script in load_migrations():
         made.execute(script)
     yield made
     made.close()
+
+
+@pytest.fixture
+def connection(tables: apsw.Connection) -> Iterator[apsw.Connection]:
+    """Return the tables; what a test changes of them is taken back."""
+    tables.execute("BEGIN")
+    yield tables
+    tables.execute("ROLLBACK")
 
 
 def plan_of(connection: apsw.Connection, name: str) -> list[str]:

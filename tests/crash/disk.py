@@ -174,6 +174,8 @@ class Disk:
 
 
 def _torn(inode: _Inode) -> bytes:
+    if not inode.unsynced:
+        return inode.synced
     content = bytearray(inode.synced)
     for operation in inode.unsynced[:-1]:
         _apply(content, operation)
@@ -185,6 +187,8 @@ def _torn(inode: _Inode) -> bytes:
 
 
 def _last_only(inode: _Inode) -> bytes:
+    if not inode.unsynced:
+        return inode.synced
     content = bytearray(inode.synced)
     for operation in inode.unsynced[-1:]:
         _apply(content, operation)

@@ -1,6 +1,16 @@
-"""Long searches run only when somebody asks for them with `-m soak`."""
+"""Long searches run only when somebody asks for them with `-m soak`; others begin at witnesses."""
+
+from collections.abc import Callable
 
 import pytest
+
+from tests.sim.witnesses import Witnesses
+
+
+@pytest.fixture
+def witnesses(record_property: Callable[[str, object], None]) -> Witnesses:
+    """Return where a search notes what it found."""
+    return Witnesses(record_property)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -32,7 +32,7 @@ from tandem.testing.triggers import STEPS as TRIGGER_STEPS
 from tests.sim.test_mutants import claims_do_not_raise_the_epoch
 
 STEPS = 50
-EXAMPLES = 250
+EXAMPLES = 220
 STEPS_MIN = 10_000
 CHUNKS = 2
 SOAK_STEPS = 1_000_000

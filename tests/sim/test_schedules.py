@@ -9,21 +9,30 @@ import os
 import pytest
 
 from tandem.domain.lifecycle import RunState
-from tandem.testing.simulation import Broken, simulate
+from tandem.testing.simulation import Broken, World, simulate
 from tests.sim.test_mutants import CALLBACKS_MAX
+from tests.sim.test_receipts import check_receipts
+from tests.sim.test_vocabulary import check_vocabulary
 
 CHUNKS = 16
 SEEDS_PER_CHUNK = 75
 SOAK_SEEDS = 100_000
 
 
+def judge(world: World) -> None:
+    """Check what a world has left: its receipts, and that all that it recorded is declared."""
+    check_receipts(world)
+    check_vocabulary(world.invariants.events)
+
+
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_every_seed_keeps_every_invariant(chunk: int) -> None:
     first = chunk * SEEDS_PER_CHUNK
-    reports = [simulate(seed) for seed in range(first, first + SEEDS_PER_CHUNK)]
+    reports = [simulate(seed, judge) for seed in range(first, first + SEEDS_PER_CHUNK)]
 
     # The worlds must be worth living in: work was done, and things went wrong.
     assert sum(len(report.events) for report in reports) > 20 * SEEDS_PER_CHUNK
+    assert len({seen.event for report in reports for seen in report.events}) > 20
     assert sum(report.crashes for report in reports) > SEEDS_PER_CHUNK // 10
     endings = {ending for report in reports for ending in report.endings}
     assert endings <= {RunState.COMPLETED, RunState.FAILED, RunState.BLOCKED, RunState.CANCELLED}
@@ -34,7 +43,7 @@ def test_every_seed_keeps_every_invariant(chunk: int) -> None:
 
 
 def test_one_seed() -> None:
-    simulate(int(os.environ.get("TANDEM_SIM_SEED", "0")))
+    simulate(int(os.environ.get("TANDEM_SIM_SEED", "0")), judge)
 
 
 def test_same_seed_gives_the_same_events() -> None:

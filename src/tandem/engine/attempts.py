@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 import msgspec
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from tandem.domain.accounting import Facts
 from tandem.domain.action import Action, AgentAction, CommandAction
@@ -56,7 +56,7 @@ from tandem.ports.clock import Clock
 from tandem.ports.executor import AttemptSpec, Executor, Progress
 from tandem.ports.workspace import WorkspaceFiles
 
-_ACTION: TypeAdapter[Action] = TypeAdapter(Action)
+_ACTION: TypeAdapter[Action] = TypeAdapter(Action, config=ConfigDict(defer_build=True))
 _ANY_JSON: Final = frozenset({"arguments", "json_body"})
 """The fields of actions that hold any JSON; a reference keeps its type there."""
 KEEP_RETRY_MS = 1_000

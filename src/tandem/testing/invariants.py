@@ -98,7 +98,7 @@ class Invariants:
         self.events: list[Seen] = []
         self._bodies = bodies
         self._connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-        self._connection.set_row_trace(_as_dict)
+        self._names: dict[str, list[str]] = {}
         self._replays: dict[int, _Replay] = {}
         self._plans: dict[str, Plan] = {}
         self._deletable: set[str] = set()
@@ -145,8 +145,14 @@ class Invariants:
         self._connection.close(True)
 
     def _find(self, sql: str, *values: object) -> list[dict[str, Any]]:
-        rows: list[Any] = self._connection.execute(sql, values).fetchall()
-        return rows
+        cursor = self._connection.execute(sql, values)
+        first = cursor.fetchone()
+        if first is None:
+            return []
+        names = self._names.get(sql)
+        if names is None:
+            names = self._names[sql] = [column[0] for column in cursor.get_description()]
+        return [dict(zip(names, row, strict=True)) for row in (first, *cursor)]
 
     # After a commit
 
@@ -164,20 +170,20 @@ class Invariants:
         for row in found:
             self._cursor = row["cursor"]
             self._follow(row)
+        runs = {run["run_no"]: run for run in self.runs()}
         for run_no in dict.fromkeys(row["run_no"] for row in found):
-            self.compare(run_no)
-        self.check_admission()
+            self._compare(run_no, runs.get(run_no))
+        self._check_admission(runs)
         self.check_learning()
         if self.follows_triggers:
-            self.triggers.check(self.runs())
+            self.triggers.check(list(runs.values()))
 
-    def check_admission(self) -> None:
+    def _check_admission(self, runs: dict[int, dict[str, Any]]) -> None:
         """Compare what runs hold with what is locked and counted.
 
         Raises:
             Violation: they do not agree.
         """
-        runs = {run["run_no"]: run for run in self.runs()}
         holding = [run for run in runs.values() if run["engine_id"] or run["cleanup"]]
         locks = self._find("SELECT * FROM workspace_lock")
         self._check_locks(runs, holding, locks)
@@ -264,8 +270,9 @@ class Invariants:
     def check_all(self) -> None:
         """Check everything there is."""
         self.check()
+        runs = {run["run_no"]: run for run in self.runs()}
         for run_no in self._replays:
-            self.compare(run_no)
+            self._compare(run_no, runs.get(run_no))
 
     def _follow(self, row: dict[str, Any]) -> None:
         run_no = row["run_no"]
@@ -371,18 +378,16 @@ class Invariants:
         if event is E.NODE_RESET:
             _must(bool(kinds & _RESETTING), f"{where}: nobody asked for the reset")
 
-    def compare(self, run_no: int) -> None:
+    def _compare(self, run_no: int, run: dict[str, Any] | None) -> None:
         """Compare the rows of one run with its events.
 
         Raises:
             Violation: they do not agree.
         """
         replay = self._replays[run_no]
-        found = self._find("SELECT * FROM run WHERE run_no = ?", run_no)
-        if not found:
+        if run is None:
             self._check_deleted(run_no, replay)
             return
-        run = found[0]
         what = f"run {run_no} ({run['status']}, epoch {run['epoch']})"
         _must(run["status"] == replay.status.value, f"{what}: replay gives {replay.status.value}")
         _must(run["event_seq"] == replay.seq, f"{what}: event_seq is not {replay.seq}")
@@ -638,11 +643,6 @@ def _colliding(replay: _Replay, number: int) -> list[int]:
 def _must(holds: bool, message: str) -> None:
     if not holds:
         raise Violation(message)
-
-
-def _as_dict(cursor: apsw.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
-    names = [column[0] for column in cursor.get_description()]
-    return dict(zip(names, row, strict=True))
 
 
 def _larger(limit: int | None, given: int | None) -> int | None:

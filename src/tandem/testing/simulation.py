@@ -917,10 +917,17 @@ class World:
             raise Violation("an engine does not stop")
 
     def _compare_endings(self) -> None:
-        rows = {RunId(row["run_id"]): row for row in self.invariants.runs()}
         if not self.gentle:
             return
-        for run_id, row in rows.items():
+        store = SqliteStore(self.path, synchronous="OFF")
+        try:
+            self._compare_endings_with(store)
+        finally:
+            store.close()
+
+    def _compare_endings_with(self, store: SqliteStore) -> None:
+        for row in self.invariants.runs():
+            run_id = RunId(row["run_id"])
             ending = ending_of(self.stories[run_id])
             if row["status"] != ending.status.value:
                 raise Violation(
@@ -928,18 +935,13 @@ class World:
                     f"undisturbed it ends {ending.status.value}"
                 )
             if ending.status is RunState.COMPLETED:
-                outputs = self._outputs(run_id)
+                outputs = self._outputs(store.read(run_id, tenant=LOCAL_TENANT))
                 if outputs != ending.outputs:
                     raise Violation(f"run {run_id} has outputs {outputs}, not {ending.outputs}")
 
-    def _outputs(self, run_id: RunId) -> dict[str, Any]:
-        store = SqliteStore(self.path, synchronous="OFF")
-        try:
-            view = store.read(run_id, tenant=LOCAL_TENANT)
-        finally:
-            store.close()
+    def _outputs(self, view: RunView) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for name in self.stories[run_id].scripts:
+        for name in self.stories[view.run.run_id].scripts:
             node = view.node(view.plan.by_id[name])  # type: ignore[index] # a NodeId
             if node.output is not None:
                 found[name] = decode(node.output)
@@ -996,15 +998,16 @@ def open_world(seed: int) -> Iterator[World]:
             world.invariants.close()
 
 
-def simulate(seed: int) -> Report:
-    """Run the world of one seed.
+def simulate(seed: int, judge: Callable[[World], None] = lambda _world: None) -> Report:
+    """Run the world of one seed; `judge` looks at what is left of it.
 
     Raises:
-        Broken: an invariant does not hold; the message repeats the seed in one line.
+        Broken: an invariant or `judge` does not hold; the message repeats the seed in one line.
     """
     with open_world(seed) as world:
         try:
             world.loop.run_until_complete(world.run())
+            judge(world)
         except BaseException as error:
             cause = world.violation or _first(error)
             if not isinstance(cause, Exception):

@@ -7,7 +7,11 @@ import apsw
 import pytest
 
 import tandem.adapters.sqlite.connection as connection_module
-from tandem.adapters.sql.statements import load_migrations, load_statements
+from tandem.adapters.sql.statements import (
+    load_migrations,
+    load_schema,
+    load_statements,
+)
 from tandem.adapters.sqlite.connection import (
     file_system_of,
     migrate,
@@ -63,6 +67,37 @@ def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
     before = schema_of(connection)
     migrate(connection, path)
     assert schema_of(connection) == before
+    connection.close()
+
+
+def test_new_store_is_what_the_migrations_make(tmp_path: Path) -> None:
+    step_by_step = apsw.Connection(":memory:")
+    for _, script in load_migrations():
+        step_by_step.execute(script)
+    made = open_connection(tmp_path / "store.db", synchronous="OFF")
+    migrate(made, tmp_path / "store.db")
+
+    assert schema_of(made) == schema_of(step_by_step)
+    assert load_schema()[0] == len(load_migrations()), "run `make fix`"
+    for (table,) in made.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+        # Each store draws an id of its own.
+        column = "length(store_id), packed_to" if table == "store_identity" else "*"
+        rows = f"SELECT {column} FROM {table}"
+        assert made.execute(rows).fetchall() == step_by_step.execute(rows).fetchall(), table
+    made.close()
+    step_by_step.close()
+
+
+def test_new_store_takes_the_steps_that_its_script_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest, _ = load_schema()
+    steps = [*load_migrations(), (newest + 1, "CREATE TABLE later (x);")]
+    monkeypatch.setattr(connection_module, "load_migrations", lambda: steps)
+    connection = open_connection(tmp_path / "store.db", synchronous="OFF")
+    migrate(connection, tmp_path / "store.db")
+    assert connection.execute("SELECT * FROM later").fetchall() == []
+    assert connection.execute("PRAGMA user_version").fetchall() == [(newest + 1,)]
     connection.close()
 
 

@@ -24,7 +24,7 @@ class Body(BaseModel):
     Where both spellings of a key are there, the one of ours wins. Unknown keys are ignored.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 async def read_object(request: Request) -> dict[str, Any]:

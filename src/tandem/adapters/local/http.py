@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -95,6 +94,8 @@ class HttpExecutor:
         return judge(action, response.status_code, response.headers, body, response.encoding)
 
     def _ready_client(self) -> "httpx2.AsyncClient":
+        from http.cookiejar import CookieJar, DefaultCookiePolicy
+
         import httpx2
 
         if self._client is None:

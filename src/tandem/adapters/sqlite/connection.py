@@ -7,7 +7,7 @@ from typing import Any
 
 import apsw
 
-from tandem.adapters.sql.statements import load_migrations
+from tandem.adapters.sql.statements import load_migrations, load_schema
 from tandem.domain.errors import StoreTooNew, StoreUnavailable
 
 _NETWORK_FILE_SYSTEMS = frozenset(
@@ -67,19 +67,25 @@ def make_private(path: Path) -> None:
 def migrate(connection: apsw.Connection, path: Path) -> None:
     """Bring the tables to this version, one transaction for each step.
 
+    A new store is made in one step (decision 31), and takes only the steps that came after it.
+
     Raises:
         StoreTooNew: a newer version made this store; it is left untouched.
         StoreUnavailable: the tables could not be written; the store is as it was.
     """
     migrations = load_migrations()
     newest = migrations[-1][0]
+    whole, schema = load_schema()
+    steps = [(number - 1, number, script) for number, script in migrations]
+    if whole <= newest:
+        steps.insert(0, (0, whole, schema))
     try:
         if _version(connection) == newest:
             return
-        for number, script in migrations:
+        for before, number, script in steps:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                if _version(connection) < number:
+                if _version(connection) == before:
                     connection.execute(script)
                     connection.execute(f"PRAGMA user_version = {number}").fetchall()
                 connection.execute("COMMIT")
