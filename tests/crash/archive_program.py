@@ -1,4 +1,4 @@
-"""Packs, imports or removes garbage, and kills itself with SIGKILL around the n-th commit or file.
+"""Packs, imports, backs up or removes garbage; kills itself around the n-th commit or file.
 
 python archive_program.py WHAT FOLDER SOURCE KILL_AT
 """
@@ -16,6 +16,7 @@ import msgspec
 
 import tandem.garbage
 import tandem.transfer
+from tandem.adapters.sqlite.backup import back_up
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.ids import LOCAL_TENANT
 from tandem.settings import Settings
@@ -62,6 +63,10 @@ def main() -> None:
                 settings, Path(source), tenant=LOCAL_TENANT, progress=lambda _: None
             )
             sys.stdout.buffer.write(msgspec.json.encode(asyncio.run(found)))
+        case "backup":
+            link = os.link
+            os.link = lambda *names: killer.around(lambda: link(*names))  # type: ignore[assignment] # the point of the test
+            back_up(settings.store_path, Path(source))
         case _:
             unlink = Path.unlink
 

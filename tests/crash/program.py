@@ -6,14 +6,15 @@ standard input, waits for its end, and answers with one line of JSON. A job is
     {"folder": …, "automation": …, "kill": …}
 
 With `operate` the process drives nothing: it asks what that names of the newest run, and ends. With
-`tell` it drives nothing either: it does what that names in `trigger_stories.py`.
+`tell` it does what that names in `trigger_stories.py`, `turn_stories.py` or `desk_stories.py`.
 
 where `folder` holds the store and everything else, and `isolation` may name how bodies are kept.
 The process drives the run that is in the store, or starts one, decides its gates, and writes
 `outputs.json` at its end. `kill` is null or
 
     {"commit": 3, "moment": "before" or "after"}   SIGKILL at the third commit that writes
-    {"gate": true}                                 when the run is parked at its gate
+    {"gate": true}                                 when the run is parked at its gate, or paused
+    {"wait": true}                                 when the run is parked for a wait
     {"says": "word"}                               when a body prints this word
     {"says": "word", "supervisors": true}          the same, together with all supervisors
     {"body": "name"}                               in the middle of the function of node `name`
@@ -37,6 +38,8 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import desk_stories
+import turn_stories
 from trigger_stories import STORIES
 
 import tandem.engine.sweeps
@@ -44,9 +47,12 @@ import tandem.wiring
 from tandem import Automation, Engine
 from tandem.adapters.local.files import LocalFiles
 from tandem.adapters.sqlite.store import SqliteStore
+from tandem.domain.command import Account, HandBack, Panic
 from tandem.domain.errors import Refused
 from tandem.domain.ids import LOCAL_TENANT
 from tandem.domain.lifecycle import RunState, StopKind
+from tandem.domain.signal import Signal, SignalKind
+from tandem.domain.usage import Spent, Usage
 from tandem.embedded import Run
 from tandem.engine.leases import QuietWatch
 from tandem.ports.store import RunFilter
@@ -57,6 +63,14 @@ TOKENS = 10
 """What each body that spends uses of the budget."""
 SWEEP_MS = 50
 """How often an engine sweeps here, so that no test waits for it."""
+WAIT_KEY = "k1"
+"""Whoever resolves a wait says the same, however often they are killed."""
+SIGNAL = Signal(
+    kind=SignalKind.EXTERNAL_CONDITION, subject="ready", idempotency_key=WAIT_KEY, payload=b"7"
+)
+SPENT = (
+    Spent(node_no=1, number=1, usage=Usage(total_tokens=TOKENS), added=Usage(total_tokens=TOKENS)),
+)
 HELD = asyncio.Event()
 """A body waits to be stopped."""
 
@@ -114,8 +128,9 @@ def effects(folder: Path) -> list[str]:
 class Commit:
     """Commits, and kills this process at the one that was asked for."""
 
-    def __init__(self, at: int, moment: str) -> None:
+    def __init__(self, at: int, moment: str, *, wrote: Callable[[], None] = lambda: None) -> None:
         self._at = at
+        self._wrote = wrote
         self._moment = moment
         self._changes: dict[int, int] = {}
         self.count = 0
@@ -126,6 +141,7 @@ class Commit:
         if changes != self._changes.get(id(connection), 0):
             self._changes[id(connection)] = changes
             self.count += 1
+            self._wrote()
         is_it = self.count == self._at
         if is_it and self._moment == "before":
             kill_now()
@@ -205,7 +221,20 @@ OPERATIONS: dict[str, Callable[[Run], Awaitable[object]]] = {
     "redeliver": lambda run: run.redeliver(),
     "fork": lambda run: run.fork("b"),
     "delete": lambda run: run.delete(),
+    "decide": lambda run: run.decide("approve", decided_by="ann"),
+    "resolve": lambda run: run.resolve_wait("b", 7, idempotency_key=WAIT_KEY),
+    "signal": lambda run: run._parts.engine.signal(SIGNAL),
+    "allow": lambda run: run.allow(reason="killed", tokens=100 * TOKENS),
+    "hand-back": lambda run: of_engine(run, HandBack),
+    "panic": lambda run: of_engine(run, Panic, reason="killed"),
+    "account": lambda run: run._execute(Account(spent=SPENT)),
+    "own": lambda run: run._parts.engine.take_over(run.run_id, own=True),
 }
+
+
+async def of_engine(run: Run, command: Any, **fields: Any) -> None:
+    """Ask what the engine of a run asks for itself when it lets go of it."""
+    await run._execute(command(engine_id=run.row.engine_id, **fields))
 
 
 async def operate(
@@ -231,8 +260,13 @@ async def operate(
 
 
 async def tell(folder: Path, kill: dict[str, Any], story: str) -> None:
-    """Tell a story of what starts runs by itself."""
-    commit = Commit(kill.get("commit", -1), kill.get("moment", ""))
+    """Tell a story of what happens by itself."""
+
+    def wrote() -> None:
+        with (folder / "at_work.log").open("a") as log:
+            log.write(f"{turn_stories.at_work}\n")
+
+    commit = Commit(kill.get("commit", -1), kill.get("moment", ""), wrote=wrote)
 
     def open_store(settings: Settings) -> SqliteStore:
         return SqliteStore(settings.store_path, synchronous=settings.synchronous, commit=commit)
@@ -240,7 +274,15 @@ async def tell(folder: Path, kill: dict[str, Any], story: str) -> None:
     tandem.wiring.open_store = open_store
     if "file" in kill:
         kill_at_file(f"{kill['file']}_file", kill["moment"])
-    await STORIES[story](Settings(state_dir=folder, database_url=f"sqlite:///{folder}/store.db"))
+    settings = Settings(state_dir=folder, database_url=f"sqlite:///{folder}/store.db")
+    if story in desk_stories.DESK:
+        await desk_stories.ask(settings, story)
+    elif story == "furnish":
+        await desk_stories.furnish(settings, functions(folder, {})["host:work"])
+    elif story in turn_stories.TURNS:
+        await turn_stories.TURNS[story](settings, functions(folder, {})["host:work"])
+    else:
+        await STORIES[story](settings)
 
 
 def kill_at_file(step: str, moment: str) -> None:
@@ -301,9 +343,13 @@ async def drive(
             await until_reaped(run)
             hung.close()
         async with asyncio.TaskGroup() as group:
-            stopper = group.create_task(stop_what_is_held(run))
+            helpers = [
+                group.create_task(stop_what_is_held(run)),
+                group.create_task(tend_waits(run, kill)),
+            ]
             await come_to_the_end(run, kill)
-            stopper.cancel()
+            for helper in helpers:
+                helper.cancel()
         outputs = await run.outputs()
         (folder / "outputs.json").write_text(json.dumps({"end": run.status, **outputs}))
     (folder / "commits.txt").write_text(str(commit.count))
@@ -322,6 +368,17 @@ async def stop_what_is_held(run: Run) -> None:
     """Pause the run at once when a body waits for that."""
     await HELD.wait()
     await run.pause(now=True)
+
+
+async def tend_waits(run: Run, kill: dict[str, Any]) -> None:
+    """Resolve a wait for a condition as soon as the run is parked for it, or die there."""
+    while not any(wait.kind == "external_condition" for wait in await run.waits()):
+        await asyncio.sleep(0.01)
+    while not run.row.parked:
+        await asyncio.sleep(0.01)
+    if kill.get("wait"):
+        kill_now()
+    await run.resolve_wait("b", 7, idempotency_key=WAIT_KEY)
 
 
 async def come_to_the_end(run: Run, kill: dict[str, Any]) -> None:

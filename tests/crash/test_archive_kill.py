@@ -1,4 +1,4 @@
-"""Packing, importing and removing garbage, killed with SIGKILL at every step and begun again."""
+"""Packing, importing, backing up and removing garbage, killed at every step and begun again."""
 
 import asyncio
 import json
@@ -157,3 +157,18 @@ def test_garbage_collection_that_is_killed_never_takes_what_is_named(
 
     kept = [path.read_bytes() for path in (folder / "artifacts").glob("*/??/*")]
     assert kept == [b"kept"]
+
+
+@pytest.mark.parametrize(("kill_at", "is_there"), [(1, False), (2, True)])
+def test_backup_that_is_killed_is_whole_or_not_there(
+    filled: Path, tmp_path: Path, kill_at: int, is_there: bool
+) -> None:
+    target = tmp_path / "copy" / "tandem.db"
+    target.parent.mkdir()
+
+    assert begin("backup", filled, target, kill_at).returncode == -signal.SIGKILL
+    assert target.exists() is is_there
+    if not is_there:
+        assert begin("backup", filled, target, 0).returncode == 0
+
+    assert lines_of(target.parent) == lines_of(filled)

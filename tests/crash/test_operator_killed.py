@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from program import OPERATIONS
+from program import OPERATIONS, SIGNAL, TOKENS
 from story import KILLED, Look, Nursery, Story, effects_of, outputs_of
 
 COMMITS_MAX = 40
@@ -30,14 +30,32 @@ BASES: dict[str, str] = {
     "redeliver": "failed",
     "fork": "completed",
     "delete": "completed",
+    "decide": "gated",
+    "resolve": "waiting",
+    "signal": "waiting",
+    "allow": "spent",
+    "hand-back": "running",
+    "panic": "running",
+    "account": "running",
+    "own": "queued",
 }
 """Every operation and the state of the run in which it is asked for."""
+STATUS = {"gated": "awaiting_approval", "waiting": "paused", "spent": "paused"}
+CUT_OFF = {
+    "gated": {"gate": True},
+    "waiting": {"wait": True},
+    "spent": {"gate": True},
+    "running": {"body": "b"},
+}
+"""Where the engine is killed that brings a run into this state."""
 
 
 def automation(kind: str) -> dict[str, Any]:
     """Return `a`, `b` and `c`, where `b` ends as its kind says until the folder is mended."""
-    function = {"failed": "host:broken", "blocked": "host:draft"}.get(kind, "host:work")
+    functions = {"failed": "host:broken", "blocked": "host:draft", "spent": "host:spend"}
+    function = functions.get(kind, "host:work")
     fields: dict[str, Any] = {"effects": "external"} if kind == "failed" else {}
+    limits = {"max_total_tokens": TOKENS} if kind == "spent" else {}
     if kind == "blocked":
         fields = {
             "output_contract": {
@@ -46,13 +64,18 @@ def automation(kind: str) -> dict[str, Any]:
                 "enforcement": {"repair_budget": 0},
             }
         }
+    b = node("b", function, "a", retry_policy=ONCE, **fields)
+    if kind == "gated":
+        b = {"node_id": "b", "depends_on": ["a"], "gate": {"required": True}}
+    if kind == "waiting":
+        key = {"source": "literal", "value": SIGNAL.subject}
+        named = {"kind": "external_condition", "condition_key": key}
+        wait = {**named, "timeout": {"expires_after_ms": 3_600_000}}
+        b = {"node_id": "b", "depends_on": ["a"], "wait": wait}
     return {
         "automation_id": "operated",
-        "nodes": [
-            node("a", "host:work"),
-            node("b", function, "a", retry_policy=ONCE, **fields),
-            node("c", "host:work", "b"),
-        ],
+        "nodes": [node("a", "host:work"), b, node("c", "host:work", "b")],
+        "execution": limits,
     }
 
 
@@ -73,8 +96,9 @@ def bases(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> dict[st
             if kind == "paused":
                 assert nursery.run(folder, automation(kind), None, operate="pause") == 0
         else:
-            assert nursery.run(folder, automation(kind), None) == 0
-        assert [status for status, _ in Look(folder).runs] == [kind]
+            kill = CUT_OFF.get(kind)
+            assert nursery.run(folder, automation(kind), kill) == (KILLED if kill else 0)
+        assert [status for status, _ in Look(folder).runs] == [STATUS.get(kind, kind)]
         made[kind] = folder
     return made
 
@@ -85,7 +109,7 @@ def happened(look: Look) -> list[tuple[Any, ...]]:
 
 
 def copy_of(base: Path, folder: Path) -> Path:
-    shutil.copytree(base, folder)
+    shutil.copytree(base, folder, ignore=shutil.ignore_patterns("*.sock"))
     return folder
 
 

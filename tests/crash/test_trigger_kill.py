@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 from program import TOKENS
 from story import KILLED, Look, Nursery, Story, effects_of, outputs_of
-from trigger_stories import INTERVAL_S, TASK
+from trigger_stories import HANDOFF, INTERVAL_S, TASK
 
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.automation import Automation
-from tandem.domain.handoff import Handoff
 from tandem.domain.ids import LOCAL_TENANT, AutomationId
 from tandem.domain.run import Run
 from tandem.ports.store import RunFilter
@@ -101,24 +100,19 @@ def test_schedule_whose_engine_is_killed_fires_once(nursery: Nursery, tmp_path: 
     assert cut_off >= len(MOMENTS)
 
 
-HANDOFF = Handoff(
-    handoff_id="h1",
-    source_automation_id="scan",
-    source_run_id="run",
-    source_node_id="node",
-    target_automation_id=JOB,
-    artifact_type="batch",
-    created_at_ms=5,
-)
+def watch(folder: Path, *, deposit: bool, **config: Any) -> None:
+    async def step(parts: Parts) -> None:
+        conditions = [{"kind": "handoff_available"}]
+        watching = job(folder, watch_conditions=conditions, handoff_config=config)
+        await parts.automations.save(watching, by="ann")
+        if deposit:
+            parts.engine.handoffs.deposit(HANDOFF)
+
+    prepare(folder, step)
 
 
 def hand_over(folder: Path) -> None:
-    async def step(parts: Parts) -> None:
-        watching = job(folder, watch_conditions=[{"kind": "handoff_available"}])
-        await parts.automations.save(watching, by="ann")
-        parts.engine.handoffs.deposit(HANDOFF)
-
-    prepare(folder, step)
+    watch(folder, deposit=True)
 
 
 @pytest.mark.parametrize("step", ["put", "remove"])
@@ -142,6 +136,21 @@ def test_handoff_whose_engine_is_killed_has_one_run(nursery: Nursery, tmp_path: 
             break
         cut_off += 1
     assert cut_off >= 2 * len(MOMENTS)  # the run, and that its file is moved
+
+
+@pytest.mark.parametrize("story", ["deposit-handoff", "approve-handoff"])
+@pytest.mark.parametrize("step", ["put", "remove"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_handoff_whose_deposit_or_approval_is_killed_is_there_once(
+    nursery: Nursery, tmp_path: Path, story: str, step: str, moment: str
+) -> None:
+    watch(tmp_path, deposit=story == "approve-handoff", auto_approve=story == "deposit-handoff")
+    is_cut_off = tell(nursery, tmp_path, story, {"file": step, "moment": moment})
+    assert is_cut_off is ((story, step) != ("deposit-handoff", "remove"))
+
+    assert nursery.run(tmp_path, {}, None, tell="take-handoffs") == 0
+    check_handoff(tmp_path)
+    assert list((tmp_path / "work" / "shared" / "handoffs").glob("inbox/*")) == []
 
 
 def check_handoff(folder: Path) -> None:

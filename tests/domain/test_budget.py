@@ -9,6 +9,7 @@ from tandem.domain.budget import (
     Used,
     allowed,
     budget_of,
+    fits,
     kind_of,
     reached,
     runtime_ms,
@@ -43,6 +44,20 @@ def test_what_is_used_up_exactly_is_reached(used: Used, text: str) -> None:
 def test_what_is_left_is_not_reached() -> None:
     usage = Usage(total_tokens=9, cost_nano_usd=499_999_999, tool_calls=2)
     assert reached(Used(runtime_ms=99, usage=usage), ALL) == ""
+
+
+@pytest.mark.parametrize(
+    ("usage", "has_room"),
+    [
+        (Usage(total_tokens=10, cost_nano_usd=500_000_000, tool_calls=3), True),
+        (Usage(total_tokens=11), False),
+        (Usage(cost_nano_usd=500_000_001), False),
+        (Usage(tool_calls=4), False),
+    ],
+)
+def test_what_uses_a_budget_up_exactly_fits(usage: Usage, has_room: bool) -> None:
+    assert fits(usage, ALL) is has_room
+    assert fits(usage, UNLIMITED)
 
 
 def test_each_text_names_its_budget() -> None:

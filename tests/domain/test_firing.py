@@ -23,6 +23,7 @@ from tandem.domain.firing import (
     firings_of,
     plan_firing,
     put_off,
+    undecided,
     upcoming,
 )
 from tandem.domain.ids import LOCAL_TENANT, AutomationId, ChangeId, DefinitionDigest, RunId
@@ -266,6 +267,41 @@ def test_deleted_automation_does_not_fire_and_a_restored_one_begins_anew() -> No
     assert deleted.next_fire_at_ms is None
     restored = ask(deleted, save(schedule(), "sha256:2"), ORIGIN + MINUTE + 1)
     assert restored.next_fire_at_ms == ORIGIN + 2 * MINUTE
+
+
+BACK = ORIGIN - 30 * MINUTE
+"""The clock after it was set back, before what was fired."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [schedule("run_once"), schedule(interval_seconds=3_600)],
+    ids=["same timing", "other timing"],
+)
+def test_edit_after_the_clock_was_set_back_leaves_the_watermark(text: str) -> None:
+    after = ask(saved(), save(text, "sha256:2"), BACK)
+    assert after.fired_until_ms == ORIGIN
+    assert after.next_fire_at_ms is not None
+    assert after.next_fire_at_ms > ORIGIN
+
+
+def test_watermark_outlives_a_time_without_a_schedule() -> None:
+    manual = ask(saved(), save(schedule(type="manual"), "sha256:2"), BACK)
+    assert (manual.fired_until_ms, manual.next_fire_at_ms) == (ORIGIN, None)
+    again = ask(manual, save(schedule(), "sha256:3"), BACK)
+    assert (again.fired_until_ms, again.next_fire_at_ms) == (ORIGIN, ORIGIN + MINUTE)
+
+
+def test_restored_automation_begins_at_a_clock_that_was_set_back() -> None:
+    deleted = ask(saved(), DeleteAutomation(by="eve"), BACK)
+    restored = ask(deleted, save(schedule(), "sha256:2"), BACK)
+    assert (restored.fired_until_ms, restored.next_fire_at_ms) == (BACK, BACK + MINUTE)
+
+
+def test_occurrences_that_have_a_record_are_left_out() -> None:
+    firings = recorded(due_at(saved("catch_up"), GRACE + 1, 4), "r3", "r4", "r5")
+    left = undecided(firings, {firings[1].occurrence})
+    assert [firing.run_id for firing in left] == ["r3", "r5"]
 
 
 def test_schedule_that_is_wrong_can_be_saved_and_does_not_fire() -> None:

@@ -12,10 +12,11 @@ from tandem.domain.handoff import (
     ConsumedHandoff,
     Handoff,
     HandoffFile,
-    archived_name,
     consumed,
     file_name,
     folders_of,
+    is_same,
+    name_beside,
     read_handoff,
     waiting_for,
     write_handoff,
@@ -48,8 +49,30 @@ def ids(files: list[HandoffFile]) -> list[str]:
 def test_what_is_written_is_read_again() -> None:
     handoff = made(content_digest="a" * 64, metadata={"n": 1})
     assert read_handoff(write_handoff(handoff)) == handoff
-    assert handoff.occurrence == "handoff:h1:5"
+    assert handoff.occurrence == f"handoff:h1:5:{handoff.fingerprint[:12]}"
     assert "`h1` of type `lead_batch` from automation `leads-scan`" in handoff.words
+
+
+def test_handoff_is_known_by_what_it_says() -> None:
+    one, other = made(metadata={"batch": 1}), made(metadata={"batch": 2})
+    taken = ConsumedHandoff(
+        tenant="local",
+        automation_id=AutomationId("leads-enrich"),
+        handoff_id="h1",
+        handed_over_at_ms=5,
+        fingerprint=one.fingerprint,
+        run_id=RunId("r2"),
+        consumed_at_ms=9,
+        workspace="/w",
+        file="f",
+        archived_dir="archived",
+    )
+    assert one.occurrence != other.occurrence
+    assert is_same(consumed(one, taken), taken)
+    assert not is_same(other, taken)
+    assert not is_same(made(metadata={"batch": 1}, created_at_ms=6), taken)
+    long_ago = msgspec.structs.replace(taken, fingerprint="")
+    assert is_same(other, long_ago)
 
 
 @pytest.mark.parametrize(
@@ -97,8 +120,8 @@ def test_file_is_named_by_the_id_where_that_is_a_name() -> None:
 
 
 def test_archive_keeps_an_earlier_handoff_of_the_same_id() -> None:
-    assert archived_name(made(), is_used=False) == "h1.json"
-    assert archived_name(made(), is_used=True) == "h1.5.json"
+    assert name_beside(made(), is_used=False) == "h1.json"
+    assert name_beside(made(), is_used=True) == f"h1.5.{made().fingerprint[:12]}.json"
 
 
 def test_archived_file_tells_who_took_it() -> None:

@@ -4,7 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tandem.domain.usage import NOTHING, Spending, Usage, priced, read_spending
+from tandem.domain.usage import (
+    COUNT_MAX,
+    FREE,
+    LIMIT_MAX,
+    LIMIT_USD_MAX,
+    NANO_PER_USD,
+    NOTHING,
+    UNKNOWN,
+    USED_MAX,
+    Spending,
+    Usage,
+    at_most,
+    priced,
+    read_spending,
+)
 
 
 def test_total_is_the_sum_and_the_cost_follows_from_it_when_neither_is_told() -> None:
@@ -66,3 +80,40 @@ def test_line_of_a_body_is_read() -> None:
 def test_line_that_is_no_usage_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         read_spending(line)
+
+
+def test_sum_stays_within_64_bits_and_above_every_budget() -> None:
+    nearly = Usage(total_tokens=USED_MAX - 1)
+
+    full = nearly.plus(Usage(total_tokens=5))
+
+    assert not nearly.is_more_than_counted
+    assert full.is_more_than_counted
+    assert full.total_tokens == USED_MAX == full.plus(full).total_tokens
+    assert max(LIMIT_MAX, LIMIT_USD_MAX * NANO_PER_USD) < USED_MAX < 2**63
+
+
+def test_price_of_one_report_stays_within_64_bits() -> None:
+    dearest = priced(Spending(total_tokens=2 * COUNT_MAX), usd_per_1k_tokens=1_000)
+    assert dearest.cost_nano_usd == USED_MAX
+
+
+@pytest.mark.parametrize(
+    ("announced", "price", "tokens", "cost"),
+    [
+        (UNKNOWN, 0.0, USED_MAX, USED_MAX),
+        (UNKNOWN, 1.0, USED_MAX, USED_MAX),
+        (Spending(tool_calls=1), 0.0, USED_MAX, USED_MAX),
+        (FREE, 1.0, 0, 0),
+        (Spending(total_tokens=10), 0.0, 10, USED_MAX),
+        (Spending(prompt_tokens=10), 1.0, USED_MAX, USED_MAX),
+        (Spending(prompt_tokens=4, completion_tokens=6), 0.5, 10, 5_000_000),
+        (Spending(cost_usd=0.25), 0.5, USED_MAX, 250_000_000),
+    ],
+)
+def test_what_is_not_known_of_a_call_may_become_anything(
+    announced: Spending, price: float, tokens: int, cost: int
+) -> None:
+    bound = at_most(announced, usd_per_1k_tokens=price)
+    assert (bound.total_tokens, bound.cost_nano_usd) == (tokens, cost)
+    assert bound.tool_calls == announced.tool_calls

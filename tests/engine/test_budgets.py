@@ -10,9 +10,14 @@ import pytest
 
 from tandem import Automation, Engine, Run
 from tandem.domain.errors import Refused
+from tandem.domain.ids import LOCAL_TENANT, RunId
 from tandem.domain.lifecycle import RunState, StopKind
-from tandem.domain.run import AttemptEnd
+from tandem.domain.run import Attempt, AttemptEnd
+from tandem.domain.usage import COST_USD_MAX, COUNT_MAX, NANO_PER_USD, USED_MAX, Spending
+from tandem.testing.builders import automation, python_node
+from tandem.testing.executor import Script
 from tests.engine.conftest import WAIT_S, Bench, call, command, events
+from tests.small_world import SmallWorld
 
 SPEND = (
     'echo \'{"prompt_tokens": 60, "completion_tokens": 40, "tool_calls": 1}\' >> $TANDEM_USAGE_FILE'
@@ -25,9 +30,12 @@ async def until_row(run: Run, holds: Any) -> None:
             await asyncio.sleep(0.01)
 
 
+def attempts_of(bench: Bench, run: Run) -> list[Attempt]:
+    return list(bench.engine.parts.store.list_attempts(run.run_id, tenant=run.row.tenant))
+
+
 def usage_of_attempts(bench: Bench, run: Run) -> list[int | None]:
-    attempts = bench.engine.parts.store.list_attempts(run.run_id, tenant=run.row.tenant)
-    return [a.usage.total_tokens if a.usage else None for a in attempts]
+    return [a.usage.total_tokens if a.usage else None for a in attempts_of(bench, run)]
 
 
 async def test_usage_of_every_body_is_summed_up_in_the_run(bench: Bench, tmp_path: Path) -> None:
@@ -185,3 +193,53 @@ async def test_clock_and_price_come_from_the_settings(
             assert await run.wait() == "completed"
         assert run.row.usage.cost_usd == 0.1
         assert run.row.runtime_clock == "wall"
+
+
+async def test_usage_beyond_what_can_be_counted_ends_no_run(bench: Bench) -> None:
+    def spend(context: SimpleNamespace) -> None:
+        for _ in range(USED_MAX // (COST_USD_MAX * NANO_PER_USD) + 100):
+            context.report_usage(total_tokens=COUNT_MAX, cost_usd=COST_USD_MAX)
+
+    bench.body("spend", spend)
+    run = await bench.start(call("a", "spend"), call("b", "spend", "a"))
+
+    assert await bench.end(run) == "completed", run.detail
+    assert run.row.cost_nano_usd == USED_MAX
+    assert run.row.total_tokens == 2 * COUNT_MAX * 9_323
+    assert [attempt.usage.cost_nano_usd for attempt in attempts_of(bench, run)] == [USED_MAX] * 2
+
+
+def test_calls_of_unknown_size_that_begin_together_go_over_by_one_at_most(tmp_path: Path) -> None:
+    world = SmallWorld(tmp_path / "tandem.db")
+    nodes = [python_node(name) for name in "abcd"]
+    limited = automation(*nodes, limits={"max_total_tokens": 150}, parallel=4)
+    script = Script(duration_ms=5, calls=1, asks=True, call=Spending(total_tokens=100))
+
+    async def story() -> None:
+        async with world.engine() as engine:
+            run_id = await world.start(engine, limited, **dict.fromkeys("abcd", script))
+            await world.until_status(run_id, RunState.PAUSED)
+        assert world.row(run_id).total_tokens == 200
+        assert world.row(run_id).stop_kind is StopKind.GUARDRAIL_STOPPED
+
+    world.tell(story())
+
+
+def test_attempt_that_waits_for_the_calls_of_others_is_not_idle(tmp_path: Path) -> None:
+    world = SmallWorld(tmp_path / "tandem.db")
+    nodes = [{**python_node(name), "idle_timeout_ms": 100} for name in "abcd"]
+    limited = automation(*nodes, limits={"max_total_tokens": 10_000}, parallel=4)
+    script = Script(duration_ms=80, calls=1, asks=True, call=Spending(total_tokens=100))
+
+    async def story() -> None:
+        async with world.engine() as engine:
+            run_id = await world.start(engine, limited, **dict.fromkeys("abcd", script))
+            await world.until_status(run_id, RunState.COMPLETED, RunState.FAILED)
+        assert world.row(run_id).status is RunState.COMPLETED, world.row(run_id).detail
+        assert [attempt.number for attempt in attempts_in(world, run_id)] == [1] * 4
+
+    world.tell(story())
+
+
+def attempts_in(world: SmallWorld, run_id: RunId) -> list[Attempt]:
+    return list(world.store.list_attempts(run_id, tenant=LOCAL_TENANT))

@@ -1,14 +1,28 @@
 """What attempts may spend: calls are asked for, wait for each other, and are counted once."""
 
 import asyncio
+from functools import partial
+from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tandem.adapters.local.clock import SystemClock
-from tandem.domain.budget import Budget, Used, reached
+from tandem.domain.budget import Budget, Used, fits, reached
 from tandem.domain.errors import BudgetReached
 from tandem.domain.outcome import Failed, FailureClass, Stopped
-from tandem.domain.usage import NOTHING, Spending, Usage
+from tandem.domain.usage import (
+    COST_USD_MAX,
+    COUNT_MAX,
+    FREE,
+    LIMIT_MAX,
+    NOTHING,
+    UNKNOWN,
+    USED_MAX,
+    Spending,
+    Usage,
+)
 from tandem.engine.meter import AttemptMeter, Ledger, outcome_of
 
 TOOL = Spending(tool_calls=1)
@@ -29,17 +43,23 @@ class Desk:
     def __init__(self, **budget: int) -> None:
         self.stored = NOTHING
         self.pokes = 0
+        self.overflows = 0
         self.clock = Ticks()
         self.budget = Budget(**budget)
         self.ledger = Ledger(
             clock=self.clock,
             reached=lambda more: reached(Used(usage=self.stored.plus(more)), self.budget),
+            fits=lambda more: fits(self.stored.plus(more), self.budget),
             usd_per_1k_tokens=0.5,
             told=self._told,
+            overflowed=self._overflowed,
         )
 
     def _told(self) -> None:
         self.pokes += 1
+
+    def _overflowed(self) -> None:
+        self.overflows += 1
 
     def meter(self, number: int = 1, *, tool_calls_max: int | None = None) -> AttemptMeter:
         return self.ledger.meter((0, number), node_id="a", tool_calls_max=tool_calls_max)
@@ -98,20 +118,105 @@ async def test_call_that_was_not_made_gives_its_place_back() -> None:
     assert desk.ledger.unwritten()[0].number == 2
 
 
-async def test_calls_of_unknown_size_are_taken_to_be_as_large_as_the_largest() -> None:
+async def test_calls_of_unknown_size_begin_one_after_the_other() -> None:
     desk = Desk(tokens=100)
-    meter = desk.meter(1)
-    with await meter.reserve() as call:
-        call.spend(Spending(prompt_tokens=60))
-    first = await meter.reserve()
+    first = await desk.meter(1).reserve()
     second = asyncio.ensure_future(desk.meter(2).reserve())
     await asyncio.sleep(0)
-    assert not second.done(), "both together would go over"
+    assert not second.done(), "both together could go over by two calls"
 
     first.spend(Spending(prompt_tokens=70))
+    call = await second
+    third = asyncio.ensure_future(desk.meter(3).reserve())
+    call.spend(Spending(prompt_tokens=60))
 
     with pytest.raises(BudgetReached, match=r"\(130/100\)"):
-        await second
+        await third
+
+
+async def test_call_that_an_attempt_forgot_holds_up_nobody_when_it_is_over() -> None:
+    desk = Desk(tokens=100)
+    careless = desk.meter(1)
+    await careless.reserve()
+    waits = asyncio.ensure_future(desk.meter(2).reserve())
+    await asyncio.sleep(0)
+    assert not waits.done()
+
+    desk.ledger.close(careless)
+
+    await waits
+
+
+async def test_attempt_is_held_only_by_the_calls_of_others() -> None:
+    desk, told = Desk(tokens=100), []
+    one, other = desk.meter(1), desk.meter(2)
+    for meter in (one, other):
+        meter.held = partial(told.append, (meter.key[1], "held"))
+        meter.released = partial(told.append, (meter.key[1], "released"))
+    first = await one.reserve()
+    waiting = [asyncio.ensure_future(meter.reserve()) for meter in (one, other)]
+    await asyncio.sleep(0)
+    assert told == [(2, "held")]
+
+    first.spend(Spending(total_tokens=1))
+    (await waiting[0]).spend(Spending(total_tokens=1))
+    await waiting[1]
+
+    assert told[-1] == (2, "released")
+
+
+@pytest.mark.parametrize("budget", [{"tool_calls": 9}, {}])
+async def test_calls_of_unknown_size_go_together_where_their_size_is_not_limited(
+    budget: dict[str, int],
+) -> None:
+    desk = Desk(**budget)
+    for number in range(1, 6):
+        await desk.meter(number).reserve()
+
+
+async def test_calls_that_fit_go_on_beside_one_of_unknown_size() -> None:
+    desk = Desk(tokens=100, tool_calls=5)
+    endless = await desk.meter(1).reserve(TOOL)
+    known = [await desk.meter(number).reserve(Spending(total_tokens=40)) for number in (2, 3)]
+    last = asyncio.ensure_future(desk.meter(4).reserve(Spending(total_tokens=40)))
+    await asyncio.sleep(0)
+    assert not last.done(), "it does not fit any more, and one call may go over already"
+    await desk.meter(5).reserve(FREE)
+
+    for call in known:
+        call.spend(Spending(total_tokens=40))
+    endless.spend(Spending(total_tokens=15, tool_calls=1))
+
+    (await last).spend(Spending(total_tokens=40))
+    desk.write()
+    assert desk.stored.total_tokens == 135
+
+
+@given(
+    sizes=st.lists(st.tuples(st.booleans(), st.integers(1, 60)), min_size=1, max_size=12),
+    order=st.randoms(use_true_random=False),
+)
+def test_run_is_over_its_budget_by_one_call_at_most(
+    sizes: list[tuple[bool, int]], order: Random
+) -> None:
+    desk = Desk(tokens=100)
+
+    async def body(number: int, is_known: bool, size: int) -> None:
+        spending = Spending(total_tokens=size)
+        with await desk.meter(number).reserve(spending if is_known else UNKNOWN) as call:
+            for _ in range(order.randrange(4)):
+                await asyncio.sleep(0)
+            call.spend(spending)
+
+    async def story() -> None:
+        bodies = [body(number, *size) for number, size in enumerate(sizes, 1)]
+        answers = await asyncio.wait_for(asyncio.gather(*bodies, return_exceptions=True), 10)
+        assert all(answer is None or isinstance(answer, BudgetReached) for answer in answers)
+        desk.write()
+
+    asyncio.run(story())
+    assert desk.stored.total_tokens < 100 + max(size for _, size in sizes)
+    assert desk.stored.total_tokens >= min(100, sum(size for _, size in sizes))
 
 
 async def test_raised_budget_is_seen_by_those_who_wait() -> None:
@@ -213,10 +318,18 @@ async def test_driver_hears_of_the_first_unwritten_usage_and_of_a_reached_budget
     assert desk.ledger.write_in_ms is None
 
 
-async def test_tokens_of_tools_do_not_count_as_the_size_of_a_call() -> None:
-    desk = Desk(tokens=100)
-    with await desk.meter().reserve(TOOL) as call:
-        call.spend(Spending(tool_calls=1, total_tokens=90))
-    await desk.meter(1).reserve()
-    await desk.meter(2).reserve()
-    assert desk.stored == Usage()
+async def test_usage_that_cannot_be_counted_stays_at_the_most_and_is_told_of_once() -> None:
+    desk = Desk(tokens=LIMIT_MAX)
+    meter, other = desk.meter(1), desk.meter(2)
+    largest = Spending(total_tokens=COUNT_MAX, cost_usd=float(COST_USD_MAX))
+    meter.used = Usage(total_tokens=USED_MAX - 1, cost_nano_usd=USED_MAX - 1)
+    meter.report(largest)
+    meter.report(largest)
+    other.report(largest)
+    desk.write()
+
+    assert desk.overflows == 1
+    assert desk.stored.total_tokens == desk.stored.cost_nano_usd == USED_MAX
+    assert "max_total_tokens" in desk.ledger.reached()
+    meter.report(largest)
+    assert desk.ledger.unwritten() == (), "nothing is written of what cannot be counted"

@@ -1,11 +1,22 @@
 """A mistake of ours in one run fails that run and no other."""
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tandem.domain.change import Change
+from tandem.domain.command import Command, Panic
+from tandem.domain.errors import StoreUnavailable
+from tandem.domain.ids import RunId
+from tandem.domain.lifecycle import RunState
 from tandem.engine import driver as driver_module
+from tandem.testing.builders import automation, python_node
 from tests.engine.conftest import Bench, call, events
+from tests.small_world import SmallWorld
+
+REFUSALS = 3
 
 
 async def test_a_panic_of_one_driver_fails_its_run_and_spares_the_others(
@@ -36,3 +47,35 @@ async def test_a_panic_of_one_driver_fails_its_run_and_spares_the_others(
     assert await bench.end(healthy) == "completed"
     await broken.resume()
     assert await bench.end(broken) == "completed"
+
+
+def test_a_panic_that_cannot_be_written_is_owed_and_ends_no_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = SmallWorld(tmp_path / "tandem.db")
+    execute, tried = world.store.execute, 0
+
+    async def failing(run_id: RunId, command: Command, **how: Any) -> Change:
+        nonlocal tried
+        if isinstance(command, Panic):
+            tried += 1
+            if tried <= REFUSALS:
+                raise StoreUnavailable("the simulated disk is away")
+        return await execute(run_id, command, **how)
+
+    def advance(_view: object, **_rest: object) -> object:
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr(world.store, "execute", failing)
+    monkeypatch.setattr(driver_module, "advance", advance)
+
+    async def story() -> None:
+        async with world.engine() as engine:
+            run_id = await world.start(engine, automation(python_node("a")))
+            await world.until_status(run_id, RunState.FAILED)
+            monkeypatch.undo()
+            other = await world.start(engine, automation(python_node("a")))
+            await world.until_status(other, RunState.COMPLETED)
+        assert tried == REFUSALS + 1
+
+    world.tell(story())

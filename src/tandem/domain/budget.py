@@ -141,6 +141,16 @@ def _is_reached(used: int, limit: int | None) -> bool:
     return limit is not None and used >= limit
 
 
+def fits(usage: Usage, budget: Budget) -> bool:
+    """Say whether a budget has room for all of this; what uses it up exactly fits."""
+    pairs = (
+        (usage.total_tokens, budget.tokens),
+        (usage.cost_nano_usd, budget.cost_nano_usd),
+        (usage.tool_calls, budget.tool_calls),
+    )
+    return all(limit is None or used <= limit for used, limit in pairs)
+
+
 def kind_of(text: str) -> BudgetKind | None:
     """Return which budget a text of `reached` is about; None for any other text."""
     return next((kind for kind in BudgetKind if text.startswith(f"run exceeded {kind} (")), None)

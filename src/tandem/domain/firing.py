@@ -7,6 +7,7 @@ once when the run ends. Only occurrences that nobody put off can be missed, by m
 distance.
 """
 
+from collections.abc import Container
 from enum import StrEnum
 from typing import Final
 
@@ -35,7 +36,8 @@ class FiringOutcome(StrEnum):
 class Firing(msgspec.Struct, frozen=True, kw_only=True):
     """The record of one occurrence of one automation.
 
-    `occurrence` is its identity: `at:<instant>` of a schedule, `handoff:<id>:<created>` of a watch.
+    `occurrence` is its identity: `at:<instant>` of a schedule, of a watch
+    `handoff:<id>:<created>:<what it says>`.
     `due_at_ms` is when it fell due. `missed` counts the older occurrences that were left out with
     it, up to 1,000.
     """
@@ -193,6 +195,11 @@ def firings_of(
     )
 
 
+def undecided(firings: tuple[Firing, ...], known: Container[str]) -> tuple[Firing, ...]:
+    """Return the records without those of occurrences that were decided before."""
+    return tuple(firing for firing in firings if firing.occurrence not in known)
+
+
 def schedule_of(row: StoredAutomation) -> Schedule:
     """Return the schedule of the current version; one that only people start when none is known.
 
@@ -224,6 +231,10 @@ def reschedule(
     An automation that becomes active, or gets another timing, begins anew: it fires at the first
     occurrence after now. An interval whose timing is the same stays on its grid. What fell due
     while it was not active was not missed.
+
+    The watermark never goes back with a clock that was set back, or an instant would come twice.
+    Only an automation that is restored begins at the clock of now: that mends a schedule which a
+    wrong clock sent far ahead.
     """
     after = change.row
     if not _fires(after):
@@ -240,13 +251,15 @@ def reschedule(
         timing, is_same = None, False
     if is_same and before is not None and _fires(before):
         return change
-    until_ms = now_ms
+    until_ms = max(now_ms, after.fired_until_ms or 0)
     if is_same and timing is not None and after.fired_until_ms is not None:
         fell = timing.newest_until(now_ms, origin_ms=after.fired_until_ms, limit=1)
         until_ms = max((after.fired_until_ms, *fell.newest_ms))
+    if before is not None and before.is_deleted:
+        until_ms = min(until_ms, now_ms)
     row = msgspec.structs.replace(
         after,
-        fired_until_ms=until_ms if timing is not None else None,
+        fired_until_ms=until_ms if timing is not None else after.fired_until_ms,
         next_fire_at_ms=_first(timing, now_ms, origin_ms=until_ms),
         deferred_at_ms=None,
         deferred_by=None,

@@ -1,7 +1,7 @@
 """A handoff: a file by which one automation gives work to another (definitions 5.4); pure.
 
-A handoff is the same one when its id and the moment at which it was made are the same: an id may be
-used again for the next batch, a copy that comes back starts nothing.
+A handoff is the same one when it says the same: an id may be used again for the next batch, also
+within one moment of a coarse clock, and a copy that comes back starts nothing.
 """
 
 import re
@@ -13,12 +13,14 @@ import msgspec
 from tandem.domain.automation import HandoffConfig, WatchCondition
 from tandem.domain.errors import InvalidRequest
 from tandem.domain.ids import AutomationId, RunId
-from tandem.domain.json import digest
+from tandem.domain.json import canonical, digest
 
 BYTES_MAX: Final = 262_144
 LISTED_MAX: Final = 512
 """So many files of one folder are looked at."""
 FOLDER: Final = "handoff_folder_invalid"
+SHORT: Final = 12
+"""So many digits of a fingerprint tell one handoff from another of its id and moment."""
 _ID_CHARS_MAX: Final = 128
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 _DIGEST: Final = re.compile(r"(sha256:)?[0-9a-f]{64}")
@@ -44,7 +46,15 @@ class Handoff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def occurrence(self) -> str:
         """Its identity among the occurrences of its target."""
-        return f"handoff:{self.handoff_id}:{self.created_at_ms}"
+        return f"handoff:{self.handoff_id}:{self.created_at_ms}:{self.fingerprint[:SHORT]}"
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of what it says, whoever has consumed it, in hexadecimal digits."""
+        said = msgspec.structs.replace(
+            self, consumed_by_run_id=None, consumed_by_automation_id=None, consumed_at_ms=None
+        )
+        return digest(canonical(msgspec.to_builtins(said))).removeprefix("sha256:")
 
     @property
     def words(self) -> str:
@@ -71,6 +81,8 @@ class ConsumedHandoff(msgspec.Struct, frozen=True, kw_only=True):
     automation_id: AutomationId
     handoff_id: str
     handed_over_at_ms: int
+    fingerprint: str = ""
+    """Empty for one that was taken before handoffs were known by what they say."""
     run_id: RunId
     consumed_at_ms: int
     workspace: str
@@ -143,10 +155,18 @@ def file_name(handoff_id: str) -> str:
     return f"{safe}.json"
 
 
-def archived_name(made: Handoff, *, is_used: bool) -> str:
-    """Return the name in the archive; one whose id an earlier handoff used gets its moment, too."""
+def name_beside(made: Handoff, *, is_used: bool) -> str:
+    """Return the name beside other handoffs; one whose id another one has tells more of itself."""
     name = file_name(made.handoff_id)
-    return f"{name.removesuffix('.json')}.{made.created_at_ms}.json" if is_used else name
+    if not is_used:
+        return name
+    return f"{name.removesuffix('.json')}.{made.created_at_ms}.{made.fingerprint[:SHORT]}.json"
+
+
+def is_same(made: Handoff, taken: ConsumedHandoff) -> bool:
+    """Say whether this is the handoff that was taken."""
+    named = (made.handoff_id, made.created_at_ms) == (taken.handoff_id, taken.handed_over_at_ms)
+    return named and taken.fingerprint in (made.fingerprint, "")
 
 
 def consumed(made: Handoff, taken: ConsumedHandoff) -> Handoff:

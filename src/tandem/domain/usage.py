@@ -12,6 +12,8 @@ COST_USD_MAX: Final = 10**6
 LIMIT_MAX: Final = 2**53 - 1
 LIMIT_USD_MAX: Final = 10**9
 """No budget is larger; in billionths of a dollar it still has less than 64 bits."""
+USED_MAX: Final = 2**63 - 1
+"""More is not counted: a sum that comes here stays here, above every budget, and is told of."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -24,13 +26,13 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool_calls: int = 0
 
     def plus(self, other: "Usage") -> "Usage":
-        """Return both together."""
+        """Return both together, each number up to `USED_MAX`."""
         return Usage(
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
-            total_tokens=self.total_tokens + other.total_tokens,
-            cost_nano_usd=self.cost_nano_usd + other.cost_nano_usd,
-            tool_calls=self.tool_calls + other.tool_calls,
+            prompt_tokens=_sum(self.prompt_tokens, other.prompt_tokens),
+            completion_tokens=_sum(self.completion_tokens, other.completion_tokens),
+            total_tokens=_sum(self.total_tokens, other.total_tokens),
+            cost_nano_usd=_sum(self.cost_nano_usd, other.cost_nano_usd),
+            tool_calls=_sum(self.tool_calls, other.tool_calls),
         )
 
     def minus(self, other: "Usage") -> "Usage":
@@ -47,6 +49,15 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def cost_usd(self) -> float:
         """The money in dollars."""
         return self.cost_nano_usd / NANO_PER_USD
+
+    @property
+    def is_more_than_counted(self) -> bool:
+        """Whether a number is as large as it can get, so that more may have been spent."""
+        return USED_MAX in msgspec.structs.astuple(self)
+
+
+def _sum(one: int, other: int) -> int:
+    return min(one + other, USED_MAX)
 
 
 NOTHING: Final = Usage()
@@ -73,6 +84,8 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 UNKNOWN: Final = Spending()
 """A call of which nothing is known beforehand."""
+FREE: Final = Spending(total_tokens=0, cost_usd=0.0)
+"""A call that spends nothing."""
 
 
 def priced(spending: Spending, *, usd_per_1k_tokens: float) -> Usage:
@@ -87,8 +100,24 @@ def priced(spending: Spending, *, usd_per_1k_tokens: float) -> Usage:
         prompt_tokens=spending.prompt_tokens,
         completion_tokens=spending.completion_tokens,
         total_tokens=tokens,
-        cost_nano_usd=to_nano_usd(cost_usd),
+        cost_nano_usd=min(to_nano_usd(cost_usd), USED_MAX),
         tool_calls=spending.tool_calls,
+    )
+
+
+def at_most(spending: Spending, *, usd_per_1k_tokens: float) -> Usage:
+    """Return how large a call can become by what is said of it beforehand.
+
+    Tokens and cost that are not given may become anything, and so may a call of which only the
+    prompt is known; tools are known.
+    """
+    usage = priced(spending, usd_per_1k_tokens=usd_per_1k_tokens)
+    knows_tokens = spending.total_tokens is not None or spending.completion_tokens > 0
+    knows_cost = spending.cost_usd is not None or (knows_tokens and usd_per_1k_tokens > 0)
+    return msgspec.structs.replace(
+        usage,
+        total_tokens=usage.total_tokens if knows_tokens else USED_MAX,
+        cost_nano_usd=usage.cost_nano_usd if knows_cost else USED_MAX,
     )
 
 

@@ -412,6 +412,8 @@ class AttemptRunner:
         try:
             async with self._clock.deadline(absolute_ms), idle, budget:
                 meter.end = partial(budget.reschedule_in, 0)
+                meter.held = partial(idle.reschedule_in, None)
+                meter.released = partial(idle.reschedule_in, idle_ms)
 
                 def progress(kind: str, text: str = "") -> None:
                     idle.reschedule_in(idle_ms)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from tandem.domain.artifact import ArtifactRef
-from tandem.domain.budget import active_ms_of, reached, used_by
+from tandem.domain.budget import active_ms_of, fits, reached, used_by
 from tandem.domain.change import Change
 from tandem.domain.command import Account, Command, HandBack, LossPolicy, ProcessesEnded
 from tandem.domain.driving import advance
@@ -28,7 +28,7 @@ from tandem.domain.run import Attempt, Run, RuntimeClock
 from tandem.domain.settling import Settled
 from tandem.domain.start_check import Obstacle
 from tandem.domain.starting import fail_start
-from tandem.domain.usage import Spent, Usage
+from tandem.domain.usage import USED_MAX, Spent, Usage
 from tandem.domain.view import RunView
 from tandem.engine.attempts import AttemptRunner
 from tandem.engine.leases import OwnLease
@@ -82,8 +82,10 @@ class Driver:
         self._ledger = Ledger(
             clock=clock,
             reached=self._reached,
+            fits=lambda more: fits(self.view.run.usage.plus(more), budget_for(self.view)),
             usd_per_1k_tokens=usd_per_1k_tokens,
             told=lambda: self.poke(stale=False),
+            overflowed=self._tell_overflow,
         )
         # By a clock that nobody can set: a budget of runtime is not spent by setting the other one.
         self._active_before_ms = active_ms_of(view.run, until_ms=clock.now_ms())
@@ -276,6 +278,12 @@ class Driver:
     def _active_ms(self) -> int:
         return self._active_before_ms + self._clock.ticks_ms() - self._driven_since_ms
 
+    def _tell_overflow(self) -> None:
+        self._complain(
+            f"run {self.view.run.run_id} reports more usage than can be counted; "
+            f"a count stays at {USED_MAX}, look at what its bodies report"
+        )
+
     def _reached(self, more: Usage) -> str:
         budget = budget_for(self.view)
         if budget.is_unlimited:
@@ -382,6 +390,7 @@ class Driver:
         finally:
             self._attempts.pop(key, None)
             self._meters.pop(key, None)
+            self._ledger.close(meter)
         self._settled.append(settled)
         self._wake.set()
 
@@ -452,25 +461,44 @@ class Driver:
     async def _execute(self, command: Command) -> bool:
         """Run a command of the driver's own; a store that is away is waited for.
 
-        Returns whether it was obeyed.
+        Returns whether it was obeyed, which it is once, however often the store then fails to be
+        read.
         """
+        change = await self._try_until_written(command)
+        if change is None:
+            return False
+        view = await self._load_again()
+        if view is not None:
+            self.view = view
+            self._announce(view, change)
+        return True
+
+    async def _try_until_written(self, command: Command) -> Change | None:
+        """Run a command; None when it was refused."""
         run = self.view.run
         while True:
             try:
-                change = await self._store.execute(
+                return await self._store.execute(
                     run.run_id,
                     command,
                     tenant=run.tenant,
                     change_id=self._new_change_id(),
                     now_ms=self._clock.now_ms(),
                 )
-                self.view = await self._store.load(run.run_id, tenant=run.tenant)
             except (Refused, NotFound):
-                return (
-                    False  # another engine was first, or the run was deleted: nothing is left to do
-                )
+                # Another engine was first, or the run was deleted: nothing is left to do.
+                return None
+            except StoreUnavailable:
+                # Nothing was written.
+                await self._clock.sleep(STORE_RETRY_MS)
+
+    async def _load_again(self) -> RunView | None:
+        """Return the run as it is stored; None when it was deleted."""
+        run = self.view.run
+        while True:
+            try:
+                return await self._store.load(run.run_id, tenant=run.tenant)
+            except NotFound:
+                return None
             except StoreUnavailable:
                 await self._clock.sleep(STORE_RETRY_MS)
-                continue
-            self._announce(self.view, change)
-            return True

@@ -177,8 +177,14 @@ class Drives:
             task.cancel()
 
     async def pay(self) -> None:
-        """Say what could not be said while the store was away."""
-        for run_id, (tenant, command) in list(self._owed.items()):
-            with suppress(Refused, NotFound):
+        """Say what could not be said while the store was away; what cannot now stays owed."""
+        for run_id, owed in list(self._owed.items()):
+            tenant, command = owed
+            try:
                 await self._execute(run_id, command, tenant)
-            del self._owed[run_id]
+            except (Refused, NotFound):
+                pass  # another engine was first
+            except EngineError:
+                continue
+            if self._owed.get(run_id) is owed:
+                del self._owed[run_id]

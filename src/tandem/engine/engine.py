@@ -71,7 +71,7 @@ from tandem.engine.recovery import Recovery
 from tandem.engine.reviews import Reviews
 from tandem.engine.runnable import unrunnable
 from tandem.engine.schedules import Schedules
-from tandem.engine.sweeps import SWEEP_LIMIT, Sweeps
+from tandem.engine.sweeps import SWEEP_LIMIT, Sweeps, named
 from tandem.engine.upkeep import Upkeep
 from tandem.ports.artifacts import Artifacts
 from tandem.ports.clock import Clock
@@ -91,6 +91,7 @@ ARTIFACT_REST_MS = 3_600_000
 
 Listener = Callable[[RunView, Change], None]
 CaughtUp = Callable[[RunId], Awaitable[None]]
+Step = Callable[[], Awaitable[int]]
 LearnedListener = Callable[[RunView], None]
 Output = Callable[[RunId, str, str, str], None]
 
@@ -218,7 +219,7 @@ class Engine(Reviews):
             retention_ms=self.limits.retention_ms,
             signal_retention_ms=self.limits.signal_retention_ms,
         )
-        self._sweeps = Sweeps(
+        self.sweeps = Sweeps(
             (
                 self._recovery.recover,
                 self._recovery.reap,
@@ -235,6 +236,10 @@ class Engine(Reviews):
             clock=clock,
             complain=self._complain,
         )
+        self.steps: Mapping[str, Step] = named(
+            (self._claim_some, self._wake_some, self._fire_due, self._take_deliveries)
+        )
+        """What the dispatcher does in turn, by its name; each says how much it found to do."""
         self._is_entered = False
         self._is_stopping = False
         self._stopped_at_ms = 0
@@ -261,7 +266,7 @@ class Engine(Reviews):
         self._dispatching = self._group.create_task(self._dispatch(), name="dispatch")
         self._parts = [
             self._group.create_task(self._renew(), name="renew"),
-            self._group.create_task(self._sweeps.run(lambda: self._is_stopping), name="sweep"),
+            self._group.create_task(self.sweeps.run(lambda: self._is_stopping), name="sweep"),
         ]
         self._is_entered = True
         return self
@@ -312,7 +317,7 @@ class Engine(Reviews):
     @property
     def sweep_failures(self) -> Mapping[str, int]:
         """How often each part of the sweeps could not be done, by its name."""
-        return self._sweeps.failures
+        return self.sweeps.failures
 
     @property
     def changes_elsewhere(self) -> int | None:
@@ -919,10 +924,7 @@ class Engine(Reviews):
     async def _dispatch(self) -> None:
         while not self._is_stopping:
             try:
-                busy = await self._claim_some() + await self._wake_some()
-                if not self.limits.own_only:
-                    busy += await self.schedules.fire_due()
-                busy += await self._take_deliveries()
+                busy = sum([await step() for step in self.steps.values()])
             except EngineError:
                 # The store is away, or holds a definition that cannot be read: neither may end
                 # the engine and the runs that it drives.
@@ -1005,6 +1007,9 @@ class Engine(Reviews):
                 # Another engine was first, or the run cannot be read and holds up no other.
                 continue
         return woken
+
+    async def _fire_due(self) -> int:
+        return 0 if self.limits.own_only else await self.schedules.fire_due()
 
     async def _take_deliveries(self) -> int:
         """Let deliveries at webhooks become what they lead to.

@@ -22,11 +22,12 @@ from tandem.domain.handoff import (
     Handoff,
     HandoffFile,
     Taken,
-    archived_name,
     check_handoff,
     consumed,
     file_name,
     folders_of,
+    is_same,
+    name_beside,
     read_handoff,
     waiting_for,
     write_handoff,
@@ -105,7 +106,7 @@ class Handoffs:
             raise InvalidRequest(f"this is no handoff: {error}", code="handoff_invalid") from None
         workspace, config = self._place(AutomationId(handoff.target_automation_id), tenant)
         folder = config.approved_dir if config.auto_approve else config.inbox_dir
-        path = f"{folder}/{file_name(handoff.handoff_id)}"
+        path = self._place_for(workspace, folder, handoff)
         self._files.put_file(workspace, path, write_handoff(handoff))
         return path
 
@@ -122,7 +123,7 @@ class Handoffs:
         workspace, config = self._place(automation_id, tenant)
         for file in self._scan(workspace, config.inbox_dir):
             if file.handoff is not None and file.handoff.handoff_id == handoff_id:
-                path = f"{config.approved_dir}/{file_name(handoff_id)}"
+                path = self._place_for(workspace, config.approved_dir, file.handoff)
                 self._files.put_file(workspace, path, write_handoff(file.handoff))
                 self._files.remove_file(workspace, f"{config.inbox_dir}/{file.file}")
                 return file.handoff
@@ -133,6 +134,13 @@ class Handoffs:
             f"automation {automation_id} has no handoff {handoff_id} in its inbox; "
             f"`tandem handoffs list {automation_id}` shows what it has"
         )
+
+    def _place_for(self, workspace: str, folder: str, handoff: Handoff) -> str:
+        """Return where a handoff goes: beside another one of its id that still waits."""
+        name = file_name(handoff.handoff_id)
+        there = self._read(workspace, folder, name, None).handoff
+        is_used = there is not None and there.fingerprint != handoff.fingerprint
+        return f"{folder}/{name_beside(handoff, is_used=is_used)}"
 
     def list(
         self, automation_id: AutomationId, *, tenant: TenantId = LOCAL_TENANT
@@ -246,6 +254,7 @@ class Handoffs:
                 automation_id=row.automation_id,
                 handoff_id=handoff.handoff_id,
                 handed_over_at_ms=handoff.created_at_ms,
+                fingerprint=handoff.fingerprint,
                 run_id=new.run_id if new is not None else "",  # type: ignore[arg-type] # not written
                 consumed_at_ms=now_ms,
                 workspace=workspace,
@@ -276,7 +285,7 @@ class Handoffs:
             handoff = read_handoff(content.encode())
         except (NotFound, ValueError):
             handoff = None  # it was moved before, or replaced by something else
-        if handoff is not None and _is_same(handoff, taken):
+        if handoff is not None and is_same(handoff, taken):
             self._files.put_file(
                 taken.workspace,
                 f"{taken.archived_dir}/{self._archived_name(taken, handoff)}",
@@ -286,14 +295,12 @@ class Handoffs:
         await self._store.mark_archived(taken.consumed_no, now_ms=self._clock.now_ms())
 
     def _archived_name(self, taken: ConsumedHandoff, handoff: Handoff) -> str:
-        name = archived_name(handoff, is_used=False)
+        name = name_beside(handoff, is_used=False)
         there = self._read(taken.workspace, taken.archived_dir, name, None)
         is_used = (
-            there.problem == ""
-            and there.handoff is not None
-            and not (_is_same(there.handoff, taken))
+            there.problem == "" and there.handoff is not None and not is_same(there.handoff, taken)
         )
-        return archived_name(handoff, is_used=is_used)
+        return name_beside(handoff, is_used=is_used)
 
     # Files
 
@@ -359,10 +366,3 @@ def _place_of(automation: Automation) -> tuple[str, HandoffConfig]:
             code="handoff_without_workspace",
         )
     return workspace, folders_of(automation.handoff_config)
-
-
-def _is_same(handoff: Handoff, taken: ConsumedHandoff) -> bool:
-    return (handoff.handoff_id, handoff.created_at_ms) == (
-        taken.handoff_id,
-        taken.handed_over_at_ms,
-    )

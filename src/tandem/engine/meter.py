@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from tandem.domain.errors import BudgetReached
 from tandem.domain.outcome import Failed, FailureClass, Outcome, Stopped
-from tandem.domain.usage import NOTHING, UNKNOWN, Spending, Spent, Usage, priced
+from tandem.domain.usage import NOTHING, UNKNOWN, Spending, Spent, Usage, at_most, priced
 from tandem.ports.clock import Clock
 
 WRITE_MS: Final = 1_000
@@ -27,8 +27,10 @@ class Ledger:
     Args:
         clock: times how long something is unwritten.
         reached: says which budget is reached when this much is spent besides what is stored.
+        fits: says whether the budget has room for this much besides what is stored.
         usd_per_1k_tokens: the price of tokens for calls that do not know theirs.
         told: called when something was spent that may concern the driver.
+        overflowed: called once when an attempt has spent more than can be counted.
     """
 
     def __init__(
@@ -36,17 +38,21 @@ class Ledger:
         *,
         clock: Clock,
         reached: Callable[[Usage], str],
+        fits: Callable[[Usage], bool],
         usd_per_1k_tokens: float,
         told: Callable[[], None],
+        overflowed: Callable[[], None],
     ) -> None:
         self._clock = clock
         self._reached = reached
+        self._fits = fits
         self._usd_per_1k_tokens = usd_per_1k_tokens
         self._told = told
+        self._overflowed = overflowed
+        self._has_overflowed = False
         self._meters: dict[Key, AttemptMeter] = {}
         """Those that have spent something that is not written."""
         self._calls: set[_Call] = set()
-        self._largest = NOTHING
         self._unwritten_since_ms: int | None = None
         self._moved = asyncio.Event()
 
@@ -57,6 +63,10 @@ class Ledger:
     def price(self, spending: Spending) -> Usage:
         """Return a report as usage."""
         return priced(spending, usd_per_1k_tokens=self._usd_per_1k_tokens)
+
+    def bound(self, spending: Spending) -> Usage:
+        """Return how large a call can become that is announced like this."""
+        return at_most(spending, usd_per_1k_tokens=self._usd_per_1k_tokens)
 
     # What was spent
 
@@ -85,10 +95,14 @@ class Ledger:
         """Count what an attempt has spent."""
         if usage == NOTHING:
             return
-        meter.used = meter.used.plus(usage)
+        used = meter.used.plus(usage)
+        if used.is_more_than_counted and not self._has_overflowed:
+            self._has_overflowed = True
+            self._overflowed()
+        if used == meter.used:
+            return
+        meter.used = used
         self._meters[meter.key] = meter
-        if not usage.tool_calls:
-            self._largest = _larger(self._largest, usage)
         if self._unwritten_since_ms is None:
             self._unwritten_since_ms = self._clock.ticks_ms()
             self._told()
@@ -110,6 +124,9 @@ class Ledger:
     async def enter(self, call: "_Call") -> None:
         """Wait until a call may be made.
 
+        Calls that fit into what is left may be under way together, and beside them one that may
+        go over: so what is spent in the end is over the budget by that call at most.
+
         Raises:
             BudgetReached: the budget of the run is used up.
         """
@@ -118,21 +135,39 @@ class Ledger:
             if text:
                 raise BudgetReached(text)
             call.meter.refuse_tools(call.expected.tool_calls)
-            pending = self._sum()
+            held = self._sum()
             for other in self._calls:
-                pending = pending.plus(other.expected)
-            if not self._reached(pending):
+                held = held.plus(other.expected)
+            call.may_go_over = not self._fits(held.plus(call.bound))
+            if not call.may_go_over:
                 break
-            await self._moved.wait()
-        if not call.expected.tool_calls:
-            # Only now: calls that came back meanwhile say how large one can be.
-            call.expected = _larger(call.expected, self._largest)
+            if not self._reached(held) and not any(other.may_go_over for other in self._calls):
+                break
+            await self._wait(call.meter)
         self._calls.add(call)
+
+    async def _wait(self, meter: "AttemptMeter") -> None:
+        """Wait for the calls of others; an attempt that has none under way is not idle then."""
+        is_held = all(call.meter is not meter for call in self._calls)
+        if is_held:
+            meter.held()
+        try:
+            await self._moved.wait()
+        finally:
+            if is_held:
+                meter.released()
 
     def leave(self, call: "_Call") -> None:
         """Note that a call is over; those that waited for it look again."""
         self._calls.discard(call)
         self.look_again()
+
+    def close(self, meter: "AttemptMeter") -> None:
+        """Note that an attempt is over: calls that it reserved and forgot hold nobody up."""
+        left = {call for call in self._calls if call.meter is meter}
+        if left:
+            self._calls -= left
+            self.look_again()
 
     def look_again(self) -> None:
         """Have those look again who wait for a call: the budget or what is spent has changed."""
@@ -162,6 +197,9 @@ class AttemptMeter:
         """How the attempt has to end, because of what it reported."""
         self.end: Callable[[], None] = _nothing
         """Called once with the first `ending`."""
+        self.held: Callable[[], None] = _nothing
+        """Called when the attempt waits for calls of others, and `released` when it goes on."""
+        self.released: Callable[[], None] = _nothing
         self._ledger = ledger
         self._node_id = node_id
         self.tool_calls_max = tool_calls_max
@@ -175,7 +213,7 @@ class AttemptMeter:
 
     async def reserve(self, expected: Spending = UNKNOWN) -> "_Call":
         """See `Meter.reserve`."""
-        call = _Call(self._ledger, self, self._ledger.price(expected))
+        call = _Call(self._ledger, self, expected)
         await self._ledger.enter(call)
         return call
 
@@ -208,9 +246,12 @@ class AttemptMeter:
 class _Call:
     """One call under way; a `Reservation`."""
 
-    def __init__(self, ledger: Ledger, meter: AttemptMeter, expected: Usage) -> None:
+    def __init__(self, ledger: Ledger, meter: AttemptMeter, announced: Spending) -> None:
         self.meter = meter
-        self.expected = expected
+        self.expected = ledger.price(announced)
+        """What is held back for it while it is under way."""
+        self.bound = ledger.bound(announced)
+        self.may_go_over = False
         self._ledger = ledger
 
     def spend(self, spending: Spending) -> None:
@@ -239,13 +280,6 @@ def outcome_of(refusal: BudgetReached) -> Outcome:
 
 def _over(words: str) -> Failed:
     return Failed(failure_class=FailureClass.BUDGET_EXCEEDED, message=words)
-
-
-def _larger(one: Usage, other: Usage) -> Usage:
-    return Usage(
-        total_tokens=max(one.total_tokens, other.total_tokens),
-        cost_nano_usd=max(one.cost_nano_usd, other.cost_nano_usd),
-    )
 
 
 def _nothing() -> None:

@@ -1,6 +1,7 @@
 """What an engine looks after now and then, in bounded queries and ordinary commands."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 from tandem.domain.errors import EngineError
 from tandem.ports.clock import Clock
@@ -10,6 +11,12 @@ SWEEP_LIMIT = 100
 """So many rows one part looks at in one turn."""
 
 Part = Callable[[], Awaitable[object]]
+P = TypeVar("P", bound=Callable[..., object])
+
+
+def named(parts: Sequence[P]) -> dict[str, P]:
+    """Return methods by their names, in their order."""
+    return {getattr(part, "__name__", "").lstrip("_"): part for part in parts}
 
 
 class Sweeps:
@@ -22,7 +29,8 @@ class Sweeps:
     def __init__(
         self, parts: Sequence[Part], *, clock: Clock, complain: Callable[[str], None]
     ) -> None:
-        self._parts = parts
+        self.parts: Mapping[str, Part] = named(parts)
+        """What is looked after, by its name, in its order."""
         self._clock = clock
         self._complain = complain
         self._failing: set[str] = set()
@@ -32,12 +40,11 @@ class Sweeps:
     async def run(self, is_stopping: Callable[[], bool]) -> None:
         """Sweep once a second until the engine stops."""
         while not is_stopping():
-            for part in self._parts:
-                await self._try(part)
+            for name, part in self.parts.items():
+                await self._try(name, part)
             await self._clock.sleep(SWEEP_MS)
 
-    async def _try(self, part: Part) -> None:
-        name = getattr(part, "__name__", "").lstrip("_")
+    async def _try(self, name: str, part: Part) -> None:
         try:
             await part()
         except EngineError as error:

@@ -30,10 +30,12 @@ class Meter(Protocol):
         """Ask for one call, which begins when this returns.
 
         It waits while calls of the run that are under way could use up its budget, and refuses
-        when that is used up: of all calls that are made, at most the last one goes over. A call of
-        a tool says so in `expected`; tokens and cost may be given as far as they are known
-        beforehand, else the call counts as large as the largest that the run has made. A call that
-        is part of another one is not reserved.
+        when that is used up: a run is over its budget by one call at most. `expected` says how
+        large the call can become: tools, and tokens and cost as far as they are known beforehand.
+        Where there is a budget of tokens or of cost, a call that does not give them may go over
+        it, and only one such call is under way at a time; calls that are known to fit go on beside
+        it. An attempt that waits is not idle. What spends nothing says so (`FREE`). A call that is
+        part of another one is not reserved.
 
         Raises:
             BudgetReached: the run may spend no more, or the node may call no more tools. Whoever

@@ -48,6 +48,7 @@ class Faults:
         self._count = 0
         self._read_failures = read_failures
         self._random = random or Random(0)
+        self._reads_refused = 0
         self.opens_refused = 0
 
     def plan(self, fault: Fault, *, after: int) -> None:
@@ -58,10 +59,18 @@ class Faults:
         """Let everything go well from here on."""
         self._plan.clear()
         self._read_failures = 0
+        self._reads_refused = 0
         self.opens_refused = 0
+
+    def refuse_reads(self, times: int) -> None:
+        """Let the next reads fail."""
+        self._reads_refused = times
 
     def fails_to_read(self) -> bool:
         """Say whether the next read fails."""
+        if self._reads_refused:
+            self._reads_refused -= 1
+            return True
         return self._read_failures > 0 and self._random.random() < self._read_failures
 
     def next(self) -> Fault | None:

@@ -423,17 +423,16 @@ class Invariants:
     def _compare_usage(
         self, run: dict[str, Any], replay: _Replay, spent: Counter[str], what: str
     ) -> None:
-        """The run is the sum of its attempts, and over its budget by one call for each at most."""
+        """The run is the sum of its attempts, and over its budget by one call at most."""
         for name in Usage.__struct_fields__:
             _must(run[name] == spent[name], f"{what}: {name} is {run[name]}, not {spent[name]}")
         driven = run["active_since_ms"] is not None
         _must(driven == (replay.status in DRIVEN), f"{what}: driven since {driven}")
         if not self.keeps_budgets or not self.all_ask(replay.run_id):
             return
-        # Calls of unknown size may be under way in each running attempt; tools are counted before.
-        slack = replay.plan.parallel * CALL_TOKENS
+        # One call of unknown size may be under way at a time; tools are counted before.
         if replay.tokens_max is not None:
-            within = run["total_tokens"] < replay.tokens_max + max(slack, 1)
+            within = run["total_tokens"] < replay.tokens_max + CALL_TOKENS
             _must(within, f"{what}: {run['total_tokens']} of {replay.tokens_max} tokens")
         if replay.tool_calls_max is not None:
             within = run["tool_calls"] <= replay.tool_calls_max

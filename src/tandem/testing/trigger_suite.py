@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from tandem.domain.automation_keeping import PauseAutomation, Save
+from tandem.domain.automation_keeping import DeleteAutomation, PauseAutomation, Save
 from tandem.domain.backlog import ClaimTask, Projection, RequeueTask, TaskStatus, TaskText
 from tandem.domain.command import Cancel, Pause
 from tandem.domain.creation import NewRun
@@ -135,6 +135,7 @@ class Timer:
                 automation_id=JOB,
                 handoff_id=handoff.handoff_id,
                 handed_over_at_ms=handoff.created_at_ms,
+                fingerprint=handoff.fingerprint,
                 run_id=new.run_id,
                 consumed_at_ms=NOW_MS,
                 workspace="/w",
@@ -161,7 +162,7 @@ class Timer:
         await self.scene.execute(run_id, Cancel(reason="enough"))
 
 
-def handoff_of(handoff_id: str = "h1", created_at_ms: int = 5) -> Handoff:
+def handoff_of(handoff_id: str = "h1", created_at_ms: int = 5, metadata: object = None) -> Handoff:
     """Return a handoff for the automation."""
     return Handoff(
         handoff_id=handoff_id,
@@ -171,6 +172,7 @@ def handoff_of(handoff_id: str = "h1", created_at_ms: int = 5) -> Handoff:
         target_automation_id=JOB,
         artifact_type="batch",
         created_at_ms=created_at_ms,
+        metadata=metadata,
     )
 
 
@@ -221,6 +223,25 @@ class TriggerSuite:
         assert len(timer.runs()) == 1
         assert (await timer.fire(2, row=row, plan=plan)).row is None
         assert len(timer.runs()) == 1
+
+    async def test_instant_that_a_wrong_clock_brings_again_has_its_run_already(
+        self, open_store: OpenStore
+    ) -> None:
+        """It starts nothing, keeps its record, and does not hold up the next one."""
+        timer = Timer(open_store)
+        await timer.save()
+        first = await timer.fire(1)
+        await timer.end(first.run_ids[0])
+        await timer.keeper.ask(DeleteAutomation(by="ann"))
+        await timer.save()  # by a clock that was set back to the first save
+        again = await timer.fire(1)
+        assert (again.run_ids, again.firings) == ((), ())
+        assert again.row == timer.row
+        assert not timer.is_due(1)
+        assert len(timer.runs()) == 1
+        assert len((await timer.fire(2)).run_ids) == 1
+        firings = timer.store.list_firings(timer.row, limit=9)
+        assert {firing.run_id for firing in firings} == {run.run_id for run in timer.runs()}
 
     async def test_each_missed_firing_has_its_run_in_the_same_transaction(
         self, open_store: OpenStore
@@ -362,6 +383,21 @@ class TriggerSuite:
         again = await timer.take(handoff_of())
         assert (again.is_new, timer.runs()) == (False, [])
         assert (await timer.take(handoff_of(created_at_ms=6))).is_new
+
+    async def test_handoffs_of_one_id_and_moment_that_say_different_things_have_a_run_each(
+        self, open_store: OpenStore
+    ) -> None:
+        """The clock of whoever makes them may be coarse; a copy of either starts nothing."""
+        timer = Timer(open_store)
+        await timer.save()
+        for batch in (1, 2, 1, 2):
+            taken = await timer.take(handoff_of(metadata={"batch": batch}))
+            assert taken.consumed is not None
+            if taken.is_new:
+                await timer.end(taken.consumed.run_id)
+        assert len(timer.runs()) == 2
+        firings = timer.store.list_firings(timer.row, limit=10)
+        assert {firing.run_id for firing in firings} == {run.run_id for run in timer.runs()}
 
     async def test_handoff_waits_for_the_end_of_an_open_run(self, open_store: OpenStore) -> None:
         """Nothing is written of it until then."""

@@ -10,6 +10,7 @@ from tandem.adapters.sqlite.store import SqliteStore
 from tandem.adapters.sqlite.transfer import run_tables, select_of
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.command import (
+    Account,
     Cancel,
     Command,
     Dispose,
@@ -20,11 +21,14 @@ from tandem.domain.command import (
     SetOutput,
     Skip,
 )
+from tandem.domain.errors import NothingToDo
 from tandem.domain.ids import LOCAL_TENANT, Digest, NodeId, RunId
+from tandem.domain.learning import LearningPolicy
 from tandem.domain.lifecycle import RunState
 from tandem.domain.outcome import Failed, FailureClass
 from tandem.domain.receipts import ChainCheck
 from tandem.domain.settling import Settled
+from tandem.domain.usage import Spent, Usage
 from tandem.testing.store_suite import CONDITION, NOW_MS, Scene, chain, succeeded
 
 LATER_MS = NOW_MS + 30 * 86_400_000
@@ -188,3 +192,57 @@ async def test_wait_that_was_woken_is_found_by_its_key(store: SqliteStore) -> No
     assert scene.get("run").archived_at_ms is not None
     assert store.find_woken_wait(RUN, "k1", tenant=LOCAL_TENANT) == before
     assert store.find_woken_wait(RUN, "k2", tenant=LOCAL_TENANT) is None
+
+
+async def pack_none(store: SqliteStore) -> None:
+    """Leave the run as it is."""
+
+
+@pytest.mark.parametrize("pack", [pack_none, pack_some, pack_all])
+async def test_late_account_counts_once_what_the_store_knows_already(
+    store: SqliteStore, pack: Pack
+) -> None:
+    def account(*tokens: int) -> Account:
+        used = [Usage(total_tokens=count) for count in tokens]
+        return Account(
+            spent=tuple(
+                Spent(node_no=node_no, number=1, usage=usage, added=usage)
+                for node_no, usage in enumerate(used)
+            )
+        )
+
+    scene = await failed_run(store)
+    await scene.execute("run", account(5, 7))
+    await pack(store)
+
+    with pytest.raises(NothingToDo):
+        await scene.execute("run", account(5, 7))
+    assert scene.get("run").total_tokens == 12
+    await pack(store)
+    await scene.execute("run", account(5, 10))
+
+    assert scene.get("run").total_tokens == 15
+    spent = [
+        attempt.usage.total_tokens for attempt in store.list_attempts(RUN, tenant=LOCAL_TENANT)
+    ]
+    assert spent == [5, 10]
+    assert chain_of(store, RUN) == []
+
+
+@pytest.mark.parametrize("pack", [pack_none, pack_some, pack_all])
+async def test_lesson_counts_what_is_packed(store: SqliteStore, pack: Pack) -> None:
+    scene = await failed_run(store)
+    await pack(store)
+
+    learned = await store.learn(
+        1, policy=LearningPolicy(), change_id=scene.change_id(), now_ms=LATER_MS
+    )
+
+    assert learned is not None
+    summary = scene.get("run").learning_summary
+    assert summary is not None
+    assert summary.post_run_metrics is not None
+    assert summary.post_run_metrics.mean_attempts_per_node == 1.0
+    assert chain_of(store, RUN) == []
+    await pack_all(store)
+    assert scene.get("run").learning_summary == summary

@@ -82,7 +82,9 @@ def test_new_store_is_what_the_migrations_make(tmp_path: Path) -> None:
     for (table,) in made.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
         # Each store draws an id of its own.
         column = "length(store_id), packed_to" if table == "store_identity" else "*"
-        rows = f"SELECT {column} FROM {table}"
+        # A table that was made anew has counted to nothing; that is as if it had not counted.
+        where = "WHERE seq > 0" if table == "sqlite_sequence" else ""
+        rows = f"SELECT {column} FROM {table} {where}"
         assert made.execute(rows).fetchall() == step_by_step.execute(rows).fetchall(), table
     made.close()
     step_by_step.close()

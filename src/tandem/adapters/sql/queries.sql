@@ -830,17 +830,18 @@ SELECT * FROM automation
 
 -- name: take_handoff
 -- A handoff has its run; no row means that it was taken before.
-INSERT INTO consumed_handoff (tenant, automation_id, handoff_id, handed_over_at_ms, run_id,
-       consumed_at_ms, workspace, file, archived_dir)
-VALUES (:tenant, :automation_id, :handoff_id, :handed_over_at_ms, :run_id, :consumed_at_ms,
-       :workspace, :file, :archived_dir)
-ON CONFLICT (tenant, automation_id, handoff_id, handed_over_at_ms) DO NOTHING RETURNING consumed_no;
+INSERT INTO consumed_handoff (tenant, automation_id, handoff_id, handed_over_at_ms, fingerprint,
+       run_id, consumed_at_ms, workspace, file, archived_dir)
+VALUES (:tenant, :automation_id, :handoff_id, :handed_over_at_ms, :fingerprint, :run_id,
+       :consumed_at_ms, :workspace, :file, :archived_dir)
+ON CONFLICT (tenant, automation_id, handoff_id, handed_over_at_ms, fingerprint) DO NOTHING
+RETURNING consumed_no;
 
 -- name: find_consumed
--- The run that a handoff has.
+-- The run that a handoff has; one that was taken long ago stands for all of its id and moment.
 SELECT * FROM consumed_handoff
  WHERE tenant = :tenant AND automation_id = :automation_id AND handoff_id = :handoff_id
-   AND handed_over_at_ms = :handed_over_at_ms;
+   AND handed_over_at_ms = :handed_over_at_ms AND fingerprint IN (:fingerprint, '');
 
 -- name: list_unarchived
 -- Handoffs that have their run and whose file may still be where it was approved.

@@ -1,5 +1,5 @@
 -- Written by `make fix` from the migrations; do not edit.
--- version: 16
+-- version: 17
 CREATE TABLE definition (
     tenant   TEXT NOT NULL,
     digest   TEXT NOT NULL,
@@ -341,21 +341,6 @@ CREATE TABLE firing (
     UNIQUE (automation_no, occurrence)
 );
 CREATE INDEX firing_of_automation ON firing (automation_no, firing_no);
-CREATE TABLE consumed_handoff (
-    consumed_no         INTEGER PRIMARY KEY AUTOINCREMENT,
-    tenant              TEXT NOT NULL,
-    automation_id       TEXT NOT NULL,
-    handoff_id          TEXT NOT NULL,
-    handed_over_at_ms   INTEGER NOT NULL,
-    run_id              TEXT NOT NULL,
-    consumed_at_ms      INTEGER NOT NULL,
-    workspace           TEXT NOT NULL,
-    file                TEXT NOT NULL,
-    archived_dir        TEXT NOT NULL,
-    archived_at_ms      INTEGER,
-    UNIQUE (tenant, automation_id, handoff_id, handed_over_at_ms)
-);
-CREATE INDEX handoff_to_archive ON consumed_handoff (consumed_no) WHERE archived_at_ms IS NULL;
 CREATE TABLE backlog_task (
     run_no              INTEGER NOT NULL,
     task_id             TEXT NOT NULL,
@@ -501,6 +486,22 @@ CREATE TABLE webhook_claim (
 );
 CREATE INDEX gate_of_status ON gate (status, requested_at_ms, gate_id);
 CREATE INDEX wait_of_status ON wait (status, registered_at_ms, wait_id);
+CREATE TABLE "consumed_handoff" (
+    consumed_no         INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant              TEXT NOT NULL,
+    automation_id       TEXT NOT NULL,
+    handoff_id          TEXT NOT NULL,
+    handed_over_at_ms   INTEGER NOT NULL,
+    fingerprint         TEXT NOT NULL,
+    run_id              TEXT NOT NULL,
+    consumed_at_ms      INTEGER NOT NULL,
+    workspace           TEXT NOT NULL,
+    file                TEXT NOT NULL,
+    archived_dir        TEXT NOT NULL,
+    archived_at_ms      INTEGER,
+    UNIQUE (tenant, automation_id, handoff_id, handed_over_at_ms, fingerprint)
+);
+CREATE INDEX handoff_to_archive ON consumed_handoff (consumed_no) WHERE archived_at_ms IS NULL;
 INSERT INTO admission (admission_no, last_tenant, admitted_total, completed_total)
 VALUES (1, '', 0, 0);
 INSERT INTO store_identity (store_id) VALUES (lower(hex(randomblob(8))));

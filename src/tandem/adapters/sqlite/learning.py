@@ -87,6 +87,9 @@ class Learn(msgspec.Struct, frozen=True, tag=True):
             plan = tables.plan(connection, run.tenant, run.definition_digest)
         except EngineError:
             return None  # without its definition there is nothing to learn from it
+        if tables.packed(connection, run):
+            # Its rows are counted, so they have to be there; they are packed again later.
+            tables.archive.move_out(connection, run.run_no)
         facts = read_facts(tables, connection, run, plan)
         content = msgspec.json.encode(facts).decode()
         run_statement(connection, tables.sql["put_run_facts"], (run.run_no, content))

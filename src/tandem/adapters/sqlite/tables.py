@@ -336,11 +336,16 @@ class Tables:
     def usage_of(
         self, connection: apsw.Connection, run: Run, spent: Iterable[Spent]
     ) -> dict[tuple[int, int], Usage]:
-        """Return what these attempts of a run are known to have spent, by node and number."""
+        """Return what these attempts of a run are known to have spent, by node and number.
+
+        Those of a run that was packed meanwhile are known as well as before.
+        """
+        packed = {row["attempt_no"]: row for row in self.packed(connection, run).get("attempt", ())}
         found: dict[tuple[int, int], Usage] = {}
         for item in spent:
             number = rows.attempt_no(run.run_no, item.node_no, item.number)
-            for row in fetch(connection, self.sql["find_attempt_usage"], (number,)):
+            there = fetch(connection, self.sql["find_attempt_usage"], (number,))
+            for row in there or filter(None, [packed.get(number)]):
                 found[item.node_no, item.number] = rows.usage_of(row)
         return found
 

@@ -23,6 +23,7 @@ from tandem.domain.firing import (
     fire,
     firings_of,
     put_off,
+    undecided,
 )
 from tandem.domain.handoff import ConsumedHandoff, Handoff, Taken
 from tandem.domain.ids import ChangeId, RunId
@@ -93,14 +94,28 @@ class FireSchedule(msgspec.Struct, frozen=True, tag=True):
             change_id=self.change_id,
             now_ms=self.now_ms,
         )
+        # A clock that was wrong may bring an instant again; it has its run, and the next one comes.
+        firings = undecided(firings, self._decided(tables, connection, firings))
         after = fire(before, self.plan, now_ms=self.now_ms)
         self._advance(tables, connection, after)
         for firing in firings:
             record_firing(tables, connection, "add_firing", before.automation_no, firing)
-        if refusal is None:
-            for new in self.new:
+        created = {firing.run_id for firing in firings}
+        for new in self.new:
+            if new.run.run_id in created:
                 new.insert(tables, connection)
         return Fired(row=after, firings=firings)
+
+    def _decided(
+        self, tables: Tables, connection: apsw.Connection, firings: Sequence[Firing]
+    ) -> set[str]:
+        """Return which of these occurrences have a record."""
+        number = self.row.automation_no
+        return {
+            firing.occurrence
+            for firing in firings
+            if fetch(connection, tables.sql["find_firing"], (number, firing.occurrence))
+        }
 
     def _advance(
         self, tables: Tables, connection: apsw.Connection, after: StoredAutomation
@@ -256,7 +271,8 @@ def find_consumed(
     tables: Tables, connection: apsw.Connection, key: ConsumedHandoff
 ) -> ConsumedHandoff | None:
     """Return what is noted of a handoff that has its run already."""
-    values = (key.tenant, key.automation_id, key.handoff_id, key.handed_over_at_ms)
+    named = (key.tenant, key.automation_id, key.handoff_id, key.handed_over_at_ms)
+    values = (*named, key.fingerprint)
     found = fetch(connection, tables.sql["find_consumed"], values)
     return consumed_of(found[0]) if found else None
 
