@@ -269,7 +269,8 @@ def test_a_watch_goes_on_after_the_server_was_killed(
         assert told == [(event["envelope"]["seq"], event["type"]) for event in again]
         assert sorted(set(told)) == told
         assert told[-1][1] == "automation.v2.run.completed"
-        assert "connecting again" in err
+        # Cut off in the middle of a question, not of the stream, it only asks again.
+        assert not err or "connecting again" in err
     finally:
         server.stop()
 
