@@ -344,15 +344,16 @@ class Driver:
         self._wake.clear()
 
     def _begin(self, group: asyncio.TaskGroup, change: Change) -> None:
+        if not change.attempts_started:
+            return
+        living: dict[int, list[asyncio.Task[None]]] = {}
+        for (node_no, _), task in self._attempts.items():
+            living.setdefault(node_no, []).append(task)
+        dying = [task for task in self._attempts.values() if task.cancelling()]
         for attempt in change.attempts_started:
             plan_node = self.view.plan.nodes[attempt.node_no]
-            key = (attempt.node_no, attempt.number)
-            older = [
-                task
-                for (node_no, _), task in self._attempts.items()
-                if node_no == key[0] or task.cancelling()
-            ]
-            self._attempts[key] = group.create_task(
+            older = [*living.get(attempt.node_no, ()), *dying]
+            self._attempts[attempt.node_no, attempt.number] = group.create_task(
                 self._attempt(plan_node, attempt, older), name=attempt.attempt_id
             )
 
