@@ -36,6 +36,7 @@ EXAMPLES = 220
 STEPS_MIN = 10_000
 CHUNKS = 2
 SOAK_STEPS = 1_000_000
+SOAK_CHUNKS = 100
 RUNS_MAX = 4
 PHASES = (Phase.generate, Phase.shrink)
 
@@ -212,5 +213,8 @@ def test_the_search_finds_a_mistake_of_ours(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.soak
-def test_a_million_steps() -> None:
-    _search(steps=int(os.environ.get("TANDEM_SOAK_STEPS", SOAK_STEPS)), start=10_000)
+@pytest.mark.parametrize("chunk", range(SOAK_CHUNKS))
+def test_a_million_steps(chunk: int) -> None:
+    wanted = int(os.environ.get("TANDEM_SOAK_STEPS", SOAK_STEPS)) // SOAK_CHUNKS
+    steps = wanted * STEPS * EXAMPLES // STEPS_MIN
+    assert _search(steps=steps, start=10_000 + chunk) >= wanted
