@@ -359,7 +359,8 @@ async def test_body_of_a_command_is_dead_before_the_run_is_paused(
     up = asyncio.Event()
     bench.engine.parts.engine.listen_to_output(lambda *said: up.set() if "up" in said[3] else None)
     run = await bench.start(
-        command("a", "echo up; exec sleep 60", action={"env": {"MARK": tmp_path.name}}),
+        # In the middle of an `exec` a process has no environment to be known by.
+        command("a", "echo up; sleep 60; true", action={"env": {"MARK": tmp_path.name}}),
         workspace=tmp_path,
     )
     async with asyncio.timeout(WAIT_S):
