@@ -212,15 +212,6 @@ def test_the_search_finds_a_mistake_of_ours(monkeypatch: pytest.MonkeyPatch) -> 
         _search(steps=STEPS * 40, start=0, phases=(Phase.generate,))
 
 
-def test_a_rework_may_take_an_attempt_back_in_the_moment_it_begins() -> None:
-    state = Engines()
-    state.begin(start=220)
-    state.command(kind=1, span_ms=0, which=0)
-    state.command(kind=2, span_ms=20, which=0)
-    state.command(kind=2516, span_ms=0, which=0)
-    state.teardown()
-
-
 @pytest.mark.soak
 @pytest.mark.parametrize("chunk", range(SOAK_CHUNKS))
 def test_a_million_steps(chunk: int) -> None:

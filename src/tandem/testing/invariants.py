@@ -91,10 +91,6 @@ class _Replay:
         self.chain = ChainCheck()
 
 
-MOMENT_MS = 5
-"""So long it takes until a driver hears of what was asked of its run in its own process."""
-
-
 class Invariants:
     """Follows the events of a store and compares them with its rows and with the bodies."""
 
@@ -568,19 +564,7 @@ class Invariants:
             run["run_no"] << NODE_BITS | number,
         )
         started = found == [{"state": N.RUNNING.value, "attempts": spec.number}]
-        if not started and self._was_taken_back(run["run_no"] << NODE_BITS | number, body):
-            return  # as with a run that is cancelled: its driver is about to hear of it
         _must(started, f"{what}: started before it was recorded: {found}")
-
-    def _was_taken_back(self, node_run_id: int, body: Body) -> bool:
-        """Say whether the attempt was recorded, and ended by a command in the moment it began."""
-        found = self._find(
-            "SELECT ended_at_ms - started_at_ms AS span_ms FROM attempt"
-            " WHERE attempt_no = ? AND epoch = ? AND ended_at_ms IS NOT NULL",
-            node_run_id << ATTEMPT_BITS | body.spec.number,
-            body.spec.epoch,
-        )
-        return bool(found) and found[0]["span_ms"] <= MOMENT_MS
 
     def _is_beyond(self, other: Body, body: Body) -> bool:
         """Say whether nobody could have ended `other` before `body` starts.
