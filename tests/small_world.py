@@ -28,8 +28,14 @@ WAIT_S = 2_000
 class SmallWorld:
     """One store, one clock, and the engines that a test makes."""
 
-    def __init__(self, path: Path, commit: Callable[[apsw.Connection], None] | None = None) -> None:
-        self.loop = SimulatedLoop(Random(0))
+    def __init__(
+        self,
+        path: Path,
+        commit: Callable[[apsw.Connection], None] | None = None,
+        *,
+        order: int = 0,
+    ) -> None:
+        self.loop = SimulatedLoop(Random(order))
         self.clock = SimulatedClock(self.loop)
         self.store = SqliteStore(path, synchronous="OFF", commit=commit)
         self.bodies = Bodies(Random(0))

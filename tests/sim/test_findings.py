@@ -10,6 +10,7 @@ import pytest
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.connection import open_connection
 from tandem.adapters.sqlite.turnstile import Turnstile
+from tandem.domain.change import Change
 from tandem.domain.command import Cancel, HandBack, Pause, Resume
 from tandem.domain.driving import advance
 from tandem.domain.errors import StoreUnavailable
@@ -45,6 +46,34 @@ def test_run_that_is_being_claimed_when_its_engine_stops_belongs_to_nobody(
         assert small.store.list_engines() == []
 
     small.tell(story())
+
+
+@pytest.mark.parametrize("order", range(40))
+def test_body_does_not_begin_when_its_attempt_was_taken_back_meanwhile(
+    tmp_path: Path, order: int
+) -> None:
+    found: list[RunState] = []
+    cancels: list[asyncio.Task[Change]] = []
+
+    def commit(connection: apsw.Connection) -> None:
+        connection.execute("COMMIT")
+        started = connection.execute("SELECT run_id FROM run, attempt").fetchall()
+        if started and not cancels:
+            what = engine.execute(started[0][0], Cancel())
+            cancels.append(small.loop.create_task(what))
+
+    small = SmallWorld(tmp_path / "tandem.db", commit, order=order)
+    engine = small.engine()
+    small.bodies.started = lambda body: found.append(small.row(body.spec.run_id).status)
+
+    async def story() -> None:
+        async with engine:
+            run_id = await small.start(engine, ONE_NODE, a=Script(duration_ms=5_000))
+            await small.until_status(run_id, RunState.CANCELLED)
+            await asyncio.gather(*cancels)
+
+    small.tell(story())
+    assert found in ([], [RunState.RUNNING])
 
 
 def test_engine_that_holds_a_run_is_not_forgotten(tmp_path: Path) -> None:

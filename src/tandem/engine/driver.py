@@ -373,7 +373,7 @@ class Driver:
                 # Bodies that a reset stopped still hold their places and files until they are dead,
                 # and two bodies of one node never overlap.
                 await asyncio.wait(older)
-            if not await self._is_still_held():
+            if not await self._still_counts(attempt):
                 self.poke()
                 return
             settled = await self._runner.run(
@@ -395,20 +395,20 @@ class Driver:
         self._settled.append(settled)
         self._wake.set()
 
-    async def _is_still_held(self) -> bool:
-        """Look again when the lease is over: while this process stood still, others went on."""
-        while not self._lease.left_ms:
-            run = self.view.run
-            try:
-                fresh = self._store.find_run(run.run_id, tenant=run.tenant)
-            except StoreUnavailable:
-                await self._clock.sleep(STORE_RETRY_MS)
-                continue
-            if fresh is None or not self._is_mine(fresh):
-                return False
-            # It is ours until somebody looks; nothing starts before the lease is renewed.
+    async def _still_counts(self, attempt: Attempt) -> bool:
+        """Say whether the body of an attempt may begin, in the step in which it begins.
+
+        A command may have taken the attempt back since it was written; and while this process stood
+        still, its lease may have gone by, and others may have gone on. It is ours until somebody
+        looks, but nothing starts before the lease is renewed and the store can be read.
+        """
+        while True:
+            with suppress(StoreUnavailable):
+                if not self._store.is_attempt_running(self.view.run, attempt):
+                    return False
+                if self._lease.left_ms:
+                    return True
             await self._clock.sleep(STORE_RETRY_MS)
-        return True
 
     async def _stop_attempts(self, only: Collection[Key] | None = None) -> None:
         tasks = [t for key, t in self._attempts.items() if only is None or key in only]

@@ -554,8 +554,6 @@ class Invariants:
             other.spec.run_id == spec.run_id for other in self._bodies.live if other not in beyond
         )
         _must(count < plan.parallel, f"{what}: {count} bodies run already")
-        if run["status"] == S.CANCELLED.value and run["cleanup"] == spec.engine_id:
-            return  # cancelled a moment ago; its driver is about to hear of it
         _must(run["epoch"] == spec.epoch, f"{what}: the run has epoch {run['epoch']}")
         _must(run["engine_id"] == spec.engine_id, f"{what}: {run['engine_id']} drives the run")
         number = plan.by_id[spec.node_id]

@@ -439,6 +439,29 @@ class StoreSuite:
         assert (second.attempt_id, second.outcome) == ("r1/n1/1", None)
         assert scene.get("r1").nodes_completed == 1
 
+    async def test_attempt_runs_until_it_has_ended_or_another_claim_began(
+        self, scene: Scene
+    ) -> None:
+        view = await scene.claimed("r1")
+        first = scene.next(view)
+        (attempt,) = first.attempts_started
+        assert not scene.store.is_attempt_running(view.run, attempt)
+        await scene.store.apply(first)
+        assert scene.store.is_attempt_running(view.run, attempt)
+        later = msgspec.structs.replace(attempt, number=2)
+        assert not scene.store.is_attempt_running(view.run, later)
+
+        await scene.execute("r1", Adopt(dead=ENGINE_A))
+        assert not scene.store.is_attempt_running(view.run, attempt)
+        (fresh,) = await scene.claim(ENGINE_B)
+        again = scene.next(fresh)
+        await scene.store.apply(again)
+        (second,) = again.attempts_started
+        assert scene.store.is_attempt_running(fresh.run, second)
+        assert not scene.store.is_attempt_running(view.run, second)
+        await scene.store.apply(scene.next(fresh, succeeded(0, number=2)))
+        assert not scene.store.is_attempt_running(fresh.run, second)
+
     async def test_change_on_an_older_state_is_refused_and_writes_nothing(
         self, scene: Scene
     ) -> None:

@@ -235,6 +235,12 @@ DELETE FROM signal WHERE signal_no = :signal_no;
 -- What the attempts of a run left; the plus keeps the planner from walking all artifacts in order.
 SELECT * FROM artifact WHERE run_no = :run_no ORDER BY +artifact_no;
 
+-- name: is_attempt_running
+-- Whether an attempt counts, and the claim under which it was started.
+SELECT 1 FROM node_run
+ WHERE node_run_id = :node_run_id AND state = 'running' AND attempts = :number
+   AND EXISTS (SELECT 1 FROM run WHERE run_no = :run_no AND epoch = :epoch);
+
 -- name: list_artifacts_of_node
 -- What the attempts of a node left.
 SELECT * FROM artifact WHERE run_no = :run_no AND node_no = :node_no ORDER BY artifact_no;
