@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import apsw
@@ -50,11 +51,14 @@ Found = list[dict[str, Any]]
 _COLUMNS: dict[str, tuple[str, ...]] = {}
 """The names of the columns of each statement: asking for them costs more than the rows."""
 
-_NO_PLAN = Plan(
-    Automation(automation_id="", flow=Flow(nodes=())),
-    DefinitionDigest(""),
-)
-"""Stands in for a definition that is not looked at."""
+
+@cache
+def _no_plan() -> Plan:
+    """Return what stands in for a definition that is not looked at.
+
+    The first definition of a process is dear, and most commands need none.
+    """
+    return Plan(Automation(automation_id="", flow=Flow(nodes=())), DefinitionDigest(""))
 
 
 class ViewParts(NamedTuple):
@@ -444,7 +448,7 @@ def is_untouched(run: Run) -> bool:
 
 def bare_view(run: Run) -> RunView:
     """Return a view of the row of a run alone."""
-    return RunView(run, _NO_PLAN)
+    return RunView(run, _no_plan())
 
 
 def fetch(
