@@ -71,10 +71,7 @@ WAYS = {
     "list_gates_in_run": ["gate_of_run (run_no=? AND status=?)"],
     "list_waits_of_run": ["wait_of_run (run_no=? AND status=?)"],
     "list_artifacts_of_run": ["artifact_of_node (run_no=?)"],
-    "is_attempt_running": [
-        "run USING INTEGER PRIMARY KEY",
-        "node_run USING INTEGER PRIMARY KEY",
-    ],
+    "is_attempt_running": ["node_run USING INTEGER PRIMARY KEY"],
     "list_artifacts_of_node": ["artifact_of_node (run_no=? AND node_no=?)"],
     "invalidate_artifacts": ["artifact_of_node (run_no=? AND node_no=?)"],
     "list_retired": ["run_retired (updated_at_ms<?)"],

@@ -404,7 +404,7 @@ class Driver:
         """
         while True:
             with suppress(StoreUnavailable):
-                if not self._store.is_attempt_running(self.view.run, attempt):
+                if not self._store.is_attempt_running(self.view.run.run_no, attempt):
                     return False
                 if self._lease.left_ms:
                     return True

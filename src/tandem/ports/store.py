@@ -439,8 +439,8 @@ class Store(LearningStore, AccessStore, TriggerStore, BacklogStore, WebhookStore
         """Return what the attempts of one node left, oldest first."""
         ...
 
-    def is_attempt_running(self, run: Run, attempt: Attempt) -> bool:
-        """Say whether an attempt is recorded as running under the claim of `run` as it was read."""
+    def is_attempt_running(self, run_no: int, attempt: Attempt) -> bool:
+        """Say whether an attempt is recorded as running; asked before its body begins."""
         ...
 
     def is_artifact_used(self, digest: Digest, *, tenant: TenantId) -> bool:

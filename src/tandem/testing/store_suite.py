@@ -445,22 +445,22 @@ class StoreSuite:
         view = await scene.claimed("r1")
         first = scene.next(view)
         (attempt,) = first.attempts_started
-        assert not scene.store.is_attempt_running(view.run, attempt)
+        assert not scene.store.is_attempt_running(view.run.run_no, attempt)
         await scene.store.apply(first)
-        assert scene.store.is_attempt_running(view.run, attempt)
+        assert scene.store.is_attempt_running(view.run.run_no, attempt)
         later = msgspec.structs.replace(attempt, number=2)
-        assert not scene.store.is_attempt_running(view.run, later)
+        assert not scene.store.is_attempt_running(view.run.run_no, later)
 
         await scene.execute("r1", Adopt(dead=ENGINE_A))
-        assert not scene.store.is_attempt_running(view.run, attempt)
+        assert not scene.store.is_attempt_running(view.run.run_no, attempt)
         (fresh,) = await scene.claim(ENGINE_B)
         again = scene.next(fresh)
         await scene.store.apply(again)
         (second,) = again.attempts_started
-        assert scene.store.is_attempt_running(fresh.run, second)
-        assert not scene.store.is_attempt_running(view.run, second)
+        assert scene.store.is_attempt_running(fresh.run.run_no, second)
+        assert not scene.store.is_attempt_running(fresh.run.run_no, attempt)
         await scene.store.apply(scene.next(fresh, succeeded(0, number=2)))
-        assert not scene.store.is_attempt_running(fresh.run, second)
+        assert not scene.store.is_attempt_running(fresh.run.run_no, second)
 
     async def test_change_on_an_older_state_is_refused_and_writes_nothing(
         self, scene: Scene

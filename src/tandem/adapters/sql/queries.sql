@@ -236,10 +236,9 @@ DELETE FROM signal WHERE signal_no = :signal_no;
 SELECT * FROM artifact WHERE run_no = :run_no ORDER BY +artifact_no;
 
 -- name: is_attempt_running
--- Whether an attempt counts, and the claim under which it was started.
+-- Whether an attempt counts; no other claim starts one of its number.
 SELECT 1 FROM node_run
- WHERE node_run_id = :node_run_id AND state = 'running' AND attempts = :number
-   AND EXISTS (SELECT 1 FROM run WHERE run_no = :run_no AND epoch = :epoch);
+ WHERE node_run_id = :node_run_id AND state = 'running' AND attempts = :number;
 
 -- name: list_artifacts_of_node
 -- What the attempts of a node left.

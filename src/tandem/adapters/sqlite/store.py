@@ -683,12 +683,10 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
         except apsw.Error as error:
             raise self._unreadable(error) from error
 
-    def is_attempt_running(self, run: Run, attempt: Attempt) -> bool:
+    def is_attempt_running(self, run_no: int, attempt: Attempt) -> bool:
         """See `Store.is_attempt_running`."""
-        node_run_id = rows.node_run_id(run.run_no, attempt.node_no)
-        return bool(
-            self._find("is_attempt_running", node_run_id, attempt.number, run.run_no, run.epoch)
-        )
+        node_run_id = rows.node_run_id(run_no, attempt.node_no)
+        return bool(self._find("is_attempt_running", node_run_id, attempt.number))
 
     def list_artifacts_of_node(self, run_no: int, node_no: int) -> Sequence[NodeArtifact]:
         """See `Store.list_artifacts_of_node`."""
