@@ -685,8 +685,12 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
 
     def is_attempt_running(self, run_no: int, attempt: Attempt) -> bool:
         """See `Store.is_attempt_running`."""
-        node_run_id = rows.node_run_id(run_no, attempt.node_no)
-        return bool(self._find("is_attempt_running", node_run_id, attempt.number))
+        values = (rows.node_run_id(run_no, attempt.node_no), attempt.number)
+        try:
+            found = self._reader.execute(self._tables.sql["is_attempt_running"], values).fetchall()
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
+        return bool(found)
 
     def list_artifacts_of_node(self, run_no: int, node_no: int) -> Sequence[NodeArtifact]:
         """See `Store.list_artifacts_of_node`."""
