@@ -10,11 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
 from tandem.adapters.child_end import leave_with_engine
 from tandem.adapters.files.document import parse_automation
-from tandem.adapters.frames import Frames, frame
+from tandem.adapters.frames import Frames, Reader, frame
 from tandem.adapters.http.definition_reader import Question, Reply
 from tandem.adapters.http.definition_reading import Answer, Asked, read
 
@@ -26,11 +24,11 @@ def serve(arguments: Sequence[str]) -> None:
     """Answer the engine at the other end of the socket until it is gone."""
     (fd,) = arguments
     leave_with_engine()
-    frames, decoder = Frames(), msgspec.msgpack.Decoder(Question)
+    frames, reader = Frames(), Reader[Question](Question)
     with socket.socket(fileno=int(fd)) as engine:
         while more := engine.recv(_READ_BYTES):
             for body in frames.feed(more):
-                question = decoder.decode(body)
+                question = reader.read(body)
                 engine.sendall(frame(Reply(question.number, _answer(question.asked))))
 
 

@@ -1,17 +1,67 @@
-"""What an engine and a child of it say to each other: a length, then msgpack."""
+"""What an engine and a child of it say to each other: a length, then msgpack.
+
+What people and programs hand us is JSON, whose whole numbers may have any size; those of msgpack
+have 64 bits. A message with a larger one is JSON, too.
+"""
 
 from collections.abc import Iterator
+from typing import Any, Final, Generic, TypeVar, overload
 
 import msgspec
 
-_LENGTH_BYTES = 4
-_encoder = msgspec.msgpack.Encoder()
+T = TypeVar("T")
+
+_LENGTH_BYTES: Final = 4
+_JSON: Final = frozenset(b"[{")
+"""How JSON begins. In msgpack that is a small number, which is one byte long."""
+_encoder: Final = msgspec.msgpack.Encoder()
+_json_encoder: Final = msgspec.json.Encoder()
 
 
 def frame(message: object) -> bytes:
-    """Return the bytes of a message."""
-    body = _encoder.encode(message)
+    """Return the bytes of a message, with their length."""
+    body = pack(message)
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+def pack(message: object) -> bytes:
+    """Return the bytes of a message."""
+    try:
+        return _encoder.encode(message)
+    except OverflowError:
+        return _json_encoder.encode(message)
+
+
+@overload
+def unpack(body: bytes, kind: type[T]) -> T: ...
+
+
+@overload
+def unpack(body: bytes, kind: Any) -> Any: ...
+
+
+def unpack(body: bytes, kind: Any) -> Any:
+    """Return the message of some bytes; whoever reads many of a type has a `Reader`."""
+    if _is_json(body):
+        return msgspec.json.decode(body, type=kind)
+    return msgspec.msgpack.decode(body, type=kind)
+
+
+class Reader(Generic[T]):
+    """Reads messages of one type, which may be a union."""
+
+    def __init__(self, kind: Any) -> None:
+        self._packed = msgspec.msgpack.Decoder(kind)
+        self._json = msgspec.json.Decoder(kind)
+
+    def read(self, body: bytes) -> T:
+        """Return the message of some bytes."""
+        message: T = (self._json if _is_json(body) else self._packed).decode(body)
+        return message
+
+
+def _is_json(body: bytes) -> bool:
+    return len(body) > 1 and body[0] in _JSON
 
 
 class Frames:

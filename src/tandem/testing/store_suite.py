@@ -12,7 +12,7 @@ themselves, a `conftest.py` calls `pytest.register_assert_rewrite("tandem.testin
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -25,6 +25,7 @@ from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.change import Change
 from tandem.domain.command import (
     Adopt,
+    Allow,
     AutoResume,
     Cancel,
     DecideGate,
@@ -45,6 +46,7 @@ from tandem.domain.errors import (
     ChangeRefused,
     EngineError,
     InvalidAutomation,
+    InvalidRequest,
     LeaseLost,
     NotFound,
     Refused,
@@ -186,6 +188,7 @@ class Scene:
         now_ms: int = NOW_MS,
         automation: str = "job",
         needs: Needs = NO_NEEDS,
+        inputs: Mapping[str, Any] | None = None,
     ) -> Run:
         """Create a run; a chain of two nodes unless told otherwise."""
         plan, document = plan_of(chain(2) if nodes is None else nodes, name=automation)
@@ -195,7 +198,7 @@ class Scene:
             change_id=self.change_id(),
             plan=plan,
             document=document,
-            inputs={"x": 1},
+            inputs={"x": 1} if inputs is None else inputs,
             workspace="",
             trigger_type="manual",
             owner=owner,
@@ -380,6 +383,15 @@ class StoreSuite:
         assert (run.status, run.due_at_ms, run.event_seq) == (RunState.QUEUED, NOW_MS, 1)
         assert (run.inputs, run.nodes_total, run.epoch) == ({"x": 1}, 2, 0)
         assert scene.events("r1") == [RunEvent.RUN_CREATED]
+
+    @pytest.mark.parametrize("number", [2**63, 2**64, -(2**63) - 1, 10**30])
+    async def test_number_is_kept_however_large_it_is(self, scene: Scene, number: int) -> None:
+        created = await scene.create("r1", inputs={"x": [number]})
+        assert scene.get("r1") == created
+        assert created.inputs == {"x": [number]}
+        with pytest.raises(InvalidRequest):
+            await scene.execute("r1", Allow(max_total_tokens=number, reason="r", decided_by="ann"))
+        assert scene.get("r1") == created
 
     async def test_run_id_is_taken_only_once(self, scene: Scene) -> None:
         await scene.create("r1")

@@ -397,7 +397,7 @@ async def test_engine_drives_runs_and_survives_the_death_of_the_writer(
 )
 def test_errors_come_back_as_what_they_were(error: EngineError) -> None:
     (body,) = wire.Frames().feed(wire.frame(frames.Decided(7, frames.Trouble.of(error))))
-    decided = frames.msgspec.msgpack.decode(body, type=frames.Answer)
+    decided = wire.unpack(body, frames.Decided)
     again = decided.trouble.error()
     assert (type(again), str(again), again.code) == (type(error), str(error), error.code)
 
@@ -406,6 +406,31 @@ def test_mistake_of_ours_comes_back_with_its_name() -> None:
     error = frames.Trouble.of(KeyError("x")).error()
     assert isinstance(error, RuntimeError)
     assert "KeyError" in str(error)
+
+
+class Told(frames.msgspec.Struct, array_like=True, tag=True):
+    value: object
+    content: bytes = b"\x00\xff"
+
+
+class Asked(frames.msgspec.Struct, tag=True):
+    value: object
+    content: bytes = b"\x00\xff"
+
+
+@pytest.mark.parametrize("kind", [Told, Asked])
+@pytest.mark.parametrize("value", [1, 2**64, {"a": [-(10**30)]}], ids=repr)
+def test_messages_come_back_whatever_numbers_they_hold(
+    kind: type[Told | Asked], value: object
+) -> None:
+    (body,) = wire.Frames().feed(wire.frame(kind(value)))
+    assert wire.Reader[Told | Asked](kind).read(body) == kind(value)
+    assert wire.unpack(body, kind) == kind(value)
+
+
+@pytest.mark.parametrize("number", [ord("["), ord("{"), 1_000])
+def test_numbers_are_no_json(number: int) -> None:
+    assert wire.unpack(wire.pack(number), int) == number
 
 
 def test_frames_are_cut_wherever_the_stream_was_cut() -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from tandem.adapters.child import Child
-from tandem.adapters.frames import Frames, frame
+from tandem.adapters.frames import Frames, Reader, frame
 from tandem.adapters.http.definition_reading import (
     Answer,
     Asked,
@@ -61,7 +61,7 @@ class ReaderProcess:
         self._program = program
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Answer | None]] = {}
-        self._decoder = msgspec.msgpack.Decoder(Reply)
+        self._reader = Reader[Reply](Reply)
         self._frames = Frames()
         self._child: Child | None = None
         self._starts = 0
@@ -123,7 +123,7 @@ class ReaderProcess:
 
     def _hear(self, more: bytes) -> None:
         for body in self._frames.feed(more):
-            reply: Reply = self._decoder.decode(body)
+            reply = self._reader.read(body)
             future = self._waiting.get(reply.number)
             if future is not None and not future.done():
                 future.set_result(reply.answer)

@@ -6,6 +6,7 @@ from typing import Any
 import apsw
 import msgspec
 
+from tandem.adapters.frames import unpack
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.domain.assertion import AssertionUse, ReplayMode, replay_problem
 from tandem.domain.audit import AuditEntry, AuditEvent, AuditRecord, seal
@@ -103,7 +104,7 @@ class AddToken(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> AuditRecord:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=AuditRecord)
+        return unpack(raw, AuditRecord)
 
 
 class RevokedToken(msgspec.Struct, frozen=True, array_like=True):
@@ -154,7 +155,7 @@ class RevokeToken(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> RevokedToken:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=RevokedToken)
+        return unpack(raw, RevokedToken)
 
 
 class NoteTokenUse(msgspec.Struct, frozen=True, tag=True):
@@ -228,7 +229,7 @@ class AddAudit(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> AuditRecord:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=AuditRecord)
+        return unpack(raw, AuditRecord)
 
 
 class ForgetAccess(msgspec.Struct, frozen=True, tag=True):
@@ -252,7 +253,7 @@ class ForgetAccess(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> int:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=int)
+        return unpack(raw, int)
 
 
 AccessWrite = AddToken | RevokeToken | NoteTokenUse | UseAssertion | AddAudit | ForgetAccess

@@ -5,6 +5,7 @@ from typing import Any
 import apsw
 import msgspec
 
+from tandem.adapters.frames import unpack
 from tandem.adapters.sqlite.tables import Found, Tables, fetch, run_statement
 from tandem.domain.backlog import (
     BacklogChange,
@@ -61,7 +62,7 @@ class TendBacklog(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> BacklogChange:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=BacklogChange)
+        return unpack(raw, BacklogChange)
 
 
 def read_tasks(found: Found) -> list[BacklogTask]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import apsw
 import msgspec
 
+from tandem.adapters.frames import unpack
 from tandem.adapters.sql import rows
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.domain.candidate import (
@@ -130,7 +131,7 @@ class Learn(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Learned | None:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=Learned | None)
+        return unpack(raw, Learned | None)
 
 
 class DecideCandidate(msgspec.Struct, frozen=True, tag=True):
@@ -170,7 +171,7 @@ class DecideCandidate(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Candidate:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=Candidate)
+        return unpack(raw, Candidate)
 
 
 # Reading

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 import apsw
 import msgspec
 
+from tandem.adapters.frames import unpack
 from tandem.adapters.sqlite import keys
 from tandem.domain.automation_review import (
     Review,
@@ -123,7 +124,7 @@ class Enrol(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: HasStatements, connection: apsw.Connection, raw: bytes) -> Review:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=Review)
+        return unpack(raw, Review)
 
 
 class AcknowledgeReview(msgspec.Struct, frozen=True, tag=True):
@@ -166,7 +167,7 @@ class AcknowledgeReview(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: HasStatements, connection: apsw.Connection, raw: bytes) -> Review:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=Review)
+        return unpack(raw, Review)
 
 
 def _rows(connection: apsw.Connection, sql: str, values: Sequence[Any]) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import apsw
 import msgspec
 
+from tandem.adapters.frames import unpack
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
 from tandem.domain.change import Change
 from tandem.domain.command import ResolveWait
@@ -122,7 +123,7 @@ class Deliver(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Delivered:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=Delivered)
+        return unpack(raw, Delivered)
 
 
 class ForgetSignals(msgspec.Struct, frozen=True, tag=True):
@@ -146,7 +147,7 @@ class ForgetSignals(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> int:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=int)
+        return unpack(raw, int)
 
 
 def wake_by(

@@ -6,6 +6,7 @@ from typing import Any, Final
 import apsw
 import msgspec
 
+from tandem.adapters.frames import unpack
 from tandem.adapters.sql import portable
 from tandem.adapters.sql.portable import PortableDefinition, PortableRun, RunTable
 from tandem.adapters.sqlite.archive import insert_row
@@ -213,7 +214,7 @@ class ImportRuns(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> list[Imported]:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=list[Imported])
+        return unpack(raw, list[Imported])
 
 
 def _compare(
@@ -276,4 +277,4 @@ class ImportHistories(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> list[Imported]:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=list[Imported])
+        return unpack(raw, list[Imported])

@@ -10,6 +10,7 @@ from typing import Any, Final
 import apsw
 import msgspec
 
+from tandem.adapters.frames import unpack
 from tandem.adapters.sql import rows
 from tandem.adapters.sqlite import reviewing
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
@@ -143,7 +144,7 @@ class FireSchedule(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Fired:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=Fired)
+        return unpack(raw, Fired)
 
 
 class TakeHandoff(msgspec.Struct, frozen=True, tag=True):
@@ -210,7 +211,7 @@ class TakeHandoff(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Taken:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=Taken)
+        return unpack(raw, Taken)
 
 
 class MarkArchived(msgspec.Struct, frozen=True, tag=True):

@@ -11,6 +11,7 @@ from typing import Any, Final
 import apsw
 import msgspec
 
+from tandem.adapters.frames import unpack
 from tandem.adapters.sqlite import reviewing
 from tandem.adapters.sqlite.access import add_audit
 from tandem.adapters.sqlite.signals import Deliver
@@ -117,7 +118,7 @@ class ExecuteOnTrigger(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> WebhookTrigger:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=WebhookTrigger)
+        return unpack(raw, WebhookTrigger)
 
 
 class DeleteTrigger(msgspec.Struct, frozen=True, tag=True):
@@ -197,7 +198,7 @@ class Receive(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Delivery:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=Delivery)
+        return unpack(raw, Delivery)
 
 
 class SettleDelivery(msgspec.Struct, frozen=True, tag=True):
@@ -324,7 +325,7 @@ class SettleDelivery(msgspec.Struct, frozen=True, tag=True):
         self, tables: Tables, connection: apsw.Connection, raw: bytes
     ) -> SettledDelivery | None:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=SettledDelivery | None)
+        return unpack(raw, SettledDelivery | None)
 
 
 class ForgetDeliveries(msgspec.Struct, frozen=True, tag=True):
@@ -357,7 +358,7 @@ class ForgetDeliveries(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> int:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=int)
+        return unpack(raw, int)
 
 
 # Reading and writing rows

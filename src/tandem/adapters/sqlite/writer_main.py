@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-import msgspec
 
 from tandem.adapters.child_end import leave_with_engine
-from tandem.adapters.frames import Frames, frame
+from tandem.adapters.frames import Frames, Reader, frame
 from tandem.adapters.sql.statements import load_statements
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.connection import open_connection
@@ -47,7 +46,7 @@ class WriterServer:
             reopen(), Turnstile(path), reopen=reopen, commit=self._tell_and_commit
         )
         self._frames = Frames()
-        self._decoder = msgspec.msgpack.Decoder(Ask)
+        self._reader = Reader[Ask](Ask)
         self._performed: dict[int, bytes | None] = {}
         self._answers: list[Answer] = []
         self._ended: asyncio.Event = asyncio.Event()
@@ -76,7 +75,7 @@ class WriterServer:
                 self._ended.set()
                 return
             for body in self._frames.feed(more):
-                self._take(self._decoder.decode(body))
+                self._take(self._reader.read(body))
 
     def _take(self, ask: Ask) -> None:
         number, write = ask.number, ask.write

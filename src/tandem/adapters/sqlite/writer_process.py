@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import apsw
-import msgspec
 
 from tandem.adapters.child import Child
-from tandem.adapters.frames import Frames, frame
+from tandem.adapters.frames import Frames, Reader, frame
 from tandem.adapters.sqlite.frames import Answer, Ask, Decided, Performed, Ready
 from tandem.adapters.sqlite.tables import Tables
 from tandem.adapters.sqlite.writes import Write
@@ -82,7 +81,7 @@ class WriterProcess:
         self._numbers = itertools.count(1)
         self._sent: dict[int, Pending] = {}
         self._frames = Frames()
-        self._decoder = msgspec.msgpack.Decoder(Answer)
+        self._reader = Reader[Answer](Answer)
         self._child = Child(
             lambda fd: [*program, str(path), synchronous, fd],
             loop=loop,
@@ -118,7 +117,7 @@ class WriterProcess:
 
     def _hear(self, more: bytes) -> None:
         for body in self._frames.feed(more):
-            answer: Answer = self._decoder.decode(body)
+            answer = self._reader.read(body)
             match answer:
                 case Ready():
                     self._ready()

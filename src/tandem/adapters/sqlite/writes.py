@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 import apsw
 import msgspec
 
+from tandem.adapters.frames import pack, unpack
 from tandem.adapters.sql import rows
 from tandem.adapters.sqlite import access, reviewing
 from tandem.adapters.sqlite.admitting import (
@@ -129,7 +130,7 @@ class Create(NewRows, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Created:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=Created)
+        return unpack(raw, Created)
 
 
 class Apply(msgspec.Struct, frozen=True, tag=True):
@@ -205,7 +206,7 @@ class Execute(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Change:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=Change)
+        return unpack(raw, Change)
 
 
 class ForkRun(msgspec.Struct, frozen=True, tag=True):
@@ -280,7 +281,7 @@ class ForkRun(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Run:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=Run)
+        return unpack(raw, Run)
 
 
 class DeleteRun(msgspec.Struct, frozen=True, tag=True):
@@ -306,7 +307,7 @@ class DeleteRun(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> list[Digest]:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=list[Digest])
+        return unpack(raw, list[Digest])
 
 
 class ClaimRuns(msgspec.Struct, frozen=True, tag=True):
@@ -337,7 +338,7 @@ class ClaimRuns(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Admitted:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=Admitted)
+        return unpack(raw, Admitted)
 
 
 class ChangedAutomation(msgspec.Struct, frozen=True, array_like=True):
@@ -407,7 +408,7 @@ class ExecuteOnAutomation(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> ChangedAutomation:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=ChangedAutomation)
+        return unpack(raw, ChangedAutomation)
 
 
 class ArchiveRuns(msgspec.Struct, frozen=True, tag=True):
@@ -431,7 +432,7 @@ class ArchiveRuns(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Moved:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=Moved)
+        return unpack(raw, Moved)
 
 
 class WakeFreed(msgspec.Struct, frozen=True, tag=True):
@@ -454,7 +455,7 @@ class WakeFreed(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> int:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=int)
+        return unpack(raw, int)
 
 
 class FailUnreadable(msgspec.Struct, frozen=True, tag=True):
@@ -487,7 +488,7 @@ class FailUnreadable(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> Change:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=Change)
+        return unpack(raw, Change)
 
 
 class PutEngine(msgspec.Struct, frozen=True, tag=True):
@@ -549,7 +550,7 @@ class ReadVersion(msgspec.Struct, frozen=True, tag=True):
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> int:
         """See `Write`."""
-        return msgspec.msgpack.decode(raw, type=int)
+        return unpack(raw, int)
 
 
 AnyWrite = (
@@ -597,4 +598,4 @@ def data_version(connection: apsw.Connection) -> int:
 
 def encode_result(result: object) -> bytes:
     """Write what `perform` returned as bytes for `receive`."""
-    return msgspec.msgpack.encode(result)
+    return pack(result)
