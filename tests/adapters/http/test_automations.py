@@ -83,6 +83,15 @@ async def test_a_patch_that_makes_no_sense_is_refused_with_every_mistake(server:
     assert (response.status_code, response.json()["code"]) == (400, "AUTOMATION_V2_UPDATE_FAILED")
 
 
+async def test_a_patch_that_is_refused_lifts_no_pause(server: Server) -> None:
+    await server.post(BASE, spec("a"))
+    await server.post(f"{BASE}/a/pause")
+    wrong = {"status": "active", "flow": {"nodes": [node("n1", "missing")]}}
+    response = await server.ask("PATCH", f"{BASE}/a", json=wrong)
+    assert (response.status_code, response.json()["code"]) == (400, "AUTOMATION_V2_UPDATE_FAILED")
+    assert (await server.get(f"{BASE}/a"))["automation"]["status"] == "paused"
+
+
 async def test_a_status_may_be_patched_and_lifts_a_pause(server: Server) -> None:
     await server.post(BASE, spec("a", status="draft"))
     assert (await patched(server, {"status": "paused"}))["status"] == "paused"

@@ -205,25 +205,22 @@ async def patch(call: Call) -> Response:
     given, said = await _given(call, Form.PATCH)
     said.pop("automation_id", None)
     said.pop("creator_id", None)
-    await _lift_pause(call, given)
     await _change(call, said)
     return _told(call, _id(call), **_warned(given))
 
 
-async def _lift_pause(call: Call, given: Given) -> None:
-    """Resume an automation that is to have another status; a save alone lifts no pause."""
-    row = _automations(call).get(_id(call))
-    if row.status is AutomationStatus.PAUSED and given.status in ("active", "draft"):
-        await _automations(call).resume(row.automation_id, by=call.caller.name)
-
-
 async def _change(call: Call, patch: dict[str, Any], *, reason: str = "") -> None:
-    """Save a version in which `patch` replaces what was there; of two at once none is lost."""
+    """Save a version in which `patch` replaces what was there; of two at once none is lost.
+
+    A pause is lifted where another status is asked for: a save alone does not do it.
+    """
     automations = _automations(call)
     for left in reversed(range(SAVES_MAX)):
         row = automations.get(_id(call))
         before = {**automations.document(row), "status": row.status.value}
         definition = await _read(call, patched_document(before, patch, tenant=call.tenant))
+        if row.status is AutomationStatus.PAUSED and definition.status is not row.status:
+            await automations.resume(row.automation_id, by=call.caller.name)
         try:
             await _save(call, definition, expected_version=row.version, reason=reason)
         except Refused as refused:
