@@ -413,6 +413,18 @@ async def test_no_error_sings_a_configured_secret(server: Server, is_known: bool
     assert sings is not is_known
 
 
+async def test_an_error_that_is_about_a_secret_still_says_what_to_do(tmp_path: Path) -> None:
+    async with open_server(tmp_path, access=LocalAccess("secret")) as server:
+        body = (await server.ask("GET", BASE)).json()
+        assert body["hint"] == "Send `Authorization: Bearer TOKEN`."
+        server.http.headers["authorization"] = "Bearer secret"
+        await server.post(BASE, spec("a"))
+        body = await server.post(f"{BASE}/a/webhook-triggers", {"provider": "linear"})
+        path = f"{BASE}/a/webhook-triggers/{body['trigger']['trigger_id']}/import-secret"
+        body = await server.post(path, status=422)
+    assert body["error"] == "the body has the wrong shape: `secret`: Field required"
+
+
 async def test_an_error_tells_no_token_that_was_sent_in_the_wrong_place(server: Server) -> None:
     text = f"tdm_0123456789ab_{'x' * 49}"
     answer = await server.ask("GET", f"{BASE}/{text}")

@@ -157,7 +157,7 @@ class StoredAccess:
             return LOCAL_CALLER
         text = presented(headers)
         if not text:
-            raise AuthRequired("a token is needed: send `Authorization: Bearer TOKEN`")
+            raise AuthRequired("a token is needed, and none came")
         if self._root_token and compare_digest(text.encode(), self._root_token):
             return msgspec.structs.replace(LOCAL_CALLER, source="api_token", token_id=ROOT_TOKEN_ID)
         token_id = read_token_id(text)

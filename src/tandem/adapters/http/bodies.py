@@ -96,7 +96,7 @@ def shape(value: Mapping[str, Any], model: type[M]) -> M:
         first = problems[0]
         raise HttpError(
             "BODY_INVALID",
-            f"the body has the wrong shape: {first['path']}: {first['message']}",
+            f"the body has the wrong shape: `{first['path']}`: {first['message']}",
             details={"problems": problems},
         ) from None
 

@@ -204,7 +204,7 @@ def as_http(error: InvalidAutomation) -> Exception:
     first = shapes[0]
     return HttpError(
         "BODY_INVALID",
-        f"the body has the wrong shape: {first.path}: {first.message}",
+        f"the body has the wrong shape: `{first.path}`: {first.message}",
         details={
             "problems": [
                 {"path": p.path, "code": p.code, "message": p.message, "hint": p.hint}

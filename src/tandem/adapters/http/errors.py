@@ -606,7 +606,7 @@ def respond(
         "error": _text(error),
         "code": code,
         "retryable": kind.is_retryable,
-        "hint": kind.do,
+        "hint": "",
         **(context or {}),
         **getattr(error, "details", {}),
     }
@@ -621,8 +621,9 @@ def respond(
     if isinstance(error, RateLimited):
         headers["retry-after"] = str(error.retry_after_s)
     status = getattr(error, "status", None) or kind.status
-    content = encode(redactor.value(plain(document)))
-    return Response(content, status, headers, media_type="application/json")
+    # What to do is a sentence of ours, and may show how a secret is sent.
+    told = {**redactor.value(plain(document)), "hint": kind.do}
+    return Response(encode(told), status, headers, media_type="application/json")
 
 
 def kind_of(error: EngineError, codes: Mapping[str, str]) -> tuple[Kind, str]:
