@@ -53,7 +53,7 @@ async def test_a_patch_replaces_what_it_names_and_null_changes_nothing(server: S
 
 
 async def test_a_patch_keeps_what_the_server_keeps_in_the_metadata(server: Server) -> None:
-    capabilities = {"creates_agents": True}
+    capabilities = {"createsAgents": True}
     await server.post(BASE, spec("a", metadata={"x": 1}, capabilities=capabilities))
     await server.post(f"{BASE}/a/share", {"visibility": "org"})
     found = await patched(server, {"metadata": {"z": 3, "capabilities": {"modifies_grants": True}}})

@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tandem.domain.outcome import Failed, FailureClass
 
 from .conftest import GATE, Server, node, spec
@@ -104,6 +106,32 @@ async def test_many_runs_are_counted_and_then_cancelled_page_by_page(server: Ser
     rest = await server.post(f"{RUNS}/bulk", {**body, "cursor": first["cursor"]})
     assert (rest["count"], rest["done"]) == (1, 1)
     assert len(await ids(server, "status=cancelled")) == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "wrong"),
+    [
+        ({"filter": {"statuses": ["failed"]}}, "filter.statuses"),
+        ({"filter": {"automationID": "b"}}, "filter.automationID"),
+        ({"filter": {}, "preveiw": True}, "preveiw"),
+    ],
+)
+async def test_a_misspelt_filter_is_no_filter_for_everything(
+    server: Server, more: dict[str, Any], wrong: str
+) -> None:
+    run_id = await server.start(spec("a"))
+    told = await server.post(f"{RUNS}/bulk", {"action": "cancel", **more}, status=422)
+    assert [problem["path"] for problem in told["problems"]] == [wrong]
+    assert await ids(server, "status=queued") == [run_id]
+
+
+async def test_a_filter_may_be_written_in_camel_case(server: Server) -> None:
+    run_id = await server.start(spec("a"))
+    other = await server.start(spec("b"))
+    body = {"action": "cancel", "filter": {"automationId": "b", "createdBeforeMs": 2**53}}
+    told = await server.post(f"{RUNS}/bulk", body)
+    assert [result["run_id"] for result in told["results"]] == [other]
+    assert await ids(server, "status=queued") == [run_id]
 
 
 async def test_an_artifact_is_sent_whole_or_in_part_and_never_shown(

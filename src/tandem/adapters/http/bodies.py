@@ -27,6 +27,12 @@ class Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
+class ExactBody(Body):
+    """A body in which unknown keys are refused: a misspelt one would do more than was meant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 async def read_object(request: Request) -> dict[str, Any]:
     """Return the JSON object of the body.
 
@@ -75,15 +81,9 @@ def shape(value: Mapping[str, Any], model: type[M]) -> M:
     Raises:
         HttpError: 422 with every place that is wrong.
     """
-    renamed = dict(value)
-    for name in model.model_fields:
-        camel = to_camel(name)
-        if camel != name and camel in renamed:
-            given = renamed.pop(camel)
-            renamed.setdefault(name, given)
     try:
         # As JSON: there the strict rules are those of JSON, not of Python objects.
-        return model.model_validate_json(encode(renamed), strict=True)
+        return model.model_validate_json(encode(_renamed(value, model)), strict=True)
     except ValidationError as error:
         problems = [
             {
@@ -99,6 +99,20 @@ def shape(value: Mapping[str, Any], model: type[M]) -> M:
             f"the body has the wrong shape: `{first['path']}`: {first['message']}",
             details={"problems": problems},
         ) from None
+
+
+def _renamed(value: Mapping[str, Any], model: type[Body]) -> dict[str, Any]:
+    """Return a body, and the bodies within it, with the names of ours."""
+    renamed = dict(value)
+    for name, field in model.model_fields.items():
+        camel = to_camel(name)
+        if camel != name and camel in renamed:
+            given = renamed.pop(camel)
+            renamed.setdefault(name, given)
+        inner, kind = renamed.get(name), field.annotation
+        if isinstance(inner, dict) and isinstance(kind, type) and issubclass(kind, Body):
+            renamed[name] = _renamed(inner, kind)
+    return renamed
 
 
 def whole(query: Mapping[str, str], name: str, *, default: int, lowest: int, highest: int) -> int:

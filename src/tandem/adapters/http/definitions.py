@@ -6,6 +6,7 @@ The defaults of a creation, the keys of the metadata that no body may set, what 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from tandem.adapters.http.bodies import shape
 from tandem.adapters.http.errors import HttpError
 from tandem.adapters.http.schemas import Capabilities
 from tandem.adapters.http.spec import Warned
@@ -139,7 +140,7 @@ def _normal(document: dict[str, Any], *, before: Any, tenant: TenantId) -> dict[
                 "the metadata has to be an object to hold capabilities",
             )
         metadata = metadata or {}
-        kept = Capabilities.model_validate(capabilities).model_dump()
+        kept = shape(capabilities, Capabilities).model_dump()
         before = {**(before if isinstance(before, dict) else {}), "capabilities": kept}
     if isinstance(metadata, dict):
         document["metadata"] = _metadata(metadata, before, tenant)

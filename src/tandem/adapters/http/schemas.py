@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 
-from tandem.adapters.http.bodies import MOMENT_MAX, Body
+from tandem.adapters.http.bodies import MOMENT_MAX, Body, ExactBody
 
 Text = Annotated[str, AfterValidator(str.strip)]
 """Blanks around it mean nothing; a blank one counts as not given."""
@@ -179,17 +179,18 @@ class PutAutomation(AutomationFields):
     creator_id: str | None = None
 
 
-class BulkFilter(Body):
-    """Which runs a bulk action is for."""
+class BulkFilter(ExactBody):
+    """Which runs a bulk action is for; without a key it is for all of them."""
 
     status: list[str] = Field(default_factory=list)
     automation_id: Text | None = None
     created_before_ms: int | None = Field(default=None, ge=0)
 
 
-class BulkAction(Reasoned):
+class BulkAction(ExactBody):
     """One action for many runs, newest first; `preview` only counts them."""
 
+    reason: Text | None = None
     action: Literal["pause", "resume", "cancel", "recover", "redeliver"]
     filter: BulkFilter
     limit: int = Field(default=100, ge=1, le=1_000)
@@ -197,13 +198,11 @@ class BulkAction(Reasoned):
     preview: bool = False
 
 
-class CreateToken(Body):
+class CreateToken(ExactBody):
     """A new token, for the tenant of whoever asks; `tenant` may only say the same.
 
     Unknown keys are refused: a misspelt end would make a token that lasts for ever.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     scopes: list[Literal["viewer", "operator", "approver", "editor", "admin"]]

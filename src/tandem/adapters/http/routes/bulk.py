@@ -85,11 +85,12 @@ def _told(given: BulkAction, found: list[BulkResult], cursor: int | None) -> dic
 
 
 def _statuses(words: list[str]) -> tuple[RunState, ...]:
-    try:
-        return tuple(RunState(word.strip().lower()) for word in words)
-    except ValueError as error:
-        states = ", ".join(RunState)
-        raise HttpError("BODY_INVALID", f"{error}; there are {states}") from None
+    known = {state.value: state for state in RunState}
+    for word in words:
+        if word.strip().lower() not in known:
+            states = ", ".join(known)
+            raise HttpError("BODY_INVALID", f"there is no state {word[:40]!r}; there are {states}")
+    return tuple(known[word.strip().lower()] for word in words)
 
 
 ROUTES = (
