@@ -21,6 +21,21 @@ def test_recover_is_for_failed_blocked_and_paused_runs(status: RunState) -> None
     assert code_of(chain_in(status), Recover()) == code
 
 
+@pytest.mark.parametrize(
+    ("status", "recovering", "sending"),
+    [
+        (S.FAILED, "run_cleanup_pending", "run_cleanup_pending"),
+        (S.CANCELLED, "AUTOMATION_V2_RUN_NOT_RECOVERABLE", "dead_letter_not_retryable"),
+    ],
+)
+def test_only_what_may_be_done_later_is_to_be_tried_again_when_processes_have_ended(
+    status: S, recovering: str, sending: str
+) -> None:
+    tale = chain_in(status)
+    tale.view.run.cleanup = ENGINE
+    assert (code_of(tale, Recover()), code_of(tale, Redeliver())) == (recovering, sending)
+
+
 def test_recovery_of_a_failed_run_keeps_the_siblings_and_resets_the_descendants() -> None:
     tale = Tale(
         python_node("a", retry_policy=ONCE), python_node("s"), python_node("b", "a", "s")

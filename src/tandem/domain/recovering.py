@@ -19,7 +19,6 @@ DISPATCH_DELAY_MAX_MS: Final = 300_000
 
 def recover(draft: Draft, command: Recover) -> None:
     """Let a failed, blocked or paused run try again (T57 to T60)."""
-    refuse_cleanup(draft, "recover")
     run = draft.run
     match run.status:
         case S.FAILED | S.BLOCKED:
@@ -32,6 +31,7 @@ def recover(draft: Draft, command: Recover) -> None:
                 "only a failed, blocked or paused run can be recovered",
                 code="AUTOMATION_V2_RUN_NOT_RECOVERABLE",
             )
+    refuse_cleanup(draft, "recover")
     metadata = {"roots": _names(draft, roots)}
     revive(draft, event, roots, reason=command.reason, metadata=metadata, owner=command.owner)
 
@@ -72,11 +72,11 @@ def redeliver(draft: Draft, command: Redeliver) -> None:
     Each asking is one dispatch. It is counted on the node until the node completes, and the run
     becomes due only when the backoff since the last dispatch is over.
     """
-    refuse_cleanup(draft, "send out again")
     run = draft.run
     if run.status not in (S.FAILED, S.BLOCKED):
         hint = "only a failed or blocked run has dead letters"
         raise draft.refusal("send out again", hint, code="dead_letter_not_retryable")
+    refuse_cleanup(draft, "send out again")
     roots = halted_roots(draft, "send out again")
     letters = [n for n in sorted(roots) if _is_letter(draft, n)]
     if not letters:
