@@ -165,6 +165,9 @@ async def test_an_artifact_is_sent_whole_or_in_part_and_never_shown(
     ):
         part = await driving.ask("GET", path, headers={"range": span})
         assert (part.status_code, part.content) == (status, content), span
+    for tag, status in ((whole.headers["etag"], 206), ('"another"', 200)):
+        headers = {"range": "bytes=2-4", "if-range": tag}
+        assert (await driving.ask("GET", path, headers=headers)).status_code == status
     head = await driving.ask("HEAD", path)
     assert (head.status_code, head.headers["content-length"], head.content) == (200, "10", b"")
     (workspace / "o ut.html").write_text("0123456789+")

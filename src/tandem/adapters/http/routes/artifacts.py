@@ -50,7 +50,10 @@ async def download(call: Call) -> Response:
         "content-security-policy": "sandbox; default-src 'none'",
     }
     size = ref.size_bytes
-    span = _span(call.request.headers.get("range", ""), size)
+    asked = call.request.headers
+    # Whoever has a part of something else is sent everything (RFC 9110, 13.1.5).
+    is_same = asked.get("if-range", headers["etag"]).strip() == headers["etag"]
+    span = _span(asked.get("range", ""), size) if is_same else None
     first, past = span or (0, size)
     if span is not None:
         if first >= past:
