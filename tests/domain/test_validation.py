@@ -123,6 +123,13 @@ def test_a_name_has_any_script_and_200_characters() -> None:
     assert found(step("a"), name="ü" * 200) == []
 
 
+@pytest.mark.parametrize(
+    "fields", [{"workspace_root": "/w\0"}, {"metadata": {"workspace_root": "/w\0"}}]
+)
+def test_workspace_root_has_no_nul(fields: dict[str, Any]) -> None:
+    assert found(step("a"), **fields) == [("nul_character", "workspace_root")]
+
+
 def test_workspace_root_is_absolute() -> None:
     assert found(step("a"), workspace_root="ws") == [
         ("workspace_root_not_absolute", "workspace_root")

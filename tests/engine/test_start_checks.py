@@ -113,6 +113,8 @@ def test_files_of_the_workspace_are_looked_at_and_removed_within_it(tmp_path: Pa
     assert files.state_of(str(tmp_path / "file")) is WorkspaceState.NOT_A_DIRECTORY
     assert files.state_of(str(tmp_path / "file" / "below")) is WorkspaceState.MISSING
     assert files.state_of(str(tmp_path / "none")) is WorkspaceState.MISSING
+    assert files.state_of("/no\0where") is WorkspaceState.MISSING
+    assert files.real_path("/no\0where") == "/no\0where"
     for name in ("file", "folder", "none"):
         files.remove_file(str(tmp_path), name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder"]

@@ -124,6 +124,8 @@ class _Check:
                 f"`{root}` is not an absolute path",
                 "workspace_root",
             )
+        if "\0" in declared_workspace(automation):
+            yield _problem("nul_character", "no folder has a NUL character", "workspace_root")
         yield from schedule_problems(automation.schedule)
         yield from self._handoff_problems()
         yield from check_inputs(automation.inputs)

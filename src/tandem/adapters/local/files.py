@@ -23,8 +23,8 @@ class LocalFiles:
         """See `WorkspaceFiles.state_of`."""
         try:
             mode = os.stat(workspace).st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            return WorkspaceState.MISSING
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return WorkspaceState.MISSING  # a ValueError is a NUL, which no path has
         except OSError:
             return WorkspaceState.READY  # it cannot be told; the body that needs it will say why
         return WorkspaceState.READY if stat.S_ISDIR(mode) else WorkspaceState.NOT_A_DIRECTORY
@@ -44,6 +44,8 @@ class LocalFiles:
 
     def real_path(self, workspace: str) -> str:
         """See `WorkspaceFiles.real_path`."""
+        if "\0" in workspace:
+            return workspace  # as it is for what is not there
         return os.path.realpath(workspace)
 
     def find_file(self, workspace: str, relative: str) -> ArtifactRef | None:
