@@ -15,15 +15,16 @@ from tandem.domain.command import Cancel, HandBack, Pause, Resume
 from tandem.domain.driving import advance
 from tandem.domain.errors import StoreUnavailable
 from tandem.domain.handoff import Handoff, write_handoff
-from tandem.domain.ids import LOCAL_TENANT, ChangeId, EngineId
-from tandem.domain.lifecycle import TERMINAL, RunState
+from tandem.domain.ids import LOCAL_TENANT, ChangeId, EngineId, RunId
+from tandem.domain.lifecycle import TERMINAL, RunEvent, RunState
 from tandem.engine.automations import Automations
 from tandem.engine.driver import Driver
 from tandem.ports.store import EngineRow, RunFilter
 from tandem.testing.artifacts import MemoryFiles
-from tandem.testing.builders import automation, python_node
+from tandem.testing.builders import automation, python_node, random_story
 from tandem.testing.executor import Script
 from tandem.testing.loop import SimulatedLoop
+from tandem.testing.simulation import open_world
 from tests.small_world import SmallWorld
 
 ONE_NODE = automation(python_node("a"))
@@ -327,3 +328,25 @@ def test_copy_of_a_handoff_that_comes_back_by_another_name_is_put_away(tmp_path:
         assert only.run_id == run.run_id
 
     small.tell(story())
+
+
+def test_run_that_ends_and_is_deleted_in_one_commit_is_followed() -> None:
+    with open_world(0) as world:
+
+        async def story() -> None:
+            keeping = world.loop.create_task(world.keep("a"))
+            await world.clock.sleep(5)
+            await world.start_run(random_story(Random(0)))
+            (process,), (row,) = world.living(), world.invariants.runs()
+            run_id = RunId(row["run_id"])
+            await asyncio.gather(
+                world.command(process, run_id, Cancel()), world.delete(process, run_id)
+            )
+            assert world.invariants.runs() == []
+            keeping.cancel()
+            await world.stop_all()
+            world.invariants.check_all()
+
+        world.loop.run_until_complete(story())
+        assert world.violation is None
+        assert world.invariants.events[-1].event is RunEvent.RUN_STOPPED
