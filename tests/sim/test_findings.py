@@ -3,10 +3,12 @@
 import asyncio
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import apsw
 import pytest
 
+import tandem.engine.driver as driver_module
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.connection import open_connection
 from tandem.adapters.sqlite.turnstile import Turnstile
@@ -75,6 +77,30 @@ def test_body_does_not_begin_when_its_attempt_was_taken_back_meanwhile(
 
     small.tell(story())
     assert found in ([], [RunState.RUNNING])
+
+
+def test_retry_that_is_due_and_has_no_place_costs_nothing_until_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = SmallWorld(tmp_path / "tandem.db")
+    retry = {"max_attempts": 2, "backoff": {"strategy": "fixed", "initial_delay_ms": 50}}
+    what = automation(python_node("a", retry_policy=retry), python_node("b"), parallel=1)
+    looks: list[int] = []
+
+    def look(*args: Any, **how: Any) -> Change | None:
+        looks.append(how["now_ms"])
+        return advance(*args, **how)
+
+    monkeypatch.setattr(driver_module, "advance", look)
+
+    async def story() -> None:
+        async with small.engine() as engine:
+            failing = Script(duration_ms=1, fails=1)
+            run_id = await small.start(engine, what, a=failing, b=Script(duration_ms=60_000))
+            await small.until_status(run_id, RunState.COMPLETED)
+
+    small.tell(story())
+    assert len(looks) < 12
 
 
 def test_engine_that_holds_a_run_is_not_forgotten(tmp_path: Path) -> None:
