@@ -242,6 +242,7 @@ class Driver:
             return
         self.view = await self._store.load(run.run_id, tenant=run.tenant)
         self._end_forgotten()
+        await self._bury_stopped()
         self._ledger.look_again()
         if self.view.run.pause_mode == PAUSE_NOW:
             await self._cut_short()
