@@ -15,6 +15,7 @@ from tandem.domain.outcome import Succeeded
 from tandem.domain.run import Wait, WaitStatus
 from tandem.domain.settling import Settled
 from tandem.domain.signal import InvalidSignal, Signal, SignalKind, condition_key
+from tandem.domain.waits import run_of_wait
 from tandem.testing.builders import (
     condition_node,
     gate_node,
@@ -60,6 +61,7 @@ def test_registered_wait_parks_the_run_with_the_words_of_the_contract() -> None:
     assert tale.run.detail == tale.run.pause_reason
     assert tale.run.detail == "waiting at Automation V2 node `w` (Timer)"
     assert only_wait(tale).wait_id == WAIT
+    assert run_of_wait(only_wait(tale).wait_id) == tale.run.run_id
 
 
 def test_parked_run_names_everything_that_it_waits_for() -> None:

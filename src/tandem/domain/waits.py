@@ -10,7 +10,7 @@ from tandem.domain.deadline import Step, deadline_of, escalated, reminded
 from tandem.domain.draft import Draft
 from tandem.domain.errors import EngineError
 from tandem.domain.graph import PlanNode
-from tandem.domain.ids import WaitId
+from tandem.domain.ids import RunId, WaitId
 from tandem.domain.json import JsonObject, JsonValue, encode
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState
 from tandem.domain.run import OPEN_WAITS, Failure, Wait, WaitStatus
@@ -101,6 +101,11 @@ def wait_id(draft: Draft, plan_node: PlanNode, instance: int) -> WaitId:
     """Return the id of a wait; the first of a node has the name of the contract."""
     name = f"automation-v2:{draft.run.run_id}:{plan_node.node_id}:wait"
     return WaitId(name if instance == 1 else f"{name}/{instance}")
+
+
+def run_of_wait(wait: WaitId) -> RunId:
+    """Return whose wait it is."""
+    return RunId(wait.split(":", 2)[1])
 
 
 def _timer_due_at_ms(draft: Draft, wait: TimerWait, read_large: ReadLarge) -> int:

@@ -247,6 +247,23 @@ async def test_a_page_of_runs_is_filled_with_what_is_seen(hosted: Server) -> Non
     assert rest["cursor"] is None
 
 
+async def test_a_signal_tells_of_no_wait_that_is_somebody_elses(hosted: Server) -> None:
+    wait = {
+        "kind": "external_condition",
+        "condition_key": {"source": "literal", "value": "met"},
+        "timeout": {"expires_after_ms": 86_400_000, "on_timeout": "cancel"},
+        "payload_schema": {"type": "object"},
+    }
+    run_id = await made(
+        hosted, node("g", gate=GATE), {"node_id": "w", "objective": "", "wait": wait}
+    )
+    for who, told in (("bob", []), ("ada", [f"automation-v2:{run_id}:w:wait"])):
+        body = {"condition_key": "met", "idempotency_key": who, "payload": 1}
+        found = await hosted.post("/automations/v2/signals", body, headers=by(who))
+        assert [refused["wait_id"] for refused in found["refused"]] == told
+        assert found["woken"] == []
+
+
 async def test_a_bulk_action_reaches_what_is_the_callers(hosted: Server) -> None:
     run_id = await made(hosted, node("n1", gate=GATE))
     body = {"action": "cancel", "filter": {}}

@@ -11,9 +11,10 @@ from tandem.adapters.http.call import Call, Endpoint, Parameter, answer
 from tandem.adapters.http.schemas import ResolveWaitBody, SignalBody
 from tandem.adapters.http.telling import run_of, tell_run
 from tandem.domain.command import ResolveWait
-from tandem.domain.ids import NodeId
+from tandem.domain.ids import NodeId, WaitId
 from tandem.domain.json import encode
 from tandem.domain.signal import Signal, SignalKind
+from tandem.domain.waits import run_of_wait
 from tandem.engine.paging import seen_of
 from tandem.ports.store import OpenWait
 
@@ -69,9 +70,20 @@ async def signal(call: Call) -> Response:
                 for wait, change in found.woken
                 if call.sight.sees(change.run.automation_id)
             ],
-            "refused": [{"wait_id": wait, "reason": why} for wait, why in found.refused],
+            "refused": [
+                {"wait_id": wait, "reason": why}
+                for wait, why in found.refused
+                if _sees_wait(call, wait)
+            ],
         }
     )
+
+
+def _sees_wait(call: Call, wait_id: WaitId) -> bool:
+    if call.sight.is_whole:
+        return True
+    run = call.service.store.find_run(run_of_wait(wait_id), tenant=call.tenant)
+    return run is not None and call.sight.sees(run.automation_id)
 
 
 _RUN: Final = "run, contextRunID, linked_context_run_id"
