@@ -230,7 +230,15 @@ async def test_refused_connection_is_transient(bench, plain, run, server):
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense", "ftp://host/x", "http://", "http://[::1", "http://host:port/", "http://127.0.0.1:99999/"]
+    "url",
+    [
+        "nonsense",
+        "ftp://host/x",
+        "http://",
+        "http://[::1",
+        "http://host:port/",
+        "http://127.0.0.1:99999/",
+    ],
 )
 async def test_bad_url_is_missing_config(bench, plain, run, url):
     outcome = await run(plain, bench.http(url))
