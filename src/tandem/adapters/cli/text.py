@@ -108,7 +108,12 @@ def print_json(value: object, *, indent: int = 2) -> None:
     """Print a value as JSON; `indent` 0 keeps it on one line."""
     import msgspec
 
-    encoded = msgspec.json.encode(value)
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:  # the name of a file that is no UTF-8 text
+        import json
+
+        encoded = json.dumps(plain(value), ensure_ascii=False).encode(errors="replace")
     click.echo(msgspec.json.format(encoded, indent=indent) if indent else encoded)
 
 
