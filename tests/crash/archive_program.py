@@ -1,12 +1,8 @@
-"""Packs, imports, backs up or removes garbage; kills itself around the n-th commit or file.
-
-python archive_program.py WHAT FOLDER SOURCE KILL_AT
-"""
+"""Packs, imports, backs up or removes garbage; kills itself around the n-th commit or file."""
 
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,8 +38,8 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main() -> None:
-    what, folder, source, kill_at = sys.argv[1:]
+def main(what: str, folder: str, source: str, kill_at: str) -> None:
+    """Do one of these in this process, which is for nothing else."""
     settings = Settings(state_dir=Path(folder))
     killer = Killer(int(kill_at))
 
@@ -62,7 +58,7 @@ def main() -> None:
             found = tandem.transfer.import_from(
                 settings, Path(source), tenant=LOCAL_TENANT, progress=lambda _: None
             )
-            sys.stdout.buffer.write(msgspec.json.encode(asyncio.run(found)))
+            print(msgspec.json.encode(asyncio.run(found)).decode())
         case "backup":
             link = os.link
             os.link = lambda *names: killer.around(lambda: link(*names))  # type: ignore[assignment] # the point of the test
@@ -81,7 +77,3 @@ async def archive(store: SqliteStore) -> None:
     while await store.archive(before_ms=LATER_MS, rows_max=30, now_ms=LATER_MS):
         pass
     store.close()
-
-
-if __name__ == "__main__":
-    main()

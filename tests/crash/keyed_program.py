@@ -1,7 +1,5 @@
 """Asks for a run with a key, and kills itself with SIGKILL before or after a commit, or answers.
 
-python keyed_program.py FOLDER RUN_ID before|after|never
-
 The answer is the id of the run. The commit is the one of the creation: of the kind that a server
 does before it answers `run_now`.
 """
@@ -9,7 +7,6 @@ does before it answers `run_now`.
 import asyncio
 import os
 import signal
-import sys
 from pathlib import Path
 
 import apsw
@@ -50,5 +47,6 @@ async def ask(folder: Path, run_id: str, moment: str) -> str:
     return run.run_id
 
 
-if __name__ == "__main__":
-    print(asyncio.run(ask(Path(sys.argv[1]), sys.argv[2], sys.argv[3])))
+def main(folder: str, run_id: str, moment: str) -> None:
+    """Ask in this process; `moment` is `before`, `after` or `never`."""
+    print(asyncio.run(ask(Path(folder), run_id, moment)))

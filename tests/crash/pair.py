@@ -38,9 +38,14 @@ def say(**found: object) -> None:
 async def drive(folder: Path) -> None:
     """Drive what there is; runs belong to whoever comes first."""
 
-    def work(run_no: int) -> int:
-        with (folder / "effects.log").open("a") as log:
-            log.write(f"{run_no} {os.getpid()}\n")
+    log = folder / "effects.log"
+
+    async def work(run_no: int) -> int:
+        with log.open("a") as lines:
+            lines.write(f"{run_no} {os.getpid()}\n")
+        # However fast the first one is, it leaves something to the other.
+        while len({line.split()[1] for line in log.read_text().splitlines()}) < 2:
+            await asyncio.sleep(0.01)
         return run_no
 
     url = f"sqlite:///{folder}/store.db"

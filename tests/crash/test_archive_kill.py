@@ -4,13 +4,13 @@ import asyncio
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import archive_program
 import msgspec
 import pytest
+from forked import Done, run_forked
 
 from tandem.adapters.local.artifacts import FileArtifacts
 from tandem.adapters.sqlite.store import SqliteStore
@@ -24,22 +24,12 @@ from tandem.settings import Settings
 from tandem.testing.store_suite import Scene, chain, succeeded
 from tandem.transfer import export_to
 
-PROGRAM = Path(__file__).with_name("archive_program.py")
 RUNS = 7
 KILLS_MAX = 6
-LIMIT_S = 30
 
 
-def begin(
-    what: str, folder: Path, source: Path, kill_at: int
-) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, str(PROGRAM), what, str(folder), str(source), str(kill_at)],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+def begin(what: str, folder: Path, source: Path, kill_at: int) -> Done:
+    return run_forked(archive_program.main, what, str(folder), str(source), str(kill_at))
 
 
 def lines_of(folder: Path) -> list[Any]:

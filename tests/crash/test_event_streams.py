@@ -44,6 +44,7 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from tandem.adapters.sqlite.store import SqliteStore
+from tandem.domain.ids import LOCAL_TENANT
 from tandem.testing.store_suite import Scene
 
 async def main(name):
@@ -53,6 +54,8 @@ async def main(name):
     sys.stdin.readline()
     for first in range(0, 300, 10):
         await asyncio.gather(*(scene.create(f"{name}{first + n}") for n in range(10)))
+        while not store.list_run_ids({"a": "b", "b": "a"}[name], tenant=LOCAL_TENANT, limit=1):
+            await asyncio.sleep(0.001)  # they meet, however fast one of them is
     store.close()
 
 asyncio.run(main(sys.argv[2]))

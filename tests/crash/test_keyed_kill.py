@@ -1,29 +1,20 @@
 """A request with a key whose server is killed at its commit: asked again there is one run."""
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import keyed_program
 import pytest
+from forked import run_forked
 
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.ids import LOCAL_TENANT
 from tandem.ports.store import RunFilter
 
-PROGRAM = Path(__file__).with_name("keyed_program.py")
-LIMIT_S = 30
-
 
 def ask(folder: Path, run_id: str, moment: str) -> tuple[int, str]:
     """Return how the process ended, and its answer."""
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(folder), run_id, moment],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    done = run_forked(keyed_program.main, str(folder), run_id, moment)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode, done.stdout.strip()
 

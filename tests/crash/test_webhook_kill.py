@@ -2,11 +2,11 @@
 
 import asyncio
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import webhook_program
+from forked import Done, run_forked
 
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.automation import Automation
@@ -18,19 +18,10 @@ from tandem.ports.webhooks import DeliveryFilter
 from tandem.settings import Settings
 from tandem.wiring import open_engine
 
-PROGRAM = Path(__file__).with_name("webhook_program.py")
-LIMIT_S = 60
 
-
-def take(folder: Path, made: Made, kill_at: int) -> "subprocess.CompletedProcess[str]":
+def take(folder: Path, made: Made, kill_at: int) -> Done:
     token = made.trigger.public_path_token
-    return subprocess.run(
-        [sys.executable, str(PROGRAM), str(folder), token, made.secret, str(kill_at)],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    return run_forked(webhook_program.main, str(folder), token, made.secret, str(kill_at))
 
 
 async def prepare(folder: Path) -> Made:

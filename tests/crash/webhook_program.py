@@ -1,12 +1,8 @@
-"""Takes one delivery and lets it become a run; kills itself with SIGKILL around the n-th commit.
-
-python webhook_program.py FOLDER TOKEN SECRET KILL_AT
-"""
+"""Takes one delivery and lets it become a run; kills itself with SIGKILL around the n-th commit."""
 
 import asyncio
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -38,8 +34,13 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def main() -> None:
-    folder, token, secret, kill_at = sys.argv[1:]
+def main(folder: str, token: str, secret: str, kill_at: str) -> None:
+    """Take it in this process, which is for nothing else."""
+    asyncio.run(take(folder, token, secret, kill_at))
+
+
+async def take(folder: str, token: str, secret: str, kill_at: str) -> None:
+    """Receive the delivery, and empty the inbox."""
     settings = Settings(state_dir=Path(folder))
     killer = Killer(int(kill_at) if int(kill_at) else 1 << 30)
 
@@ -56,7 +57,3 @@ async def main() -> None:
         print(received.reception, flush=True)
         while await parts.engine.inbox.take():
             pass
-
-
-if __name__ == "__main__":
-    asyncio.run(main())

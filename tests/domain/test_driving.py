@@ -100,7 +100,7 @@ def test_failed_attempt_backs_off_and_is_tried_again_when_it_is_due() -> None:
     tale.fail("a")
 
     assert tale.states() == {"a": "backoff", "b": "running"}
-    assert tale.view.next_due_at_ms() == tale.now_ms + 500
+    assert tale.view.next_due_at_ms(tale.now_ms) == tale.now_ms + 500
     tale.now_ms += 499
     assert tale.advance() is None
     tale.now_ms += 1
@@ -303,7 +303,7 @@ def test_timer_parks_the_run_and_wakes_it() -> None:
 def test_timer_wakes_while_other_nodes_run() -> None:
     tale = Tale(timer_node("t", delay_ms=700), python_node("a")).claim()
 
-    assert tale.view.next_due_at_ms() == tale.now_ms + 700
+    assert tale.view.next_due_at_ms(tale.now_ms) == tale.now_ms + 700
     tale.now_ms += 700
     tale.advance()
 

@@ -6,7 +6,19 @@ import pytest
 
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.change import Change
-from tandem.domain.command import Claim, DecideGate, Pause, Recover, Resume, Wake
+from tandem.domain.command import (
+    Adopt,
+    Claim,
+    Command,
+    DecideGate,
+    HandBack,
+    Panic,
+    Pause,
+    ProcessesEnded,
+    Recover,
+    Resume,
+    Wake,
+)
 from tandem.domain.decision import decide
 from tandem.domain.driving import advance
 from tandem.domain.errors import Refused
@@ -328,17 +340,54 @@ def test_reason_of_the_rework_reaches_the_next_attempts() -> None:
     assert tale.node("a").repair == ()
 
 
-def test_rework_stops_what_runs_and_is_reset() -> None:
+def stopped_by_rework() -> Tale:
+    """Return a run in which rework has just taken back what runs."""
     gate = {"required": True, "rework_targets": ["a"]}
     tale = Tale(python_node("a"), python_node("b", "a"), gate_node("g", "a", gate=gate)).claim()
     tale.succeed("a")
     assert tale.node("b").state is N.RUNNING
-
     tale.command(DecideGate(decision="rework"))
+    return tale
+
+
+def test_run_whose_bodies_were_taken_back_is_held_by_nobody_else_before_they_are_dead() -> None:
+    tale = stopped_by_rework()
+    assert tale.run.cleanup == ENGINE
+
+    tale.command(Pause())
+
+    assert tale.status is S.PAUSED
+    with pytest.raises(Refused) as refused:
+        tale.command(Resume())
+    assert refused.value.code == "run_cleanup_pending"
+    tale.command(ProcessesEnded(engine_id=ENGINE))
+    tale.command(Resume())
+    assert (tale.status, tale.run.cleanup) == (S.QUEUED, None)
+
+
+def test_queued_run_is_not_claimed_while_its_processes_live() -> None:
+    tale = Tale(python_node("a"))
+    tale.view.run.cleanup = ENGINE
+    with pytest.raises(Refused, match="still ends its processes"):
+        tale.claim()
+
+
+@pytest.mark.parametrize(
+    "command", [HandBack(engine_id=ENGINE), Adopt(dead=ENGINE), Panic(engine_id=ENGINE, reason="")]
+)
+def test_whoever_takes_a_run_from_its_engine_has_buried_its_bodies(command: Command) -> None:
+    tale = stopped_by_rework()
+    tale.command(command)
+    assert tale.run.cleanup is None
+
+
+def test_rework_stops_what_runs_and_is_reset() -> None:
+    tale = stopped_by_rework()
 
     assert set(tale.states().values()) == {"pending"}
     assert tale.ended[1, 1].message == "rework was asked for at gate `g`"
     tale.advance()
+    assert tale.run.cleanup is None
     tale.succeed("a")
     assert tale.node("b").attempts == 2
 

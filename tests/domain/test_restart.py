@@ -276,6 +276,7 @@ def test_draining_driver_brings_a_pausing_run_to_rest() -> None:
 def test_run_whose_definition_is_unreadable_ends_and_says_so() -> None:
     tale = Tale(python_node("a"), python_node("b")).claim()
     tale.succeed("a")
+    tale.run.cleanup = ENGINE
     change = fail_unreadable(
         tale.run,
         tale.view.nodes.values(),
@@ -289,6 +290,7 @@ def test_run_whose_definition_is_unreadable_ends_and_says_so() -> None:
     assert run.detail == run.stop_reason == DEFINITION_UNREADABLE
     assert run.detail.startswith("automation run interrupted by server restart")
     assert (run.stop_kind, run.engine_id, run.finished_at_ms) == (StopKind.SERVER_RESTART, None, 9)
+    assert run.cleanup is None
     assert [event.event.value for event in change.events] == [
         "node_interrupted",
         "run_failed_server_restart",

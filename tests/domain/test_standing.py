@@ -381,3 +381,8 @@ def test_ended_run_may_still_have_processes(status: RunState) -> None:
     assert (why(run).kind, why(run).held_by, why(run).since_ms) == (K.CLEANUP, (A,), 80_000)
     assert "is alive" in why(run).sentence
     assert why(run_with(status=status)).sentence == f"it has ended, {status.value}"
+
+
+def test_queued_run_may_still_have_processes() -> None:
+    reason = why(run_with(status=RunState.QUEUED, updated_at_ms=80_000, cleanup=A))
+    assert (reason.kind, reason.held_by, reason.since_ms) == (K.CLEANUP, (A,), 80_000)

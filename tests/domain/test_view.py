@@ -56,13 +56,14 @@ def test_next_moment_is_the_earliest_of_backoffs_waits_and_gates() -> None:
     ).claim()
     start_ms = tale.now_ms
 
-    assert tale.view.next_due_at_ms() == start_ms + 600
+    assert tale.view.next_due_at_ms(tale.now_ms) == start_ms + 600
     tale.fail("a")
-    assert tale.view.next_due_at_ms() == start_ms + 400
+    assert tale.view.next_due_at_ms(tale.now_ms) == start_ms + 400
+    assert tale.view.next_due_at_ms(start_ms + 400) == start_ms + 600
     tale.command(DecideGate(decision="approve"))
     tale.now_ms += 600
     tale.advance()
-    assert tale.view.next_due_at_ms() is None
+    assert tale.view.next_due_at_ms(tale.now_ms) is None
 
 
 @given(seed=st.integers(0, 2**32))

@@ -3,10 +3,12 @@
 import asyncio
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import apsw
 import pytest
 
+import tandem.engine.driver as driver_module
 from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.connection import open_connection
 from tandem.adapters.sqlite.turnstile import Turnstile
@@ -15,15 +17,16 @@ from tandem.domain.command import Cancel, HandBack, Pause, Resume
 from tandem.domain.driving import advance
 from tandem.domain.errors import StoreUnavailable
 from tandem.domain.handoff import Handoff, write_handoff
-from tandem.domain.ids import LOCAL_TENANT, ChangeId, EngineId
-from tandem.domain.lifecycle import TERMINAL, RunState
+from tandem.domain.ids import LOCAL_TENANT, ChangeId, EngineId, RunId
+from tandem.domain.lifecycle import TERMINAL, RunEvent, RunState
 from tandem.engine.automations import Automations
 from tandem.engine.driver import Driver
 from tandem.ports.store import EngineRow, RunFilter
 from tandem.testing.artifacts import MemoryFiles
-from tandem.testing.builders import automation, python_node
+from tandem.testing.builders import automation, python_node, random_story
 from tandem.testing.executor import Script
 from tandem.testing.loop import SimulatedLoop
+from tandem.testing.simulation import open_world
 from tests.small_world import SmallWorld
 
 ONE_NODE = automation(python_node("a"))
@@ -74,6 +77,30 @@ def test_body_does_not_begin_when_its_attempt_was_taken_back_meanwhile(
 
     small.tell(story())
     assert found in ([], [RunState.RUNNING])
+
+
+def test_retry_that_is_due_and_has_no_place_costs_nothing_until_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = SmallWorld(tmp_path / "tandem.db")
+    retry = {"max_attempts": 2, "backoff": {"strategy": "fixed", "initial_delay_ms": 50}}
+    what = automation(python_node("a", retry_policy=retry), python_node("b"), parallel=1)
+    looks: list[int] = []
+
+    def look(*args: Any, **how: Any) -> Change | None:
+        looks.append(how["now_ms"])
+        return advance(*args, **how)
+
+    monkeypatch.setattr(driver_module, "advance", look)
+
+    async def story() -> None:
+        async with small.engine() as engine:
+            failing = Script(duration_ms=1, fails=1)
+            run_id = await small.start(engine, what, a=failing, b=Script(duration_ms=60_000))
+            await small.until_status(run_id, RunState.COMPLETED)
+
+    small.tell(story())
+    assert len(looks) < 12
 
 
 def test_engine_that_holds_a_run_is_not_forgotten(tmp_path: Path) -> None:
@@ -327,3 +354,25 @@ def test_copy_of_a_handoff_that_comes_back_by_another_name_is_put_away(tmp_path:
         assert only.run_id == run.run_id
 
     small.tell(story())
+
+
+def test_run_that_ends_and_is_deleted_in_one_commit_is_followed() -> None:
+    with open_world(0) as world:
+
+        async def story() -> None:
+            keeping = world.loop.create_task(world.keep("a"))
+            await world.clock.sleep(5)
+            await world.start_run(random_story(Random(0)))
+            (process,), (row,) = world.living(), world.invariants.runs()
+            run_id = RunId(row["run_id"])
+            await asyncio.gather(
+                world.command(process, run_id, Cancel()), world.delete(process, run_id)
+            )
+            assert world.invariants.runs() == []
+            keeping.cancel()
+            await world.stop_all()
+            world.invariants.check_all()
+
+        world.loop.run_until_complete(story())
+        assert world.violation is None
+        assert world.invariants.events[-1].event is RunEvent.RUN_STOPPED

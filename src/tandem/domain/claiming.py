@@ -30,6 +30,8 @@ def claim(draft: Draft, command: Claim) -> None:
     run = draft.run
     if run.status is not S.QUEUED:
         raise draft.refusal("claim", "only a queued run can be claimed")
+    if run.cleanup:
+        raise draft.refusal("claim", f"engine {run.cleanup} still ends its processes")
     if run.due_at_ms is None and run.resource_key:
         raise draft.refusal("claim", f"it is held by {run.resource_key}")
     if command.hold is not None:
@@ -87,6 +89,7 @@ def hand_back(draft: Draft, command: HandBack) -> None:
     if run.status not in DRIVEN or run.engine_id != command.engine_id:
         raise draft.refusal("hand back", f"engine {command.engine_id} does not hold it")
     interrupt_running(draft, AttemptEnd.STOPPED, reason=command.reason)
+    run.cleanup = None
     run.owner = None
     if run.status is S.PAUSING:
         come_to_rest(draft)
@@ -121,5 +124,6 @@ def fail_panicked(draft: Draft, command: Panic) -> None:
     if run.status not in DRIVEN or run.engine_id != command.engine_id:
         raise draft.refusal("fail", f"engine {command.engine_id} does not hold it")
     interrupt_running(draft, AttemptEnd.STOPPED, reason=command.reason)
+    run.cleanup = None
     reason = f"automation run panicked: {command.reason}"
     fail(draft, E.RUN_FAILED_PANIC, StopKind.PANIC, reason=reason)

@@ -21,7 +21,7 @@ from tandem.domain.gate_policy import GatePolicy
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import ChangeId, EngineId, attempt_id
 from tandem.domain.json import JsonValue
-from tandem.domain.lifecycle import DRIVEN, NodeState, RunEvent, RunState, StopKind
+from tandem.domain.lifecycle import NodeState, RunEvent, RunState, StopKind
 from tandem.domain.partial_failure import stops_starts
 from tandem.domain.phases import is_held
 from tandem.domain.run import Attempt, QueueReason
@@ -71,6 +71,8 @@ def advance(
     """
     draft = Draft(view, change_id=change_id, now_ms=now_ms)
     draft.active_ms = active_ms
+    # The driver has buried the bodies that were stopped before it asks for a step.
+    draft.run.cleanup = None
     for item in settled:
         settle(draft, item)
     guardrail.account(draft, spent)
@@ -85,9 +87,6 @@ def advance(
             _start_ready(draft, engine_id, policy, read_large)
     elif not _is_anything_ready(draft):
         _rest(draft, facts)
-    if draft.run.status in DRIVEN:
-        # Bodies that were stopped are buried by the driver before its next step.
-        draft.run.cleanup = None
     if spent and notes_usage and not draft.events:
         guardrail.note_usage(draft)
     return draft.close() if draft.events else None

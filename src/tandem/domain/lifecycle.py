@@ -254,7 +254,7 @@ RUN_TRANSITIONS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (S.QUEUED, E.NODE_OUTCOME_UNKNOWN): S.QUEUED,
     **{(state, E.RUN_STOPPED): S.CANCELLED for state in LIVE | {S.BLOCKED}},
     **{(state, E.RUN_CANCELLED): S.CANCELLED for state in LIVE},
-    **{(state, E.RUN_PROCESSES_ENDED): state for state in TERMINAL | {S.PAUSED}},
+    **{(state, E.RUN_PROCESSES_ENDED): state for state in frozenset(S) - DRIVEN},
     # Engines that die or leave.
     (S.RUNNING, E.RUN_REQUEUED_AFTER_RESTART): S.QUEUED,
     (S.RUNNING, E.RUN_CLAIM_EXPIRED): S.QUEUED,

@@ -60,7 +60,7 @@ def fail_unreadable(
     ]
     after.detail = after.stop_reason = DEFINITION_UNREADABLE
     after.stop_kind = StopKind.SERVER_RESTART
-    after.owner = None
+    after.owner = after.cleanup = None
     events.append(
         _event(
             after,

@@ -40,6 +40,7 @@ def adopt(draft: Draft, command: Adopt) -> None:
     draft.active_until_ms = last_activity_at_ms(run)
     in_progress = sorted(draft.in_state(N.RUNNING))
     interrupt_running(draft, AttemptEnd.INTERRUPTED, reason=reason, probed=command.probed)
+    run.cleanup = None
     if run.status is S.PAUSING:
         _settle_pausing(draft)
         return

@@ -90,7 +90,7 @@ def _to_reset(draft: Draft, after: tuple[int, ...]) -> Iterator[tuple[PlanNode, 
 
 
 def _stop(draft: Draft, plan_node: PlanNode, node: NodeRun, reason: str) -> None:
-    # Should this very change bring the run to rest, nobody takes it up until these bodies are dead.
+    # Should the run come to rest now, nobody takes it up until these bodies are dead.
     draft.run.cleanup = draft.run.engine_id
     if all(ended.node_no != node.node_no for ended in draft.attempts_ended):
         end_attempt(draft, node, AttemptEnd.STOPPED, message=reason)

@@ -37,6 +37,8 @@ def _stop(draft: Draft, number: int, reason: str) -> None:
     node = draft.node(number)
     if node.state is not N.RUNNING:
         return
+    # Whatever comes next, nobody takes the run up until the body is dead.
+    draft.run.cleanup = draft.run.engine_id
     end_attempt(draft, node, AttemptEnd.STOPPED, message=reason)
     draft.move(
         draft.plan.nodes[number], E.NODE_INTERRUPTED, node, attempt=node.attempts, reason=reason

@@ -81,8 +81,9 @@ class Run(msgspec.Struct, kw_only=True):
     `due_at_ms` is when an engine has to look at the run again: to claim it while it is queued, to
     wake it while it is parked. `owner` is the engine that created the run for itself; while that
     engine lives nobody else claims it. `cleanup` is the engine whose processes may still be alive
-    after the run was stopped. `event_seq` is the number of the newest lifecycle event, `event_hash`
-    its hash. `archived_at_ms` is when all that belongs to an old run was packed.
+    after the run, or some of its attempts, were stopped. `event_seq` is the number of the newest
+    lifecycle event, `event_hash` its hash. `archived_at_ms` is when all that belongs to an old run
+    was packed.
 
     `queued_at_ms` is since when the run waits in the queue. A queued run without `due_at_ms` waits
     until `resource_key` is free. `lock_path` is the workspace that it has to itself while it is

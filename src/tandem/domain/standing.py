@@ -115,8 +115,10 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 def explain(found: Situation) -> Reason:
     """Return why the run stands still, or by whom it is driven."""
     run = found.run
+    if run.cleanup and run.status in (S.QUEUED, *TERMINAL):
+        return _cleanup(found, run.cleanup)
     if run.status in TERMINAL:
-        return _cleanup(found, run.cleanup) if run.cleanup else _ended(run)
+        return _ended(run)
     match run.status:
         case S.QUEUED:
             return _queued(found)

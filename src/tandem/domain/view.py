@@ -86,11 +86,15 @@ class RunView:
         """The context of the run: that of its definition, else the one that it was given."""
         return self.plan.runtime_context or self.run.runtime_context
 
-    def next_due_at_ms(self) -> int | None:
-        """Return the moment at which a backoff, a wait or a gate needs attention, if any does."""
+    def next_due_at_ms(self, looked_at_ms: int) -> int | None:
+        """Return the moment at which a backoff, a wait or a gate needs attention, if any does.
+
+        A backoff that was over when somebody looked last waits for a place, not for a moment.
+        """
         if not (self.backoff or self.waits or self.gates):
             return None  # as it is for most runs
-        moments = [self.nodes[n].due_at_ms for n in self.backoff]
+        backoffs = (self.nodes[n].due_at_ms for n in self.backoff)
+        moments = [at_ms for at_ms in backoffs if at_ms is None or at_ms > looked_at_ms]
         moments += [next_look_at_ms(wait) for wait in self.waits.values()]
         moments += [next_look_at_ms(gate) for gate in self.gates.values()]
         return min((moment for moment in moments if moment is not None), default=None)

@@ -90,6 +90,7 @@ class Driver:
         # By a clock that nobody can set: a budget of runtime is not spent by setting the other one.
         self._active_before_ms = active_ms_of(view.run, until_ms=clock.now_ms())
         self._driven_since_ms = clock.ticks_ms()
+        self._looked_at_ms = 0
         self._attempts: dict[Key, asyncio.Task[None]] = {}
         self._meters: dict[Key, AttemptMeter] = {}
         self._wake = asyncio.Event()
@@ -182,13 +183,14 @@ class Driver:
             await self._write(failed)
             return failed
         taken, spent = len(self._settled), self._ledger.unwritten()
+        self._looked_at_ms = self._clock.now_ms()
         change = advance(
             self.view,
             settled=self._settled,
             facts=self._runner.facts(self.view),
             engine_id=self._engine_id,
             change_id=self._new_change_id(),
-            now_ms=self._clock.now_ms(),
+            now_ms=self._looked_at_ms,
             policy=self._gate_policy,
             read_large=self._read_large,
             starts=not self._is_draining,
@@ -240,6 +242,7 @@ class Driver:
             return
         self.view = await self._store.load(run.run_id, tenant=run.tenant)
         self._end_forgotten()
+        await self._bury_stopped()
         self._ledger.look_again()
         if self.view.run.pause_mode == PAUSE_NOW:
             await self._cut_short()
@@ -325,7 +328,7 @@ class Driver:
         """Wait until an attempt ends, somebody pokes, or a moment is due."""
         if self._settled or self._is_stale or self._is_stopping:
             return
-        due_at_ms, spans_ms = self.view.next_due_at_ms(), []
+        due_at_ms, spans_ms = self.view.next_due_at_ms(self._looked_at_ms), []
         if due_at_ms is not None:
             spans_ms.append(min(max(due_at_ms - self._clock.now_ms(), 1), REST_MAX_MS))
         left_ms, write_in_ms = self._runtime_left_ms(), self._ledger.write_in_ms

@@ -91,6 +91,22 @@ class _Replay:
         self.chain = ChainCheck()
 
 
+def keep_deleted_events(connection: apsw.Connection) -> None:
+    """Have a store keep the events of runs that are deleted.
+
+    One commit may hold what happened last to a run, and its deletion.
+    """
+    connection.execute(
+        """
+        CREATE TABLE gone_event AS SELECT *, '' AS run_id FROM lifecycle_event WHERE 0;
+        CREATE TRIGGER run_gone BEFORE DELETE ON run BEGIN
+            INSERT INTO gone_event
+            SELECT *, OLD.run_id FROM lifecycle_event WHERE run_no = OLD.run_no;
+        END;
+        """
+    )
+
+
 class Invariants:
     """Follows the events of a store and compares them with its rows and with the bodies."""
 
@@ -164,7 +180,8 @@ class Invariants:
         """
         found = self._find(
             "SELECT e.*, r.run_id FROM lifecycle_event AS e JOIN run AS r USING (run_no)"
-            " WHERE e.cursor > ? ORDER BY e.cursor",
+            " WHERE e.cursor > ?1"
+            " UNION ALL SELECT * FROM gone_event WHERE cursor > ?1 ORDER BY cursor",
             self._cursor,
         )
         for row in found:
@@ -583,8 +600,11 @@ class Invariants:
     # Answers
 
     def has_change(self, change_id: str) -> bool:
-        """Say whether any event of this change is on disk."""
-        sql = "SELECT 1 FROM lifecycle_event WHERE change_id = ? LIMIT 1"
+        """Say whether any event of this change is on disk, or was until its run was deleted."""
+        sql = (
+            "SELECT 1 FROM lifecycle_event WHERE change_id = ?1"
+            " UNION ALL SELECT 1 FROM gone_event WHERE change_id = ?1 LIMIT 1"
+        )
         return bool(self._find(sql, change_id))
 
     def has_signal(self, signal_no: int) -> bool:

@@ -90,7 +90,7 @@ from tandem.testing.executor import Bodies, Body, Script, ScriptedExecutor
 from tandem.testing.faults import Crashed, EngineDied, Fault, Faults, FaultyCommit
 from tandem.testing.host import SimulatedHost, SimulatedMachine
 from tandem.testing.ids import SeededIds
-from tandem.testing.invariants import Invariants, Seen, Violation
+from tandem.testing.invariants import Invariants, Seen, Violation, keep_deleted_events
 from tandem.testing.loop import Process, SimulatedLoop
 from tandem.testing.triggers import KEYED, STORED, Triggers
 
@@ -198,7 +198,7 @@ class WatchedStore(SqliteStore):
         self._invariants.expect(new.run_id, new.plan)
         answer = super().create_run(new, now_ms=now_ms)
         if new.key is None:
-            return await self._watch(answer, new.change_id, new.run_id)
+            return await self._watch(answer, new.change_id)
         self._invariants.triggers.expect_key(new.key.key, new.run_id)
         self.on_new(new)
         return await answer
@@ -235,14 +235,12 @@ class WatchedStore(SqliteStore):
         """See `Store.apply`."""
         written = super().apply(change)
         if isinstance(written, asyncio.Future):
-            written.add_done_callback(
-                lambda done: self._applied(done, change.change_id, change.run.run_id)
-            )
+            written.add_done_callback(lambda done: self._applied(done, change.change_id))
         return written
 
-    def _applied(self, done: asyncio.Future[None], change_id: ChangeId, run_id: RunId) -> None:
+    def _applied(self, done: asyncio.Future[None], change_id: ChangeId) -> None:
         if not done.cancelled():
-            self._compare(done.exception(), change_id, run_id)
+            self._compare(done.exception(), change_id)
 
     async def execute(
         self,
@@ -260,7 +258,6 @@ class WatchedStore(SqliteStore):
                 run_id, command, tenant=tenant, change_id=change_id, now_ms=now_ms, key=key
             ),
             change_id,
-            run_id,
         )
 
     async def deliver(
@@ -275,9 +272,7 @@ class WatchedStore(SqliteStore):
     async def fork(self, run_id: RunId, node_id: NodeId, **how: Any) -> Run:
         """See `Store.fork`."""
         self._invariants.expect_fork(how["fork"], run_id)
-        return await self._watch(
-            super().fork(run_id, node_id, **how), how["change_id"], how["fork"]
-        )
+        return await self._watch(super().fork(run_id, node_id, **how), how["change_id"])
 
     async def delete_run(self, run_id: RunId, *, tenant: TenantId) -> Sequence[Digest]:
         """See `Store.delete_run`."""
@@ -287,19 +282,17 @@ class WatchedStore(SqliteStore):
             self.on_lie(f"the deletion of run {run_id} was acknowledged and it is there")
         return left
 
-    async def _watch(self, answer: Coroutine[Any, Any, T], change_id: ChangeId, run_id: RunId) -> T:
+    async def _watch(self, answer: Coroutine[Any, Any, T], change_id: ChangeId) -> T:
         try:
             result = await answer
         except EngineError as error:
-            self._compare(error, change_id, run_id)
+            self._compare(error, change_id)
             raise
-        self._compare(None, change_id, run_id)
+        self._compare(None, change_id)
         return result
 
-    def _compare(self, error: BaseException | None, change_id: ChangeId, run_id: RunId) -> None:
-        # One commit may hold the change of a run and the deletion of that run.
-        gone = self._invariants.may_be_gone(run_id)
-        if error is None and not gone and not self._invariants.has_change(change_id):
+    def _compare(self, error: BaseException | None, change_id: ChangeId) -> None:
+        if error is None and not self._invariants.has_change(change_id):
             self.on_lie(f"change {change_id} was acknowledged and is not on disk")
         if isinstance(error, EngineError) and self._invariants.has_change(change_id):
             self.on_lie(f"change {change_id} is on disk, but: {error}")
@@ -1049,6 +1042,7 @@ def _template() -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / "tandem.db"
     store = SqliteStore(path, synchronous="OFF")
+    keep_deleted_events(store.committer.connection)
     # The ends of all simulated runs are counted.
     for automation_id in (SIMULATED, KEYED, *STORED):
         counted = Review(

@@ -40,6 +40,7 @@ from tandem.domain.command import (
     Wake,
 )
 from tandem.domain.creation import NewRun
+from tandem.domain.decision import decide
 from tandem.domain.driving import advance
 from tandem.domain.errors import (
     ChangeRefused,
@@ -810,6 +811,21 @@ class StoreSuite:
         await scene.create("of_a", owner=ENGINE_A)
         await scene.create("of_nobody")
         assert {view.run.run_id for view in await scene.claim()} == {"of_a", "of_nobody"}
+
+    async def test_run_whose_processes_may_live_is_not_claimed_before_they_are_dead(
+        self, scene: Scene
+    ) -> None:
+        await scene.create("r1")
+        await scene.create("r2")
+        await scene.execute("r1", Pause())
+        view = await scene.store.load(RunId("r1"), tenant=LOCAL_TENANT)
+        queued = decide(view, Resume(), change_id=scene.change_id(), now_ms=NOW_MS)
+        queued.run.cleanup = ENGINE_B
+        await scene.store.apply(queued)
+        assert await scene.claimed_ids() == ["r2"]
+        assert await scene.claimed_ids() == []
+        await scene.execute("r1", ProcessesEnded(engine_id=ENGINE_B))
+        assert await scene.claimed_ids() == ["r1"]
 
     async def test_runs_of_an_engine_that_is_gone_are_claimed(self, scene: Scene) -> None:
         await scene.store.put_engine(engine_row(ENGINE_B))

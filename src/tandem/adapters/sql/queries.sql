@@ -299,9 +299,10 @@ SELECT step.lane FROM step
                   AND run.lane = step.lane AND due_at_ms <= :now_ms);
 
 -- name: list_due_of_lane
--- Due queued runs of a lane, oldest first.
+-- Due queued runs of a lane, oldest first; not those of which processes may still live.
 SELECT run_no, due_at_ms FROM run
  WHERE status = 'queued' AND due_at_ms IS NOT NULL AND lane = :lane AND due_at_ms <= :now_ms
+   AND cleanup IS NULL
  ORDER BY due_at_ms, run_no LIMIT :limit;
 
 -- name: refuse_run
