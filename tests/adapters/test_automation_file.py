@@ -254,7 +254,7 @@ def test_every_mistake_of_a_file_is_reported_in_one_pass(tmp_path: Path) -> None
         (8, 5, "nodes[0].depends_on", "dependency_cycle"),
         (9, 14, "nodes[0].action.kind", "field_value"),
         (11, 21, "nodes[1].depends_on[1]", "dependency_unknown"),
-        (12, 29, "nodes[1].action.argv", "reference_unknown_node"),
+        (12, 39, "nodes[1].action.argv[1]", "reference_unknown_node"),
         (13, 14, "nodes[1].sandbox", "yaml_ambiguous"),
         (16, 17, "nodes[2].timeout_ms", "yaml_ambiguous"),
         (17, 5, "nodes[2].stage_kind", "field_value"),

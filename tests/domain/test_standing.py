@@ -19,7 +19,7 @@ from tandem.domain.ids import (
     WaitId,
 )
 from tandem.domain.lifecycle import TERMINAL, RunEvent, RunState
-from tandem.domain.run import Gate, LifecycleEvent, QueueReason, Run, Wait
+from tandem.domain.run import Gate, LifecycleEvent, PolicyState, QueueReason, Run, Wait
 from tandem.domain.standing import (
     EngineFacts,
     Holder,
@@ -296,7 +296,43 @@ def test_timer() -> None:
     assert found.kind is K.TIMER
     assert found.sentence == "waits for the timer of node `later`, due in 8 h"
     assert (found.since_ms, found.held_by) == (20_000, ("w",))
-    assert why(run_with(status=RunState.PAUSED, parked="timer")).until_ms == 40_000
+    assert found.freed_by == "time"
+
+
+def test_wait_for_a_signal_is_freed_by_it_and_by_time_only_while_time_has_something_to_do() -> None:
+    wait = Wait(
+        wait_id=WaitId("w"),
+        node_no=0,
+        node_id=NodeId("paid"),
+        kind="webhook",
+        signal_key="webhook:paid",
+        registered_at_ms=20_000,
+    )
+    parked = "webhook of node `paid`"
+    due = run_with(status=RunState.PAUSED, parked=parked, due_at_ms=NOW_MS + 60_000)
+
+    found = why(due, waits=[wait])
+
+    assert found.sentence == "waits for the webhook of node `paid`, due in 60 s"
+    assert found.freed_by == "its signal (`tandem waits resolve`), or time"
+    assert found.until_ms == NOW_MS + 60_000
+
+    told = run_with(status=RunState.PAUSED, parked=parked, due_at_ms=None)
+    escalated = why(told, waits=[wait])
+
+    assert escalated.sentence == "waits for the webhook of node `paid`"
+    assert escalated.freed_by == "its signal (`tandem waits resolve`)"
+    assert escalated.until_ms is None
+
+
+def test_gate_whose_expiry_told_somebody_already_waits_for_a_decision_alone() -> None:
+    run = run_with(status=RunState.AWAITING_APPROVAL)
+    told = PolicyState(escalated_at_ms=NOW_MS - 1, escalated_to="boss")
+
+    found = why(run, gates=[gate(expires_at_ms=9, on_expiry="escalate", policy_state=told)])
+
+    assert found.until_ms is None
+    assert why(run, gates=[gate(expires_at_ms=9, on_expiry="escalate")]).until_ms == 9
 
 
 def paused_event(**metadata: str) -> LifecycleEvent:

@@ -664,9 +664,9 @@ def test_references_name_nodes_that_are_done() -> None:
         echo("d", "${nodes.d.output}"),
     )
     assert [(p.code, p.path) for p in problems] == [
-        ("reference_not_upstream", "nodes[2].action.argv"),
-        ("reference_unknown_node", "nodes[2].action.argv"),
-        ("reference_not_upstream", "nodes[4].action.argv"),
+        ("reference_not_upstream", "nodes[2].action.argv[1]"),
+        ("reference_unknown_node", "nodes[2].action.argv[1]"),
+        ("reference_not_upstream", "nodes[4].action.argv[1]"),
     ]
     assert problems[0].hint == "add `c` to `depends_on`"
     assert problems[1].hint == "did you mean `m`?"
@@ -699,6 +699,16 @@ def test_references_are_found_wherever_they_may_be(fields: dict[str, Any]) -> No
     assert [code for code, _ in found(step("a", **fields))] == ["reference_unknown_input"]
 
 
+def test_reference_is_reported_where_it_is() -> None:
+    body = {"to": ["all", {"who": "${inputs.a} ${inputs.b}"}], "cc": "${inputs.c}"}
+    wrong = found(step("a", action={"kind": "http", "url": "http://x", "json_body": body}))
+    assert [path for _, path in wrong] == [
+        "nodes[0].action.json_body.to[1].who",
+        "nodes[0].action.json_body.to[1].who",
+        "nodes[0].action.json_body.cc",
+    ]
+
+
 def test_references_in_for_each() -> None:
     codes = [code for code, _ in found(step("a", for_each={"items": "${inputs.x}"}))]
     assert codes == ["reference_unknown_input", "for_each_not_available"]
@@ -706,7 +716,7 @@ def test_references_in_for_each() -> None:
 
 def test_slips_are_reported_in_actions_only() -> None:
     assert found(echo("a", "${input.x} ${HOME} $${input.x}")) == [
-        ("reference_malformed", "nodes[0].action.argv")
+        ("reference_malformed", "nodes[0].action.argv[1]")
     ]
     assert found(step("a", objective="explain ${input.x} and ${nodes.a}")) == []
     assert found(step("a", metadata={"x": "${inputs.nope}"})) == []

@@ -6,12 +6,17 @@ from typing import Any
 
 import pytest
 
+from tandem.domain.admission import Needs
+from tandem.domain.automation import Automation
 from tandem.domain.change import Change
 from tandem.domain.command import Command, Panic
 from tandem.domain.errors import StoreUnavailable
-from tandem.domain.ids import RunId
+from tandem.domain.ids import LOCAL_TENANT, AutomationId, RunId
 from tandem.domain.lifecycle import RunState
 from tandem.engine import driver as driver_module
+from tandem.engine import engine as engine_module
+from tandem.engine.automations import Automations
+from tandem.ports.store import RunFilter
 from tandem.testing.builders import automation, python_node
 from tests.engine.conftest import Bench, call, events
 from tests.small_world import SmallWorld
@@ -77,5 +82,35 @@ def test_a_panic_that_cannot_be_written_is_owed_and_ends_no_engine(
             other = await world.start(engine, automation(python_node("a")))
             await world.until_status(other, RunState.COMPLETED)
         assert tried == REFUSALS + 1
+
+    world.tell(story())
+
+
+def test_an_automation_that_cannot_be_put_together_spares_the_schedules_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = SmallWorld(tmp_path / "tandem.db")
+    every = {"type": "interval", "interval_seconds": 10}
+    real = engine_module.needs_of
+
+    def needs_of(what: Automation, *demand: Any, **how: Any) -> Needs:
+        if what.automation_id == "broken":
+            raise ZeroDivisionError("a mistake of ours")
+        return real(what, *demand, **how)
+
+    monkeypatch.setattr(engine_module, "needs_of", needs_of)
+
+    async def story() -> None:
+        engine = world.engine()
+        kept = Automations(engine)
+        for name in ("broken", "healthy"):
+            what = automation(python_node("a"), automation_id=name, schedule=every)
+            await kept.save(what, by="ann")
+        await world.clock.sleep(10_500)
+        assert await engine.schedules.fire_due() == 2
+        (run,) = world.store.list_runs(RunFilter(tenant=LOCAL_TENANT))
+        assert run.automation_id == "healthy"
+        (firing,) = kept.firings(kept.get(AutomationId("broken")))
+        assert (firing.outcome, firing.code) == ("refused", "run_creation_panicked")
 
     world.tell(story())

@@ -37,13 +37,13 @@ class Deadline(msgspec.Struct, frozen=True, kw_only=True):
 
     def next_at_ms(self) -> int | None:
         """Return when something is due next, if anything ever is."""
-        moments = (self._expiry_at_ms(), self._reminder_at_ms(), self._stale_at_ms())
+        moments = (self.expiry_at_ms(), self._reminder_at_ms(), self._stale_at_ms())
         return min((moment for moment in moments if moment is not None), default=None)
 
     def due(self, now_ms: int) -> Step | None:
         """Return the first thing that is due; expiry goes before a reminder."""
         for moment, step in (
-            (self._expiry_at_ms(), self._expiry_step()),
+            (self.expiry_at_ms(), self._expiry_step()),
             (self._reminder_at_ms(), Step.REMIND),
             (self._stale_at_ms(), Step.MARK_STALE),
         ):
@@ -54,7 +54,8 @@ class Deadline(msgspec.Struct, frozen=True, kw_only=True):
     def _expiry_step(self) -> Step:
         return Step(self.action)
 
-    def _expiry_at_ms(self) -> int | None:
+    def expiry_at_ms(self) -> int | None:
+        """Return when it expires, unless it has done all that its expiry does."""
         done = {
             Step.ESCALATE: self.state.escalated_at_ms is not None,
             Step.REMIND: self.state.expired_reminder,

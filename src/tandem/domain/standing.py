@@ -14,6 +14,7 @@ import msgspec
 from tandem.domain.admission import Facts, Lock, refuse
 from tandem.domain.automation_keeping import hold_of
 from tandem.domain.automation_review import Review, hold_sentence
+from tandem.domain.deadline import deadline_of
 from tandem.domain.guardrail import is_stopped
 from tandem.domain.hold import Hold
 from tandem.domain.ids import EngineId, RunId, TenantId
@@ -354,7 +355,7 @@ def _at_gate(found: Situation) -> Reason:
     gates = sorted(found.gates, key=lambda gate: (gate.requested_at_ms, gate.gate_id))
     names = ", ".join(f"`{gate.node_id}`" for gate in gates)
     offered = ", ".join(dict.fromkeys(word for gate in gates for word in gate.decisions))
-    expiries = [gate.expires_at_ms for gate in gates if gate.expires_at_ms is not None]
+    expiries = [at_ms for gate in gates if (at_ms := deadline_of(gate).expiry_at_ms()) is not None]
     return Reason(
         kind=K.GATE,
         sentence=f"waits for a person to decide gate {names}",
@@ -366,14 +367,18 @@ def _at_gate(found: Situation) -> Reason:
 
 
 def _on_timer(found: Situation) -> Reason:
-    waits = sorted(found.waits, key=lambda wait: (wait.due_at_ms, wait.wait_id))
-    due_at_ms = found.run.due_at_ms or found.now_ms
+    waits = sorted(found.waits, key=lambda wait: (wait.due_at_ms or 0, wait.wait_id))
+    due_at_ms = found.run.due_at_ms
+    due = "" if due_at_ms is None else f", due in {_span(due_at_ms - found.now_ms)}"
+    ways = ["its signal (`tandem waits resolve`)"] if any(w.signal_key for w in waits) else []
+    if due:
+        ways.append("time")
     return Reason(
         kind=K.TIMER,
-        sentence=f"waits for the {found.run.parked}, due in {_span(due_at_ms - found.now_ms)}",
+        sentence=f"waits for the {found.run.parked}{due}",
         since_ms=min((w.registered_at_ms for w in waits), default=found.run.updated_at_ms),
         held_by=tuple(str(wait.wait_id) for wait in waits),
-        freed_by="time",
+        freed_by=", or ".join(ways),
         until_ms=due_at_ms,
     )
 

@@ -5,7 +5,7 @@ Paths of problems begin at `nodes[…]`, however the document spells the list of
 
 import re
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Final
 
@@ -267,15 +267,17 @@ class _Check:
     # References
 
     def _reference_problems(self, node: Node, index: int, path: str) -> Iterator[Problem]:
-        for where, value, is_ours in _templates(node):
-            # A published client's objective may hold `${…}` that means nothing to us.
-            for text in find_malformed(value) if is_ours else ():
-                yield _malformed(text, f"{path}.{where}", node)
-            for reference in find_references(value):
-                if reference.root == "inputs":
-                    yield from self._input_problems(reference, f"{path}.{where}", node)
-                else:
-                    yield from self._output_problems(reference, index, f"{path}.{where}", node)
+        for part, value, is_ours in _templates(node):
+            for place, template in _texts_in(value):
+                where = f"{path}.{part}{place}"
+                # A published client's objective may hold `${…}` that means nothing to us.
+                for text in find_malformed(template) if is_ours else ():
+                    yield _malformed(text, where, node)
+                for reference in find_references(template):
+                    if reference.root == "inputs":
+                        yield from self._input_problems(reference, where, node)
+                    else:
+                        yield from self._output_problems(reference, index, where, node)
 
     def _output_problems(
         self, reference: Reference, index: int, path: str, node: Node
@@ -406,6 +408,35 @@ def _templates(node: Node) -> Iterator[tuple[str, JsonValue, bool]]:
     if node.action is not None:
         for name, value in node.action.model_dump().items():
             yield f"action.{name}", value, True
+
+
+_Steps = tuple["_Steps", str] | None
+"""How a part is reached: the way to what is around it, and the step from there."""
+
+
+def _texts_in(value: JsonValue) -> Iterator[tuple[str, str]]:
+    """Yield the texts that may hold a reference, each behind the path that leads to it.
+
+    The paths are only put together for those: what has none costs the same at any depth.
+    """
+    stack: list[tuple[_Steps, JsonValue]] = [(None, value)]
+    while stack:
+        steps, item = stack.pop()
+        if isinstance(item, str):
+            if "${" in item:
+                yield _written(steps), item
+        elif isinstance(item, Mapping):
+            stack += reversed([((steps, f".{key}"), inner) for key, inner in item.items()])
+        elif isinstance(item, Sequence):
+            stack += reversed([((steps, f"[{at}]"), inner) for at, inner in enumerate(item)])
+
+
+def _written(steps: _Steps) -> str:
+    written: list[str] = []
+    while steps is not None:
+        steps, step = steps
+        written.append(step)
+    return "".join(reversed(written))
 
 
 def _input_names(automation: Automation) -> Collection[str] | None:

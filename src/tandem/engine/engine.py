@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -191,7 +191,7 @@ class Engine(Reviews):
             store=store,
             clock=clock,
             grace_ms=self.limits.schedule_grace_ms,
-            prepare=self.prepare,
+            prepare=self._prepare_unasked,
             new_change_id=self.new_change_id,
             created=self._created,
         )
@@ -199,7 +199,7 @@ class Engine(Reviews):
             store=store,
             files=files,
             clock=clock,
-            prepare=self.prepare,
+            prepare=self._prepare_unasked,
             new_change_id=self.new_change_id,
             created=self._created,
             complain=self._complain,
@@ -209,7 +209,7 @@ class Engine(Reviews):
             store=store,
             clock=clock,
             new_change_id=self.new_change_id,
-            prepare=self.prepare,
+            prepare=self._prepare_unasked,
             written=self._written_for,
         )
         self._learned: list[LearnedListener] = []
@@ -556,6 +556,25 @@ class Engine(Reviews):
             ),
             runtime_clock=self.limits.runtime_clock,
         )
+
+    def _prepare_unasked(
+        self, automation: Automation, inputs: JsonObject | None = None, **how: Any
+    ) -> NewRun:
+        """Put a run together that starts by itself.
+
+        Raises:
+            EngineError: there can be none; also for a panic, because one automation must not end
+                the engine that starts those of all others.
+        """
+        try:
+            return self.prepare(automation, inputs, **how)
+        except EngineError:
+            raise
+        except Exception as error:  # the boundary that has it recorded
+            raise EngineError(
+                f"putting the run together panicked: {type(error).__name__}: {error}",
+                code="run_creation_panicked",
+            ) from error
 
     def _created(self, *, wakes_others: bool = True) -> None:
         """Runs were created, which any engine may have but for owned ones."""

@@ -1,6 +1,7 @@
 """The root of the commands: start, help, errors, exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -127,6 +128,40 @@ def test_closed_pipe_of_a_list_is_quiet() -> None:
     )
     assert done.stderr == ""
     assert done.stdout.split() == ["141"]
+
+
+def test_run_without_standard_streams_is_run_and_told_to_nobody(call: Call) -> None:
+    Path("hi.yaml").write_text("nodes: [{node_id: a, action: {kind: command, argv: [echo, hi]}}]\n")
+    started = f"exec {sys.executable} -m tandem run hi.yaml <&- >&-"
+
+    ended = subprocess.run(["sh", "-c", started], stderr=subprocess.PIPE, check=False)
+
+    assert (ended.returncode, b"Traceback" in ended.stderr) == (0, False)
+    assert call("runs", "output", "latest", "a").out == "hi\n"
+    assert call("db", "check").code == 0
+
+
+def test_name_of_a_file_that_is_no_text_is_told_as_far_as_it_goes(call: Call) -> None:
+    name = "bad\udcff.yaml"
+    Path(name).write_text("nodes: [{node_id: a, action: {kind: command, argv: [echo, hi]}}]\n")
+    Path("w\udcff").mkdir()
+
+    assert call("validate", name, "--json").json[0]["file"] == "bad?.yaml"
+    refused = call("run", name, "--workspace", "w\udcff")
+    assert (refused.code, "is no UTF-8 text" in refused.err) == (4, True)
+
+
+def test_current_directory_that_is_gone_is_told(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "hi.yaml"
+    file.write_text("nodes: [{node_id: a, action: {kind: command, argv: [echo, hi]}}]\n")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+
+    refused = call("run", str(file))
+    assert (refused.code, "the current directory is gone" in refused.err) == (4, True)
+    assert call("run", str(file), "--workspace", str(tmp_path)).code == 0
 
 
 def test_every_state_has_its_exit_code() -> None:

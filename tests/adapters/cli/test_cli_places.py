@@ -141,6 +141,7 @@ def test_a_run_is_explained_with_the_same_words(place: Place) -> None:
     assert data["reason"]["kind"] == "ended"
     assert place.call("runs", "why", run, "--json").json["kind"] == "ended"
     assert place.call("runs", "output", run, "a").out == "hi"
+    assert place.call("runs", "output", run, "a", "--json").out == '"hi"\n'
     assert place.call("runs", "output", run, "b").code == 5
     assert place.call("runs", "output", run, "z").code == 4
     assert place.call("runs", "verify", run, "--json").json["ok"] is True

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,26 @@ def test_run_of_a_living_engine_is_refused(
     Path("go").write_text("ok\n")
     process.communicate(timeout=20)
     assert process.returncode == 0
+
+
+def test_gate_that_expired_meanwhile_is_closed_before_the_run_counts_as_at_rest(
+    call: Call, write: Write
+) -> None:
+    """The sweep comes to it late: it has to remind others of gates that are due before."""
+    gate = "{required: true, expiry_policy: {expires_after_ms: 1s, on_expiry: resume}}"
+    due = "{required: true, expiry_policy: {on_expiry: remind, remind_every_ms: 1}}"
+    reminding = write("reminding.yaml", f"nodes: [{{node_id: ask, gate: {due}}}]\n")
+    assert [call("run", reminding).code for _ in range(3)] == [9, 9, 9]
+    after = f"{{node_id: after, depends_on: [ask], action: {sh('echo on')}}}"
+    file = write("expiring.yaml", f"nodes:\n  - {{node_id: ask, gate: {gate}}}\n  - {after}\n")
+    assert call("run", file).code == 9
+    while call("runs", "why", "latest", "--json").json["until_ms"] > time.time() * 1_000:
+        pass
+
+    answer = call("resume", "latest", "--json")
+
+    assert (answer.code, answer.lines[-1]["status"]) == (0, "completed")
+    assert call("runs", "output", "latest", "after").out == "on\n"
 
 
 def test_queued_run_whose_owner_is_gone_is_taken(call: Call, write: Write) -> None:

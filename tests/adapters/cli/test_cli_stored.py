@@ -36,6 +36,20 @@ def test_an_automation_is_saved_listed_shown_and_run(call: Call, write: Write) -
     assert old["automation_version"] == 1
 
 
+def test_the_mistakes_of_all_files_are_told_and_nothing_is_saved(call: Call, write: Write) -> None:
+    files = [
+        write("good.yaml", job()),
+        write("one.yaml", "nodes: [{node_id: a, depends_on: [x], action: {kind: python}}]\n"),
+        write("two.yaml", "nodes: []\n"),
+    ]
+
+    refused = call("automations", "apply", *files)
+
+    assert refused.code == 3
+    assert all(said in refused.err for said in ("`x`", "`function` is missing", "two.yaml:1:1"))
+    assert call("automations", "list", "--json").json == []
+
+
 def test_a_paused_automation_holds_its_runs_and_says_so(call: Call, write: Write) -> None:
     call("automations", "apply", write("job.yaml", job()))
     paused = call("automations", "pause", "job", "--reason", "maintenance")

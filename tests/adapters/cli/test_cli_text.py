@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tandem.adapters.cli.text import clean, count, one_line, short, size, span
+from tandem.adapters.cli.text import clean, clock, count, moment, one_line, short, size, span
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,13 @@ def test_line_is_shortened() -> None:
 )
 def test_spans_are_said_as_people_do(span_ms: int | None, said: str) -> None:
     assert span(span_ms) == said
+
+
+def test_moment_that_no_calendar_reaches_is_said_as_its_number() -> None:
+    """Microseconds where milliseconds are meant are a moment of the year 58846."""
+    assert moment(1_795_000_000_000_000) == "1795000000000000 ms after 1970"
+    assert clock(1_795_000_000_000_000) == "1795000000000000 ms after 1970"
+    assert moment(None) == ""
 
 
 def test_sizes_and_counts_are_said_as_people_do() -> None:

@@ -157,6 +157,26 @@ def test_file_that_is_no_store_is_refused(call: Call, state_dir: Path) -> None:
     assert "Traceback" not in answer.err
 
 
+def test_store_whose_pages_were_overwritten_is_a_finding_of_the_check(
+    call: Call, hello: str, state_dir: Path
+) -> None:
+    call("run", hello)
+    connection = apsw.Connection(str(state_dir / "tandem.db"))
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    [(size,)] = connection.execute("PRAGMA page_size").fetchall()
+    [(page,)] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'run'")
+    connection.close()
+    with (state_dir / "tandem.db").open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+
+    answer = call("db", "check", "--json")
+
+    assert answer.code == 6
+    assert (answer.json["ok"], answer.err) == (False, "")
+    assert any("malformed" in problem for problem in answer.json["problems"])
+
+
 @pytest.fixture
 def open_room() -> Iterator[Path]:
     """A folder that everybody can enter; pytest shuts its own whenever a session starts."""

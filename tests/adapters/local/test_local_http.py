@@ -159,6 +159,8 @@ def test_retry_after_reads_seconds_and_dates():
     )
     assert retry_after_ms(format_datetime(now - timedelta(seconds=90), usegmt=True), now_ms) == 0
     assert retry_after_ms("99999999999", now_ms) == 24 * 3600 * 1000
+    assert retry_after_ms("9" * 5_000, now_ms) == 24 * 3600 * 1000
+    assert retry_after_ms("Mon, 01 Jan 2020 00:00:00 +99999999999999999999", now_ms) is None
     assert retry_after_ms("soon", now_ms) is None
     assert retry_after_ms(None, now_ms) is None
 
@@ -228,7 +230,15 @@ async def test_refused_connection_is_transient(bench, plain, run, server):
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense", "ftp://host/x", "http://", "http://[::1", "http://host:port/"]
+    "url",
+    [
+        "nonsense",
+        "ftp://host/x",
+        "http://",
+        "http://[::1",
+        "http://host:port/",
+        "http://127.0.0.1:99999/",
+    ],
 )
 async def test_bad_url_is_missing_config(bench, plain, run, url):
     outcome = await run(plain, bench.http(url))

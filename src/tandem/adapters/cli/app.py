@@ -116,6 +116,7 @@ def cli() -> None:
 def main(tools: Tools, arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; prints one message for an error of ours."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _open_closed_streams()
     try:
         code = _main(tools, given)
         sys.stdout.flush()
@@ -123,6 +124,16 @@ def main(tools: Tools, arguments: Sequence[str] | None = None) -> int:
     except (BrokenPipeError, _ClosedPipe):
         _abandon_stdout()
         return exits.BROKEN_PIPE
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started without a standard stream an empty one.
+
+    Otherwise the next file that is opened, such as the store, would get the number of the stream.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
 
 
 def _main(tools: Tools, given: list[str]) -> int:

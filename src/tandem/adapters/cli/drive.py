@@ -84,7 +84,13 @@ def workspace_of(automation: Automation, given: Path | None) -> str:
     Raises:
         NotFound: it is not a directory.
     """
-    folder = (given or Path(declared_workspace(automation) or ".")).expanduser().absolute()
+    try:
+        folder = (given or Path(declared_workspace(automation) or ".")).expanduser().absolute()
+        str(folder).encode()
+    except FileNotFoundError:
+        raise NotFound("the current directory is gone; go to another") from None
+    except UnicodeEncodeError:
+        raise NotFound(f"the name of the workspace {str(folder)!r} is no UTF-8 text") from None
     if not folder.is_dir():
         raise NotFound(f"the workspace {folder} is not a directory; create it, or name another")
     return str(folder)

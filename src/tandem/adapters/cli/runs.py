@@ -186,10 +186,14 @@ def events(tools: Tools, run: str, after: int, follow: bool, as_json: bool) -> N
 @runs.command()
 @click.argument("run")
 @click.argument("node")
+@_json
 @on_server
 @click.pass_obj
-def output(tools: Tools, run: str, node: str) -> None:
-    """Print the output of a completed node: a text as it is, anything else as JSON."""
+def output(tools: Tools, run: str, node: str, as_json: bool) -> None:
+    """Print the output of a completed node: a text as it is, anything else as JSON.
+
+    With `--json` a text is printed as JSON, too.
+    """
     import sys
 
     from tandem.adapters.cli.text import clean
@@ -200,7 +204,7 @@ def output(tools: Tools, run: str, node: str) -> None:
         return await desk.output(await desk.find_run_id(run), NodeId(node))
 
     content = ask(tools, read)
-    value = decode(content)
+    value = None if as_json else decode(content)
     raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else content + b"\n"
     if sys.stdout.isatty():
         click.echo(clean(raw.decode("utf-8", "replace")))

@@ -4,6 +4,7 @@ import asyncio
 import getpass
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -16,6 +17,7 @@ from tandem.adapters.cli.text import note
 from tandem.adapters.cli.tools import OpenEngine
 from tandem.domain.change import Change
 from tandem.domain.command import Cancel, Command, DecideGate, Pause
+from tandem.domain.deadline import is_late
 from tandem.domain.errors import EngineError, NotFound, Refused
 from tandem.domain.ids import LOCAL_TENANT, GateId, RunId
 from tandem.domain.lifecycle import TERMINAL, RunState
@@ -154,8 +156,12 @@ class Session:
         if run.status is not RunState.AWAITING_APPROVAL or self._display.asks:
             return False
         view = self._store.read(run.run_id, tenant=LOCAL_TENANT)
-        # While time alone can still move something, a person may come in the meantime.
-        return view.run.status is run.status and not view.waits and not view.backoff
+        # While time alone can still move something, a person may come in the meantime. A gate that
+        # has expired is about to be closed by this engine.
+        now_ms = time.time_ns() // 1_000_000
+        is_expired = any(is_late(gate, now_ms=now_ms) for gate in view.gates.values())
+        is_moving = view.waits or view.backoff or is_expired
+        return view.run.status is run.status and not is_moving
 
     async def _keep(self, run: Run) -> None:
         """Take the run back when another engine put it into the queue for anybody."""

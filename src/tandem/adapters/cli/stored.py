@@ -56,7 +56,7 @@ def apply(
     """
     from tandem.adapters.cli import text
 
-    loaded = [tools.load_automation(file) for file in files]
+    loaded = _load_all(tools, files)
     _refuse_same_id(files, loaded)
 
     async def save(desk: Desk) -> list[tuple[StoredAutomation, str]]:
@@ -73,6 +73,26 @@ def apply(
         what = event.removeprefix("automation_") or "unchanged"
         name = text.one_line(row.automation_id)
         click.echo(f"{name}: {what}, version {row.version}, {_status(row)}")
+
+
+def _load_all(tools: Tools, files: Sequence[Path]) -> list[Automation]:
+    """Read every file.
+
+    Raises:
+        InvalidAutomation: with the mistakes of all files.
+    """
+    from tandem.domain.errors import InvalidAutomation, Problem
+
+    loaded: list[Automation] = []
+    wrong: list[Problem] = []
+    for file in files:
+        try:
+            loaded.append(tools.load_automation(file))
+        except InvalidAutomation as error:
+            wrong += error.problems
+    if wrong:
+        raise InvalidAutomation(wrong)
+    return loaded
 
 
 def _status(row: StoredAutomation) -> str:

@@ -72,7 +72,10 @@ def print_status_file(story: Story) -> None:
 
 def _near(path: Path) -> str:
     """Return the path as seen from the current directory when it lies below it."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # whoever started this process stands in a folder that is gone
+        return str(path)
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 

@@ -64,14 +64,20 @@ def size(size_bytes: int) -> str:
 
 def clock(at_ms: int) -> str:
     """Return a moment as the local time of day."""
-    return datetime.fromtimestamp(at_ms / 1_000).astimezone().strftime("%H:%M:%S")
+    return _local(at_ms, "%H:%M:%S")
 
 
 def moment(at_ms: int | None) -> str:
     """Return a moment as local date and time; empty for None."""
-    if at_ms is None:
-        return ""
-    return datetime.fromtimestamp(at_ms / 1_000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return "" if at_ms is None else _local(at_ms, "%Y-%m-%d %H:%M:%S")
+
+
+def _local(at_ms: int, shape: str) -> str:
+    """Return a moment of the local calendar; its number where no calendar reaches."""
+    try:
+        return datetime.fromtimestamp(at_ms / 1_000).astimezone().strftime(shape)
+    except (ValueError, OverflowError, OSError):
+        return f"{at_ms} ms after 1970"
 
 
 def warning(doubt: "Problem") -> str:
@@ -102,7 +108,12 @@ def print_json(value: object, *, indent: int = 2) -> None:
     """Print a value as JSON; `indent` 0 keeps it on one line."""
     import msgspec
 
-    encoded = msgspec.json.encode(value)
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:  # the name of a file that is no UTF-8 text
+        import json
+
+        encoded = json.dumps(plain(value), ensure_ascii=False).encode(errors="replace")
     click.echo(msgspec.json.format(encoded, indent=indent) if indent else encoded)
 
 

@@ -9,7 +9,7 @@ import click
 from tandem.adapters.cli import exits, moving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from tandem.adapters.cli.tools import LocalStore, Tools
@@ -165,16 +165,21 @@ def check(tools: Tools, as_json: bool) -> int:
     """Check the file, the audit, and that the events of each run (the newest 1,000) fit it."""
     from tandem.adapters.cli import text
     from tandem.domain.audit import problems_of
+    from tandem.domain.errors import StoreError
     from tandem.domain.ids import LOCAL_TENANT
     from tandem.ports.store import RunFilter
 
     store = tools.open_store(tools.read_settings())
+    runs: Sequence[Run] = ()
     try:
-        wrong = store.check()
-        runs = store.list_runs(RunFilter(tenant=LOCAL_TENANT, limit=_RUNS_MAX))
-        wrong += [said for run in runs if (said := _replay(store, run))]
-        wrong += problems_of(_audit(store))
         path = str(store.path)
+        wrong = store.check()
+        try:
+            runs = store.list_runs(RunFilter(tenant=LOCAL_TENANT, limit=_RUNS_MAX))
+            wrong += [said for run in runs if (said := _replay(store, run))]
+            wrong += problems_of(_audit(store))
+        except StoreError as error:
+            wrong.append(str(error))
     finally:
         store.close()
     if as_json:

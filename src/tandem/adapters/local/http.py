@@ -23,6 +23,7 @@ CONNECTIONS_MAX = 1000
 KEPT_ALIVE_MAX = 100
 REDIRECTS_MAX = 10
 RETRY_AFTER_MAX_MS = 24 * 3600 * 1000
+PORT_MAX = 65_535
 TERMINAL_STATUSES = frozenset((401, 403))
 
 
@@ -151,11 +152,14 @@ def retry_after_ms(value: str | None, now_ms: int) -> int | None:
     if not value:
         return None
     if value.strip().isdecimal():
-        wanted = int(value) * 1000
+        try:
+            wanted = int(value) * 1000
+        except ValueError:  # more digits than Python reads
+            return RETRY_AFTER_MAX_MS
     else:
         try:
             moment = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
@@ -183,6 +187,8 @@ def _request(
     url = httpx2.URL(action.url)
     if url.scheme not in ("http", "https") or not url.host:
         raise httpx2.InvalidURL("it must begin with http:// or https:// and name a host")
+    if url.port is not None and url.port > PORT_MAX:
+        raise httpx2.InvalidURL(f"{url.port} is no port; the last one is {PORT_MAX}")
     return client.build_request(
         action.method,
         url,

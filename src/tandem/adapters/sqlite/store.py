@@ -874,7 +874,10 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
 
     def check(self) -> list[str]:
         """Return what SQLite's own integrity check finds wrong; empty when all is well."""
-        found = fetch(self._reader, "PRAGMA integrity_check", ())
+        try:
+            found = fetch(self._reader, "PRAGMA integrity_check", ())
+        except apsw.Error as error:
+            return [f"the check came to no end: {error}"]
         return [text for row in found for text in row.values() if text != "ok"]
 
 
