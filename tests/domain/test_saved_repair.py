@@ -20,6 +20,7 @@ REPAIR = Repair(
     action={"kind": "python", "function": "simulated:other"},
     save=True,
     reason="wrong function",
+    decided_by="eve",
 )
 
 
@@ -40,6 +41,12 @@ def stored(run: Run, **fields: Any) -> StoredAutomation:
     return msgspec.structs.replace(row, **fields)
 
 
+def test_who_repairs_is_in_the_event() -> None:
+    tale = chain_in(RunState.FAILED)
+    tale.command(REPAIR)
+    assert tale.changes[-1].events[0].metadata["decided_by"] == "eve"
+
+
 def saved(version: int | None = 3, **fields: Any) -> AutomationChange:
     tale = chain_in(RunState.FAILED)
     run = msgspec.structs.replace(tale.run, automation_version=version)
@@ -55,6 +62,7 @@ def test_what_the_run_executes_from_now_on_is_the_next_version() -> None:
     assert change.record.event is AutomationEvent.UPDATED
     assert change.record.seq == 8
     assert change.record.reason.startswith("wrong function (run ")
+    assert change.record.actor == "eve"
     assert (change.row.name, change.row.creator_id) == ("Job", "ann")
     assert not change.pauses_runs
     assert not change.releases_runs

@@ -87,6 +87,7 @@ class Repair(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The whole action of the node."""
     save: bool = False
     reason: str = "repaired by operator"
+    decided_by: str = ""
 
 
 class RetryNode(msgspec.Struct, frozen=True, kw_only=True, tag=True):

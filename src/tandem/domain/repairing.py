@@ -45,6 +45,8 @@ def repair(draft: Draft, command: Repair) -> None:
         ),
     }
     metadata |= _edit(draft, plan_node, command)
+    if command.decided_by:
+        metadata["decided_by"] = command.decided_by
     revive(
         draft,
         RunEvent.RUN_STEP_REPAIRED,

@@ -36,6 +36,7 @@ def save_repair(
         definition_digest=repaired.run.definition_digest,
         name=row.name,
         creator_id=row.creator_id,
+        actor=command.decided_by,
         reason=f"{command.reason} (run {run.run_id}, node {command.node_id})",
         schedule=row.schedule,
         is_watching=row.is_watching,

@@ -130,6 +130,7 @@ WORDS: Final[Mapping[RunEvent, Word]] = {
             "inputs",
             "action",
             "definition_digest",
+            "decided_by",
         ),
     ),
     E.RUN_TASK_RETRIED: Word(

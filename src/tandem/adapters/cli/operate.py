@@ -244,6 +244,7 @@ def repair(
     reason: str,
 ) -> int:
     """Change a node for this run, or with --save for good; it and what follows run again."""
+    from tandem.adapters.cli.session import person
     from tandem.domain.command import Repair
 
     command = Repair(
@@ -255,6 +256,7 @@ def repair(
         action=None if action is None else _object_of("--action", action),
         save=save,
         reason=reason or "repaired by operator",
+        decided_by=person(),
     )
     return _obey(tools, selection, command, usual=_HALTED)
 

@@ -157,6 +157,7 @@ async def repair(call: Call) -> Response:
         inputs=given.inputs,
         action=given.action,
         save=given.save,
+        decided_by=call.caller.name,
         **told_reason(given.reason),
     )
     change = await call.service.engine.execute(run_id, command, tenant=call.tenant)
