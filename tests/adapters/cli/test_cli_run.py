@@ -154,6 +154,7 @@ def test_pairs_win_over_the_file_of_inputs(call: Call, write: Write) -> None:
         (["--input=word"], 2, "is not name=value"),
         (["--input=word=@gone.txt"], 4, "cannot read gone.txt"),
         (["--inputs-json=echo.yaml"], 2, "not JSON"),
+        (["--inputs-json=nan.json"], 2, "not JSON"),
         (["--input=word=x", "--workspace=gone"], 4, "is not a directory"),
         (["--input=word=x", "--approve=gone"], 2, "there is no node 'gone'"),
         (["--input=word=x", "--decide=show"], 2, "is not NODE=DECISION"),
@@ -163,6 +164,7 @@ def test_pairs_win_over_the_file_of_inputs(call: Call, write: Write) -> None:
 def test_wrong_arguments_are_explained_before_anything_runs(
     call: Call, write: Write, state_dir: Path, arguments: list[str], code: int, said: str
 ) -> None:
+    write("nan.json", '{"count": NaN}')
     answer = call("run", write("echo.yaml", ECHO), *arguments)
     assert answer.code == code
     assert said in answer.err

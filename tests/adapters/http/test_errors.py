@@ -324,6 +324,7 @@ MEETINGS: dict[str, Meet] = {
 }
 ELSEWHERE = {
     "AUDIT_PERSISTENCE_FAILED": "test_access",
+    "RANGE_NOT_THERE": "test_runs",
     "RATE_LIMITED": "test_permissions",
     "TENANT_SCOPE_DENIED": "test_tokens",
     "TOKEN_TOO_WIDE": "test_tokens",

@@ -1,6 +1,5 @@
 """What the command line gives a run: inputs, and decisions in advance."""
 
-import json
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import msgspec
 
 from tandem.domain.automation import Automation
 from tandem.domain.errors import NotFound
@@ -41,8 +41,8 @@ def read_inputs(
 def _read_object(name: str) -> Mapping[str, Any]:
     text = sys.stdin.read() if name == "-" else _read_text(name)
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
         raise click.UsageError(f"--inputs-json {name}: not JSON: {error}") from None
     if not isinstance(value, dict):
         raise click.UsageError(f"--inputs-json {name}: must be an object with a value per input")
@@ -80,8 +80,8 @@ def _value(schema: Mapping[str, Any], text: str) -> JsonValue:
     if not _wants_other_than_text(schema):
         return text
     try:
-        value: JsonValue = json.loads(text)
-    except (ValueError, RecursionError):
+        value: JsonValue = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
         return text
     return value
 

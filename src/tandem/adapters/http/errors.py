@@ -478,6 +478,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         says="The run has no such artifact, or its bytes are gone or were changed.",
         do="List the artifacts of the run; a node that is retried makes them anew.",
     ),
+    "RANGE_NOT_THERE": Kind(
+        status=416,
+        says="The part that is asked for lies behind the end of the artifact.",
+        do="Ask for a part within the length that `content-range` tells, or for the whole.",
+    ),
     # Budgets
     "LIMIT_REQUIRED": Kind(
         status=BAD, says="No limit is given.", do="Send one of the `max_total_…` keys."

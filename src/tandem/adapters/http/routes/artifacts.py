@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tandem.adapters.http.call import Call, Endpoint, answer
+from tandem.adapters.http.errors import HttpError
 from tandem.adapters.http.telling import present_run, run_of
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.errors import NotFound, Refused
@@ -57,8 +58,11 @@ async def download(call: Call) -> Response:
     first, past = span or (0, size)
     if span is not None:
         if first >= past:
-            headers["content-range"] = f"bytes */{size}"
-            return Response(status_code=416, headers=headers)
+            raise HttpError(
+                "RANGE_NOT_THERE",
+                f"the artifact has {size} bytes, and none of them are asked for",
+                headers={"content-range": f"bytes */{size}", "accept-ranges": "bytes"},
+            )
         headers["content-range"] = f"bytes {first}-{past - 1}/{size}"
     status = 200 if span is None else 206
     if ref.path:
@@ -197,6 +201,6 @@ ROUTES = (
         answers="the bytes",
         media_type="application/octet-stream",
         codes=_CODES,
-        errors=("ARTIFACT_NOT_FOUND",),
+        errors=("ARTIFACT_NOT_FOUND", "RANGE_NOT_THERE"),
     ),
 )
