@@ -325,6 +325,9 @@ MEETINGS: dict[str, Meet] = {
 ELSEWHERE = {
     "AUDIT_PERSISTENCE_FAILED": "test_access",
     "RANGE_NOT_THERE": "test_runs",
+    "REQUEST_MALFORMED": "test_listener",
+    "REQUEST_TOO_SLOW": "test_listener",
+    "HEAD_TOO_LARGE": "test_listener",
     "RATE_LIMITED": "test_permissions",
     "TENANT_SCOPE_DENIED": "test_tokens",
     "TOKEN_TOO_WIDE": "test_tokens",

@@ -1,6 +1,7 @@
 """Connections that send slowly, too much or nothing."""
 
 import asyncio
+import json
 
 import pytest
 import uvicorn
@@ -50,12 +51,21 @@ async def answer_to(protocol: type[BoundedProtocol], *pieces: bytes) -> bytes:
     return said
 
 
+def code_of(said: bytes) -> str:
+    """Return the code of an answer, whose body is the envelope of all errors."""
+    told = json.loads(said.partition(b"\r\n\r\n")[2])
+    assert set(told) == {"error", "code", "retryable", "hint"}
+    return str(told["code"])
+
+
 BEGUN = b"POST / HTTP/1.1\r\nhost: a\r\n"
 
 
 @pytest.mark.parametrize("sent", [b"", b"P", BEGUN, BEGUN + b"x-more: "])
 async def test_a_head_that_does_not_come_is_not_waited_for(sent: bytes) -> None:
-    assert (await answer_to(Hasty, sent)).startswith(b"HTTP/1.1 408 ")
+    said = await answer_to(Hasty, sent)
+    assert said.startswith(b"HTTP/1.1 408 ")
+    assert code_of(said) == "REQUEST_TOO_SLOW"
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
@@ -71,7 +81,16 @@ def test_the_loop_of_the_server_knows_these_connections() -> None:
 
 async def test_a_head_without_an_end_is_refused() -> None:
     more = [b"x-%d: %b\r\n" % (number, b"a" * 500) for number in range(3)]
-    assert (await answer_to(Patient, BEGUN, *more)).startswith(b"HTTP/1.1 431 ")
+    said = await answer_to(Patient, BEGUN, *more)
+    assert said.startswith(b"HTTP/1.1 431 ")
+    assert code_of(said) == "HEAD_TOO_LARGE"
+
+
+@pytest.mark.parametrize("sent", [b"nothing\r\n\r\n", b"GET / HTTP/1.1\r\nno header\r\n\r\n"])
+async def test_what_is_no_request_is_refused_as_every_other_error(sent: bytes) -> None:
+    said = await answer_to(Patient, sent)
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert code_of(said) == "REQUEST_MALFORMED"
 
 
 async def test_what_comes_in_time_is_answered_again_and_again() -> None:

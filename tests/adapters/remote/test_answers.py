@@ -12,7 +12,8 @@ from tandem.adapters.remote.answers import error_of
 from tandem.adapters.remote.logins import Logins
 from tandem.domain.errors import InvalidAutomation, InvalidRequest, Refused
 
-EXITS = {400: 2, 413: 2, 415: 2, 416: 2, 422: 2, 401: 5, 403: 5, 404: 4, 405: 2, 409: 5, 429: 5}
+WRONG = (400, 405, 408, 413, 415, 416, 422, 431)
+EXITS = {**dict.fromkeys(WRONG, 2), 401: 5, 403: 5, 404: 4, 409: 5, 429: 5}
 
 
 def error(status: int, code: str, **more: object) -> Exception:

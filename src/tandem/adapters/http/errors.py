@@ -122,6 +122,20 @@ KINDS: Final[Mapping[str, Kind]] = {
         do="Try again in a moment.",
         is_retryable=True,
     ),
+    "REQUEST_MALFORMED": Kind(
+        status=BAD, says="What came is no request of HTTP/1.1.", do="Send one."
+    ),
+    "REQUEST_TOO_SLOW": Kind(
+        status=408,
+        says="The head or the body of the request did not come in time.",
+        do="Send it again, at once and whole.",
+        is_retryable=True,
+    ),
+    "HEAD_TOO_LARGE": Kind(
+        status=431,
+        says="The head of the request is larger than a server takes.",
+        do="Send fewer or shorter headers.",
+    ),
     "NOT_FOUND": Kind(
         status=MISSING, says="There is no such thing for this tenant.", do="Check the id."
     ),

@@ -9,6 +9,8 @@ from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from tandem.adapters.http.errors import HttpError, respond
+
 HEAD_S: Final = 20.0
 """So long the head of a request may take, counted from its first byte or the connection."""
 BODY_S: Final = 120.0
@@ -46,7 +48,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._head_bytes += len(data)
         if self._head_bytes > self.head_bytes_max:
-            self._refuse(431, "The head of the request is too large.")
+            self._refuse("HEAD_TOO_LARGE", "the head of the request is too large")
 
     def on_message_begin(self) -> None:
         """Begin to wait for the rest of a head."""
@@ -74,18 +76,23 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _lose_patience(self) -> None:
         self._patience = None
-        self._refuse(408, "The request took too long to arrive.")
+        self._refuse("REQUEST_TOO_SLOW", "the request took too long to arrive")
 
-    def _refuse(self, status: int, words: str) -> None:
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, in the shape of all other errors; the log has said why."""
+        self._refuse("REQUEST_MALFORMED", "this is no request of HTTP/1.1")
+
+    def _refuse(self, code: str, words: str) -> None:
         """End the connection; in the middle of an answer without a word."""
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:
+            said = respond(HttpError(code, words))
             self.transport.write(
-                STATUS_LINE[status]
-                + b"content-type: text/plain; charset=utf-8\r\n"
-                + b"content-length: %d\r\nconnection: close\r\n\r\n" % len(words)
-                + words.encode("ascii")
+                STATUS_LINE[said.status_code]
+                + b"content-type: application/json\r\n"
+                + b"content-length: %d\r\nconnection: close\r\n\r\n" % len(said.body)
+                + said.body
             )
         # What the other side does not take must not keep it open.
         self.loop.call_later(1.0, self.transport.abort)
