@@ -91,19 +91,24 @@ class _Replay:
         self.chain = ChainCheck()
 
 
-def keep_deleted_events(connection: apsw.Connection) -> None:
-    """Have a store keep the events of runs that are deleted.
+def keep_gone_events(connection: apsw.Connection) -> None:
+    """Have a store keep the events of runs that are deleted or packed.
 
-    One commit may hold what happened last to a run, and its deletion.
+    One commit may hold what happened last to a run, and its deletion or packing.
     """
+    names = [row[1] for row in connection.execute("PRAGMA table_info(lifecycle_event)")]
+    old = ", ".join(f"OLD.{name}" for name in names)
     connection.execute(
-        """
+        f"""
         CREATE TABLE gone_event AS SELECT *, '' AS run_id FROM lifecycle_event WHERE 0;
         CREATE TRIGGER run_gone BEFORE DELETE ON run BEGIN
             INSERT INTO gone_event
             SELECT *, OLD.run_id FROM lifecycle_event WHERE run_no = OLD.run_no;
         END;
-        """
+        CREATE TRIGGER event_gone BEFORE DELETE ON lifecycle_event BEGIN
+            INSERT INTO gone_event SELECT {old}, run_id FROM run WHERE run_no = OLD.run_no;
+        END;
+        """  # noqa: S608 # the names are those of the schema
     )
 
 
@@ -600,7 +605,7 @@ class Invariants:
     # Answers
 
     def has_change(self, change_id: str) -> bool:
-        """Say whether any event of this change is on disk, or was until its run was deleted."""
+        """Say whether any event of this change is on disk, or was until its run was packed."""
         sql = (
             "SELECT 1 FROM lifecycle_event WHERE change_id = ?1"
             " UNION ALL SELECT 1 FROM gone_event WHERE change_id = ?1 LIMIT 1"

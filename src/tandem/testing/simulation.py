@@ -90,7 +90,7 @@ from tandem.testing.executor import Bodies, Body, Script, ScriptedExecutor
 from tandem.testing.faults import Crashed, EngineDied, Fault, Faults, FaultyCommit
 from tandem.testing.host import SimulatedHost, SimulatedMachine
 from tandem.testing.ids import SeededIds
-from tandem.testing.invariants import Invariants, Seen, Violation, keep_deleted_events
+from tandem.testing.invariants import Invariants, Seen, Violation, keep_gone_events
 from tandem.testing.loop import Process, SimulatedLoop
 from tandem.testing.triggers import KEYED, STORED, Triggers
 
@@ -1042,7 +1042,7 @@ def _template() -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / "tandem.db"
     store = SqliteStore(path, synchronous="OFF")
-    keep_deleted_events(store.committer.connection)
+    keep_gone_events(store.committer.connection)
     # The ends of all simulated runs are counted.
     for automation_id in (SIMULATED, KEYED, *STORED):
         counted = Review(
