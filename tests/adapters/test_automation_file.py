@@ -96,7 +96,10 @@ def simple(**fields: Any) -> dict[str, Any]:
 
 
 def problem_of(**fields: Any) -> Problem:
-    (problem,) = data_problems(simple(**fields))
+    document = simple(**fields)
+    if "wait" in fields:
+        del document["nodes"][0]["action"]
+    (problem,) = data_problems(document)
     return problem
 
 
@@ -258,6 +261,7 @@ def test_every_mistake_of_a_file_is_reported_in_one_pass(tmp_path: Path) -> None
         (13, 14, "nodes[1].sandbox", "yaml_ambiguous"),
         (16, 17, "nodes[2].timeout_ms", "yaml_ambiguous"),
         (17, 5, "nodes[2].stage_kind", "field_value"),
+        (18, 18, "nodes[3].agent_id", "agent_unknown"),
         (18, 49, "nodes[3].input_refs[0].alias", "field_missing"),
         (18, 69, "nodes[3].node_id", "duplicate_key"),
     ]
@@ -498,6 +502,7 @@ def test_what_only_follows_from_another_mistake_is_not_said() -> None:
             {"node_id": "b", "depends_on": [3], "agnt_id": "w"},
             {
                 "node_id": "c",
+                "agent_id": "w",
                 "depends_on": ["b"],
                 "input_refs": [{"from_step_id": "a", "alias": "x"}],
             },

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from tandem.adapters.files.cutting import Cutting
 from tandem.adapters.files.json_loader import load_json
 from tandem.adapters.files.shape import shape_problems
 from tandem.adapters.files.tree import (
@@ -16,6 +17,7 @@ from tandem.adapters.files.tree import (
     Loaded,
     Path,
     Position,
+    path_steps,
     path_text,
     problem_at,
 )
@@ -29,21 +31,6 @@ from tandem.domain.validation import check_automation
 
 INTEGER_MIN: Final = -(2**63)
 INTEGER_MAX: Final = 2**64 - 1
-
-_STEP = re.compile(r"\[(\d+)\]|[^.\[\]]+")
-_NOT_UPSTREAM: Final = ("input_ref_not_upstream", "reference_not_upstream", "wait_binding_not_")
-_NODE_FOLLOW_UPS: Final = frozenset(
-    {"agent_missing", "effects_probe_without_effects", "node_id_invalid"}
-)
-"""What a field that is left out may bring about at its own node."""
-# What an error at the top level makes meaningless elsewhere.
-_FOLLOW_UPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "agents": ("agent_",),
-    "inputs": ("input", "reference_unknown_input"),
-    "automation_id": ("automation_id_invalid",),
-    "schedule": ("schedule_",),
-    "concurrency": ("concurrency_",),
-}
 
 
 def load_automation(
@@ -171,21 +158,25 @@ def _slug(stem: str) -> str:
 
 def _parse(loaded: Loaded, *, source: str, automation_id_default: str | None) -> Automation:
     places = _Places(source, loaded.positions)
-    not_json = [] if _is_json(loaded.value) else list(_json_problems(loaded.value))
-    if not_json:
-        raise _invalid(loaded.problems, (places.put(problem, path) for path, problem in not_json))
     document, problems = _file_form(loaded.value, automation_id_default)
     found: list[Problem] = [places.put(problem, path) for path, problem in problems]
     if document is None:
         raise _invalid(loaded.problems, found)
-    try:
-        automation = Automation.model_validate_json(encode(document), strict=True)
-    except ValidationError as error:
-        shapes = list(shape_problems(error))
-        found += [places.put(problem, path) for path, problem in shapes]
-        found += map(places.find, _semantic_problems(document, [path for path, _ in shapes]))
-        raise _invalid(loaded.problems, found) from None
-    found += map(places.find, check_automation(automation))
+    cutting = Cutting(document)
+    automation = None
+    wrong = [] if _is_json(document) else list(_json_problems(document))
+    while automation is None:
+        found += [places.put(problem, path) for path, problem in wrong if not cutting.hides(path)]
+        if wrong and not cutting.cut(path for path, _ in wrong):
+            raise _invalid(loaded.problems, found)
+        try:
+            automation = Automation.model_validate_json(encode(cutting.document), strict=True)
+        except ValidationError as error:
+            wrong = list(shape_problems(error))
+            if not wrong:
+                raise _invalid(loaded.problems, found) from None
+    rules = (problem for problem in check_automation(automation) if not cutting.causes(problem))
+    found += map(places.find, rules)
     if found or loaded.problems:
         raise _invalid(loaded.problems, found)
     return automation
@@ -234,8 +225,7 @@ class _Places:
 
     def find(self, problem: Problem) -> Problem:
         """Add the place that the problem's own path names."""
-        steps = _STEP.finditer(problem.path)
-        return self.put(problem, tuple(int(m[1]) if m[1] else m.group() for m in steps))
+        return self.put(problem, path_steps(problem.path))
 
     def put(self, problem: Problem, path: Path) -> Problem:
         """Add the place of `path`, or of the nearest part of the document around it."""
@@ -333,49 +323,3 @@ def _has_text_keys(mapping: Mapping[Any, object]) -> bool:
 
 def _has_surrogate(text: str) -> bool:
     return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _semantic_problems(document: Mapping[str, Any], errors: list[Path]) -> Iterable[Problem]:
-    """Yield what is wrong between the parts whose shape is right.
-
-    Fields of the wrong shape are left out. What only follows from that is not said.
-    """
-    nodes = document["flow"].get("nodes") if isinstance(document["flow"], dict) else None
-    if not isinstance(nodes, list):
-        return
-    broken_keys = {str(path[0]) for path in errors if path[:1] != ("flow",)}
-    broken_fields: dict[int, set[str]] = {}
-    for path in errors:
-        match path:
-            case ("flow", "nodes", int(index), *rest):
-                # A missing field is not there to be left out.
-                broken_fields.setdefault(index, set()).update(str(step) for step in rest[:1])
-    reduced = {key: value for key, value in document.items() if key not in broken_keys}
-    reduced.setdefault("automation_id", "automation")
-    reduced["flow"] = {
-        "nodes": [
-            _without(node, index, broken_fields[index]) if index in broken_fields else node
-            for index, node in enumerate(nodes)
-        ]
-    }
-    try:
-        automation = Automation.model_validate_json(encode(reduced), strict=True)
-    except ValidationError:
-        return
-    silenced = [prefix for key in broken_keys for prefix in _FOLLOW_UPS.get(key, ())]
-    if any("depends_on" in fields for fields in broken_fields.values()):
-        silenced += _NOT_UPSTREAM
-    own = tuple(f"nodes[{index}]" for index in broken_fields)
-    for problem in check_automation(automation):
-        is_own = problem.path.startswith(own) if own else False
-        if not problem.code.startswith(tuple(silenced)) and not (
-            is_own and problem.code in _NODE_FOLLOW_UPS
-        ):
-            yield problem
-
-
-def _without(node: object, index: int, fields: set[str]) -> dict[str, Any]:
-    given = node if isinstance(node, dict) else {}
-    kept = {key: value for key, value in given.items() if key not in fields}
-    # No other node can have this name, and no problem that shows it is passed on.
-    return {"node_id": f"/{index}"} | kept

@@ -56,8 +56,12 @@ _BOUNDS: Final = {
 def shape_problems(error: ValidationError) -> Iterator[tuple[Path, Problem]]:
     """Yield each mistake with its path from the root, without a place in a file."""
     for details in error.errors(include_url=False):
-        # A default that is made from a field which is wrong itself.
-        if details["type"] != "default_factory_not_called":
+        # A default that is made from a field which is wrong itself, and a list that is called
+        # empty because all that is in it is wrong.
+        follows = details["type"] == "default_factory_not_called" or (
+            details["type"] == "too_short" and details["input"]
+        )
+        if not follows:
             yield _problem(details)
 
 

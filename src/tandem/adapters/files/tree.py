@@ -4,6 +4,7 @@ Readers of several notations share this: it keeps the bounds, refuses repeated k
 where each value is written. It needs no recursion, so no document can exhaust the stack.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -17,6 +18,8 @@ ALIAS_CHARS_MAX: Final = 1_000_000
 """What aliases may add to a document, in characters of the text they stand for."""
 
 Path = tuple[str | int, ...]
+
+_STEP: Final = re.compile(r"\[(\d+)\]|[^.\[\]]+")
 
 
 class Position(NamedTuple):
@@ -207,6 +210,11 @@ def problem_at(
         line=at.line,
         column=at.column,
     )
+
+
+def path_steps(text: str) -> Path:
+    """Return the path that `path_text` has written; no key may hold a dot or a bracket."""
+    return tuple(int(m[1]) if m[1] else m.group() for m in _STEP.finditer(text))
 
 
 def path_text(path: Path) -> str:
