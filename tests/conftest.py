@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,14 @@ pytest.register_assert_rewrite(
     "tandem.testing.record_suite",
 )
 
-# How fast a shared machine is says nothing about what these tests judge.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How fast a shared machine is says nothing about what these tests judge. What lands is judged by
+# the same examples each time; who works here looks at new ones with every run.
+settings.register_profile(
+    "shared",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+)
 settings.load_profile("shared")
 
 

@@ -215,7 +215,8 @@ def test_run_is_over_its_budget_by_one_call_at_most(
         desk.write()
 
     asyncio.run(story())
-    assert desk.stored.total_tokens < 100 + max(size for _, size in sizes)
+    # Calls of known size may fill it to the brim beside the one that may go over.
+    assert desk.stored.total_tokens <= 100 + max(size for _, size in sizes)
     assert desk.stored.total_tokens >= min(100, sum(size for _, size in sizes))
 
 

@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 import apsw
+import msgspec
 import pytest
 
 import tandem.engine.driver as driver_module
@@ -133,6 +134,44 @@ def test_engine_that_holds_a_run_is_not_forgotten(tmp_path: Path) -> None:
             await small.until(lambda: small.row(run_id).status is RunState.COMPLETED)
         assert small.store.list_engines() == []
 
+    small.tell(story())
+
+
+def test_engine_that_renews_its_lease_while_it_is_judged_by_it_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forgotten it would claim again, and nobody would find its runs if it died then."""
+    small = SmallWorld(tmp_path / "tandem.db")
+    late = EngineId("engine-late")
+    row = EngineRow(
+        engine_id=late,
+        host="elsewhere",
+        pid=1,
+        version="0",
+        lock_path="",
+        started_at_ms=0,
+        lease_until_ms=1,
+        lease_ms=3_000,
+    )
+    renewed = msgspec.structs.replace(row, lease_until_ms=2)
+    forget = small.store.remove_engine
+    judged: list[EngineId] = []
+
+    async def renew_first(engine_id: EngineId, **how: Any) -> None:
+        if engine_id == late and not judged:
+            judged.append(engine_id)
+            await small.store.put_engine(renewed)
+        await forget(engine_id, **how)
+
+    async def story() -> None:
+        await small.store.put_engine(row)
+        async with small.engine():
+            await small.until(lambda: bool(judged))
+            await small.clock.sleep(0)
+            assert renewed in small.store.list_engines()
+            await small.until(lambda: renewed not in small.store.list_engines())
+
+    monkeypatch.setattr(small.store, "remove_engine", renew_first)
     small.tell(story())
 
 

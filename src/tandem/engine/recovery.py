@@ -96,7 +96,7 @@ class Recovery:
             for held in self._store.list_held(row.engine_id):
                 if held.status in DRIVEN or held.cleanup == row.engine_id:
                     recovered += await self._try_to_free(held, row.engine_id)
-            await self._store.remove_engine(row.engine_id)
+            await self._store.remove_engine(row.engine_id, lease_until_ms=row.lease_until_ms)
         return recovered
 
     async def _try_to_free(self, held: Held, dead: EngineId) -> bool:

@@ -723,8 +723,14 @@ class Store(LearningStore, AccessStore, TriggerStore, BacklogStore, WebhookStore
         """
         ...
 
-    async def remove_engine(self, engine_id: EngineId) -> None:
-        """Forget an engine that holds nothing any more."""
+    async def remove_engine(
+        self, engine_id: EngineId, *, lease_until_ms: int | None = None
+    ) -> None:
+        """Forget an engine that holds nothing any more.
+
+        Who judges another engine by its lease says which lease that was; one that was renewed
+        since then stays.
+        """
         ...
 
     def list_engines(self) -> Sequence[EngineRow]:

@@ -209,6 +209,7 @@ class Invariants:
         holding = [run for run in runs.values() if run["engine_id"] or run["cleanup"]]
         locks = self._find("SELECT * FROM workspace_lock")
         self._check_locks(runs, holding, locks)
+        self._check_holders(holding)
         self._check_counts(holding)
         self._check_blocked(runs, holding, locks)
         (totals,) = self._find("SELECT * FROM admission")
@@ -249,6 +250,13 @@ class Invariants:
         for run in holding:
             locked = run["run_no"] in held or not run["lock_path"]
             _must(locked, f"run {run['run_id']} works in {run['lock_path']} without its lock")
+
+    def _check_holders(self, holding: list[dict[str, Any]]) -> None:
+        """Nobody would find the runs of an engine that the store does not know."""
+        known = {row["engine_id"] for row in self._find("SELECT engine_id FROM engine")}
+        for run in holding:
+            for holder in {run["engine_id"], run["cleanup"]} - {None, ""}:
+                _must(holder in known, f"{run['run_id']} is held by {holder}, which nobody knows")
 
     def _check_counts(self, holding: list[dict[str, Any]]) -> None:
         driven = Counter(run["engine_id"] for run in holding if run["engine_id"])

@@ -1359,6 +1359,16 @@ class StoreSuite:
         await scene.store.remove_engine(ENGINE_A)
         assert scene.store.list_engines() == []
 
+    async def test_engine_that_has_renewed_its_lease_is_not_forgotten(self, scene: Scene) -> None:
+        judged = engine_row(ENGINE_A)
+        await scene.store.put_engine(judged)
+        renewed = engine_row(ENGINE_A, lease_until_ms=judged.lease_until_ms + 1)
+        await scene.store.put_engine(renewed)
+        await scene.store.remove_engine(ENGINE_A, lease_until_ms=judged.lease_until_ms)
+        assert scene.store.list_engines() == [renewed]
+        await scene.store.remove_engine(ENGINE_A, lease_until_ms=renewed.lease_until_ms)
+        assert scene.store.list_engines() == []
+
     async def test_engine_that_holds_a_run_is_not_forgotten(self, scene: Scene) -> None:
         """Its row is what tells the others that somebody has to be proven dead."""
         await scene.store.put_engine(engine_row(ENGINE_A))

@@ -696,8 +696,10 @@ SELECT tenant, run_id FROM run
  ORDER BY reaped_at_ms LIMIT :limit;
 
 -- name: remove_engine
--- Forget an engine that holds nothing; one that does stays, so that others find what it holds.
+-- Forget an engine that holds nothing; one that does stays, so that others find what it holds, and
+-- so does one that has renewed its lease since it was judged by it.
 DELETE FROM engine WHERE engine_id = :engine_id
+   AND (:lease_until_ms IS NULL OR lease_until_ms = :lease_until_ms)
    AND NOT EXISTS (SELECT 1 FROM run WHERE run.engine_id = :engine_id)
    AND NOT EXISTS (SELECT 1 FROM run WHERE run.cleanup = :engine_id);
 

@@ -842,9 +842,11 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
         """See `Store.put_engine`."""
         await self._writer.submit(PutEngine(engine, tuple(active), now_ms))
 
-    async def remove_engine(self, engine_id: EngineId) -> None:
+    async def remove_engine(
+        self, engine_id: EngineId, *, lease_until_ms: int | None = None
+    ) -> None:
         """See `Store.remove_engine`."""
-        await self._writer.submit(RemoveEngine(engine_id))
+        await self._writer.submit(RemoveEngine(engine_id, lease_until_ms))
 
     def list_engines(self) -> Sequence[EngineRow]:
         """See `Store.list_engines`."""

@@ -521,10 +521,12 @@ class RemoveEngine(msgspec.Struct, frozen=True, tag=True):
     """Forget an engine."""
 
     engine_id: EngineId
+    lease_until_ms: int | None
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> None:
         """See `Write`."""
-        run_statement(connection, tables.sql["remove_engine"], (self.engine_id,))
+        row = (self.engine_id, self.lease_until_ms)
+        run_statement(connection, tables.sql["remove_engine"], row)
 
     def landed(self, tables: Tables, connection: apsw.Connection, result: None) -> bool:
         """See `Write`."""
