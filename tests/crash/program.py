@@ -45,6 +45,7 @@ from trigger_stories import STORIES
 import tandem.engine.sweeps
 import tandem.wiring
 from tandem import Automation, Engine
+from tandem.adapters.local.clock import SystemClock
 from tandem.adapters.local.files import LocalFiles
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.command import Account, HandBack, Panic
@@ -62,6 +63,7 @@ FLAKY_FAILURES = 2
 TOKENS = 10
 """What each body that spends uses of the budget."""
 SWEEP_MS = 50
+AHEAD_MS = 2_000
 """How often an engine sweeps here, so that no test waits for it."""
 WAIT_KEY = "k1"
 """Whoever resolves a wait says the same, however often they are killed."""
@@ -298,14 +300,18 @@ def kill_at_file(step: str, moment: str) -> None:
 
 
 class Hung:
-    """An engine that seems to live: its lock is held, and its silence needs no long look."""
+    """An engine that seems to live: its lock is held, and its silence needs no long look.
+
+    What it did last lies back as far as the clock here is ahead.
+    """
 
     def __init__(self, lock: Path) -> None:
         self._fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
-        look = QuietWatch.list_stale
+        look, now_ms = QuietWatch.list_stale, SystemClock.now_ms
         tandem.engine.sweeps.SWEEP_MS = SWEEP_MS
         QuietWatch.list_stale = lambda self, quiet, for_ms: look(self, quiet, for_ms=0)  # type: ignore[method-assign] # no test waits for a lease
+        SystemClock.now_ms = lambda self: now_ms(self) + AHEAD_MS  # type: ignore[method-assign] # nor until a run is stale
 
     def close(self) -> None:
         """Let it die."""

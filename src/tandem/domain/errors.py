@@ -200,6 +200,10 @@ class StoreUnavailable(StoreError):
     code = "store_unavailable"
 
 
+class StoreUnsure(StoreUnavailable):
+    """The store failed, and nobody can say any more whether it was written."""
+
+
 class StoreTooNew(StoreError):
     """The store was made by a newer version of the engine; this version leaves it untouched."""
 

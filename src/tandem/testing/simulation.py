@@ -51,7 +51,7 @@ from tandem.domain.command import (
     Skip,
 )
 from tandem.domain.creation import NewRun
-from tandem.domain.errors import EngineError, StoreUnavailable
+from tandem.domain.errors import EngineError, StoreUnavailable, StoreUnsure
 from tandem.domain.firing import Fired, FiringPlan
 from tandem.domain.gate_policy import GATE_EXPIRES_AFTER_MS
 from tandem.domain.handoff import Handoff, Taken
@@ -294,7 +294,8 @@ class WatchedStore(SqliteStore):
     def _compare(self, error: BaseException | None, change_id: ChangeId) -> None:
         if error is None and not self._invariants.has_change(change_id):
             self.on_lie(f"change {change_id} was acknowledged and is not on disk")
-        if isinstance(error, EngineError) and self._invariants.has_change(change_id):
+        is_said = isinstance(error, EngineError) and not isinstance(error, StoreUnsure)
+        if is_said and self._invariants.has_change(change_id):
             self.on_lie(f"change {change_id} is on disk, but: {error}")
 
 

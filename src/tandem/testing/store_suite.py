@@ -52,6 +52,7 @@ from tandem.domain.errors import (
     NotFound,
     Refused,
     StoreUnavailable,
+    StoreUnsure,
 )
 from tandem.domain.graph import Plan
 from tandem.domain.ids import (
@@ -913,6 +914,39 @@ class StoreSuite:
         fault.arm("after")
         await scene.store.remove_engine(ENGINE_B)
         assert scene.store.list_engines() == []
+
+    async def test_end_of_a_run_that_is_packed_in_the_same_commit_counts_as_written(
+        self, open_store: OpenStore
+    ) -> None:
+        fault = CommitFault()
+        scene = Scene(open_store(fault))
+        await scene.create("r1")
+        later_ms = NOW_MS + 1
+        fault.arm("after")
+        change, _ = await asyncio.gather(
+            scene.execute("r1", Cancel()),
+            scene.store.archive(before_ms=later_ms, rows_max=100, now_ms=later_ms),
+        )
+        row = scene.get("r1")
+        assert row.archived_at_ms == later_ms, "both were one commit"
+        assert row.last_change_id == change.change_id
+
+    async def test_change_of_a_run_that_is_deleted_in_the_same_commit_is_not_called_unwritten(
+        self, open_store: OpenStore
+    ) -> None:
+        fault = CommitFault()
+        scene = Scene(open_store(fault))
+        await scene.create("r1")
+        fault.arm("after")
+        asked, left = await asyncio.gather(
+            scene.execute("r1", Cancel()),
+            scene.store.delete_run(RunId("r1"), tenant=LOCAL_TENANT),
+            return_exceptions=True,
+        )
+        assert isinstance(asked, StoreUnsure)
+        assert "run r1 was deleted" in str(asked)
+        assert left == []
+        assert scene.store.find_run(RunId("r1"), tenant=LOCAL_TENANT) is None
 
     async def test_failed_commit_fails_everything_in_it(self, open_store: OpenStore) -> None:
         fault = CommitFault()

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import apsw
 
 from tandem.adapters.sqlite.turnstile import TURN_WAIT_MAX_S, Turnstile
-from tandem.domain.errors import EngineError, StoreUnavailable
+from tandem.domain.errors import EngineError, StoreUnavailable, StoreUnsure
 
 T = TypeVar("T")
 Statements = Callable[[apsw.Connection], T]
@@ -96,7 +96,7 @@ class Committer:
             statements: writes within the transaction. It may refuse with an `EngineError`, best
                 before its first write: then the others of the batch are not written again.
             landed: says on a fresh connection whether the write is on disk; asked when a commit
-                failed and nobody knows.
+                failed and nobody knows. It may raise `StoreUnsure`.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -110,7 +110,7 @@ class Committer:
         """Refuse what still waits and close the connection."""
         unsure = self._unsure[0] if self._unsure is not None else []
         for write in unsure:
-            write.error = write.error or StoreUnavailable(
+            write.error = write.error or StoreUnsure(
                 "the store was closed before it could say whether this was written"
             )
             write.tell()
@@ -242,16 +242,26 @@ class Committer:
         try:
             self._disconnect()
             self._connect()
-            landed = [write.error is None and write.landed(self._connection) for write in batch]
+            errors = [self._judge(write, error) for write in batch]
         except (EngineError, apsw.Error):
             return False
         self._unsure = None
-        for write, is_there in zip(batch, landed, strict=True):
-            write.decide(None if is_there else _unavailable(error))
+        for write, why in zip(batch, errors, strict=True):
+            write.decide(why)
         # After `_flush` has told those of its own batch, a second telling does nothing.
         for write in batch:
             write.tell()
         return True
+
+    def _judge(self, write: _Write, error: Exception) -> Exception | None:
+        """Return what to tell of a write whose commit failed: nothing, when it is on disk."""
+        if write.error is not None:
+            return write.error
+        try:
+            is_there = write.landed(self._connection)
+        except StoreUnsure as unsure:
+            return unsure
+        return None if is_there else _unavailable(error)
 
 
 class _StatementFailed(Exception):

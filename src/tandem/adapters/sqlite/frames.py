@@ -18,6 +18,7 @@ from tandem.domain.errors import (
     Refused,
     StoreError,
     StoreUnavailable,
+    StoreUnsure,
 )
 
 _ERRORS = {
@@ -34,6 +35,7 @@ _ERRORS = {
         LeaseLost,
         StoreError,
         StoreUnavailable,
+        StoreUnsure,
     )
 }
 

@@ -21,6 +21,7 @@ from tandem.domain.errors import (
     LeaseLost,
     NotFound,
     StoreError,
+    StoreUnsure,
 )
 from tandem.domain.graph import Plan
 from tandem.domain.ids import AutomationId, ChangeId, DefinitionDigest, Digest, RunId, TenantId
@@ -198,14 +199,31 @@ class Tables:
         return ChangeRefused(f"run {run_id} has changed since it was read; nothing was written")
 
     def landed(self, connection: apsw.Connection, change: Change) -> bool:
-        """Say whether a change is on disk."""
-        return self.has_event(connection, change.run.run_id, change.change_id, change.events[0].seq)
+        """Say whether a change of a run that was there is on disk.
+
+        Raises:
+            StoreUnsure: the run was deleted since, and all that happened to it with it.
+        """
+        run_id, seq = change.run.run_id, change.events[0].seq
+        if self.has_event(connection, run_id, change.change_id, seq):
+            return True
+        if not fetch(connection, self.sql["find_run_no"], (run_id,)):
+            raise StoreUnsure(
+                f"run {run_id} was deleted before the store could say whether this was written"
+            )
+        return False
 
     def has_event(
         self, connection: apsw.Connection, run_id: RunId, change_id: ChangeId, seq: int
     ) -> bool:
-        """Say whether the event `seq` of a run came from this change."""
-        return bool(fetch(connection, self.sql["has_event"], (run_id, change_id, seq)))
+        """Say whether the event `seq` of a run came from this change; it may be packed by now."""
+        if fetch(connection, self.sql["has_event"], (run_id, change_id, seq)):
+            return True
+        return any(
+            event["seq"] == seq and event["change_id"] == change_id
+            for run in fetch(connection, self.sql["find_run_no"], (run_id,))
+            for event in self.archive.read(connection, run["run_no"])["lifecycle_event"]
+        )
 
     def load(
         self,

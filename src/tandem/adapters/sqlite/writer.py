@@ -13,7 +13,7 @@ from tandem.adapters.sqlite.committer import Committer
 from tandem.adapters.sqlite.tables import Tables
 from tandem.adapters.sqlite.writer_process import Pending, WriterProcess
 from tandem.adapters.sqlite.writes import ReadVersion, Write, data_version
-from tandem.domain.errors import StoreUnavailable
+from tandem.domain.errors import StoreUnavailable, StoreUnsure
 
 T = TypeVar("T")
 Commit = Callable[[apsw.Connection], None]
@@ -217,12 +217,12 @@ class Writer:
                 pending.tell(result)
             elif is_dead:
                 pending.tell(error=_closed())
+        except StoreUnsure as unsure:
+            pending.tell(error=unsure)
         except apsw.Error:
             pass
         pending.tell(
-            error=StoreUnavailable(
-                "the store was closed before it could say whether this was written"
-            )
+            error=StoreUnsure("the store was closed before it could say whether this was written")
         )
 
 

@@ -77,6 +77,9 @@ class Write(Protocol[T_co]):
 
         `result` is what `perform` returned, None when nobody heard of it: a result is known
         before the commit, so where a write has one, None means that it was not committed.
+
+        Raises:
+            StoreUnsure: what it would have written may be deleted by now.
         """
         ...
 
