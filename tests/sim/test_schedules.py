@@ -15,7 +15,7 @@ from tests.sim.test_receipts import check_receipts
 from tests.sim.test_vocabulary import check_vocabulary
 
 CHUNKS = 16
-SEEDS_PER_CHUNK = 75
+SEEDS_PER_CHUNK = 63
 SOAK_SEEDS = 100_000
 
 
