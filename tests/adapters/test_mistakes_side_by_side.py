@@ -84,7 +84,17 @@ def test_a_mistake_of_shape_hides_no_broken_rule() -> None:
                 assert {new for new in found - rules if not is_within(new[1], path)} == set()
 
 
-@pytest.mark.parametrize("given", ["comand", 3, None])
+def test_a_kind_that_is_evidently_meant_hides_nothing() -> None:
+    document = replaced(full(), ("nodes", 4, "action", "kind"), "comand")
+    document["nodes"][4]["action"] |= {"env": {"MODE": "${inputs.nope}"}, "argvs": []}
+    assert found_in(document) == {
+        ("field_value", "nodes[4].action.kind"),
+        ("field_unknown", "nodes[4].action.argvs"),
+        ("reference_unknown_input", "nodes[4].action.env.MODE"),
+    }
+
+
+@pytest.mark.parametrize("given", ["xyz", 3, None])
 def test_nothing_is_said_of_a_part_whose_kind_is_unknown(given: object) -> None:
     document = replaced(full(), ("nodes", 4, "action", "kind"), given)
     document["nodes"][4]["action"]["env"]["MODE"] = "${inputs.nope}"

@@ -1,6 +1,6 @@
 """Cuts out of a document what is of the wrong shape, so that the rules can be asked of the rest."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from tandem.adapters.files.tree import Path, path_steps
@@ -38,21 +38,22 @@ class Cutting:
         self._copied: set[Path] = {()}
         self._cuts: set[Path] = set()
 
-    def cut(self, paths: Iterable[Path]) -> bool:
+    def cut(self, wrong: Mapping[Path, str | None]) -> bool:
         """Leave out what is at each path, or around it where that cannot be left out alone.
 
-        A text stands for it first, which is right for most. If it is not, a field goes alone. An
-        item takes its list along, since those behind it would move, and what is missing takes
-        along what it is missing in. Of a node its id is left.
+        First what was meant stands for it, as far as that is known, else some text, which is right
+        for most. If it is not, a field goes alone. An item takes its list along, since those
+        behind it would move, and what is missing takes along what it is missing in. Of a node its
+        id is left.
 
         Returns:
             Whether all of it, and anything at all, could be left out.
         """
-        places = {self._place(path) for path in paths}
+        places = {self._place(path) for path in wrong}
         if not places or () in places:
             return False
         for place in sorted(places, key=len):
-            self._remove(place)
+            self._remove(place, wrong.get(place))
         return True
 
     def hides(self, path: Path) -> bool:
@@ -95,7 +96,7 @@ class Cutting:
                     return path[:depth]
         return path
 
-    def _remove(self, path: Path) -> None:
+    def _remove(self, path: Path, meant: str | None) -> None:
         is_first = path not in self._cuts
         self._cuts.add(path)
         if path == _ID:
@@ -109,7 +110,7 @@ class Cutting:
             elif path[:2] == _NODES and path[3:] == ("node_id",):
                 holder[last] = _name(path[2], holder[last])
             elif is_first:
-                holder[last] = _TEXT
+                holder[last] = meant or _TEXT
             else:
                 del holder[last]
 

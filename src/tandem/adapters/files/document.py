@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from tandem.adapters.files.cutting import Cutting
 from tandem.adapters.files.json_loader import load_json
-from tandem.adapters.files.shape import shape_problems
+from tandem.adapters.files.shape import Misshapen, shape_problems
 from tandem.adapters.files.tree import (
     DEPTH_MAX,
     SIZE_BYTES_MAX,
@@ -166,8 +166,10 @@ def _parse(loaded: Loaded, *, source: str, automation_id_default: str | None) ->
     automation = None
     wrong = [] if _is_json(document) else list(_json_problems(document))
     while automation is None:
-        found += [places.put(problem, path) for path, problem in wrong if not cutting.hides(path)]
-        if wrong and not cutting.cut(path for path, _ in wrong):
+        found += [
+            places.put(each.problem, each.path) for each in wrong if not cutting.hides(each.path)
+        ]
+        if wrong and not cutting.cut({each.path: each.meant for each in wrong}):
             raise _invalid(loaded.problems, found)
         try:
             automation = Automation.model_validate_json(encode(cutting.document), strict=True)
@@ -251,7 +253,7 @@ class _Places:
         return self._positions.get(path, Position(0, 0))
 
 
-def _json_problems(value: object) -> Iterable[tuple[Path, Problem]]:
+def _json_problems(value: object) -> Iterable[Misshapen]:
     """Yield the parts of `value` that JSON, or the store's reading of it, cannot keep."""
     stack: list[tuple[Path, object]] = [((), value)]
     while stack:
@@ -281,7 +283,8 @@ def _json_problems(value: object) -> Iterable[tuple[Path, Problem]]:
             case _:
                 message = f"{type(item).__name__} is no JSON value"
         if message:
-            yield path, Problem(code="not_json", message=message, path=path_text(path))
+            problem = Problem(code="not_json", message=message, path=path_text(path))
+            yield Misshapen(path, problem)
 
 
 def _is_json(value: object) -> bool:

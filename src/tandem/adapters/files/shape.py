@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from types import UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -53,8 +53,19 @@ _BOUNDS: Final = {
 }
 
 
-def shape_problems(error: ValidationError) -> Iterator[tuple[Path, Problem]]:
-    """Yield each mistake with its path from the root, without a place in a file."""
+class Misshapen(NamedTuple):
+    """A mistake, with its path from the root and without a place in a file.
+
+    `meant` is what was evidently meant, where that is one of a few words.
+    """
+
+    path: Path
+    problem: Problem
+    meant: str | None = None
+
+
+def shape_problems(error: ValidationError) -> Iterator[Misshapen]:
+    """Yield each mistake."""
     for details in error.errors(include_url=False):
         # A default that is made from a field which is wrong itself, and a list that is called
         # empty because all that is in it is wrong.
@@ -65,10 +76,10 @@ def shape_problems(error: ValidationError) -> Iterator[tuple[Path, Problem]]:
             yield _problem(details)
 
 
-def _problem(details: ErrorDetails) -> tuple[Path, Problem]:
+def _problem(details: ErrorDetails) -> Misshapen:
     path, models = _walk(details["loc"])
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
-    code, hint = "field_value", ""
+    code, hint, meant = "field_value", "", None
     last = str(path[-1]) if path else "the document"
     if kind == "missing":
         code, message = "field_missing", f"`{last}` is missing"
@@ -77,10 +88,11 @@ def _problem(details: ErrorDetails) -> tuple[Path, Problem]:
         code, message, hint = (
             "field_unknown",
             f"there is no key `{last}` here",
-            _nearest(last, known),
+            _did_you_mean(_nearest(last, known)) or _listed(known),
         )
     elif kind in ("union_tag_invalid", "union_tag_not_found"):
-        path, message, hint = _tag_problem(path, models, value, context)
+        path, message, meant = _tag_problem(path, models, value, context)
+        hint = _did_you_mean(meant)
     elif kind in _EXPECTED:
         code = "field_type"
         given = _shown(value) if isinstance(value, float) else _noun(value)
@@ -92,7 +104,8 @@ def _problem(details: ErrorDetails) -> tuple[Path, Problem]:
     elif kind in ("enum", "literal_error"):
         choices = _unquoted(str(context.get("expected", "")))
         message = f"{_shown(value)} is not one of: {', '.join(choices)}"
-        hint = _nearest(str(value), choices, list_all=False)
+        meant = _nearest(str(value), choices)
+        hint = _did_you_mean(meant)
     elif kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         message = f"must be {words} {context.get(name)}, not {_shown(value)}"
@@ -103,7 +116,8 @@ def _problem(details: ErrorDetails) -> tuple[Path, Problem]:
     else:
         message = details["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         message = message[:1].lower() + message[1:]
-    return path, Problem(code=code, message=message, path=path_text(path), hint=hint)
+    problem = Problem(code=code, message=message, path=path_text(path), hint=hint)
+    return Misshapen(path, problem, meant)
 
 
 def _pattern_message(last: str, value: object) -> str:
@@ -114,17 +128,21 @@ def _pattern_message(last: str, value: object) -> str:
 
 def _tag_problem(
     path: Path, models: list[type[BaseModel]], value: object, context: Mapping[str, Any]
-) -> tuple[Path, str, str]:
+) -> tuple[Path, str, str | None]:
     key = str(context.get("discriminator", "kind")).strip("'")
     tags = [_tag(model, key) for model in models]
     listed = ", ".join(tags)
     given = value.get(key) if isinstance(value, Mapping) else None
     if given is None:
-        return path, f"`{key}` is missing; it is one of: {listed}", ""
+        return path, f"`{key}` is missing; it is one of: {listed}", None
     if isinstance(given, str) and given in _KINDS_LATER:
-        return (*path, key), f"`{given}` is not available in this version; there are: {listed}", ""
+        return (
+            (*path, key),
+            f"`{given}` is not available in this version; there are: {listed}",
+            None,
+        )
     message = f"{_shown(given)} is not one of: {listed}"
-    return (*path, key), message, _nearest(str(given), tags, list_all=False)
+    return (*path, key), message, _nearest(str(given), tags)
 
 
 def _walk(location: tuple[int | str, ...]) -> tuple[Path, list[type[BaseModel]]]:
@@ -184,14 +202,17 @@ def _keys(models: list[type[BaseModel]]) -> list[str]:
     ]
 
 
-def _nearest(name: str, known: list[str], *, list_all: bool = True) -> str:
-    close = get_close_matches(name[:100], known, n=1)
-    if close:
-        return f"did you mean `{close[0]}`?"
-    if not list_all or not known:
-        return ""
+def _nearest(name: str, known: list[str]) -> str | None:
+    return next(iter(get_close_matches(name[:100], known, n=1)), None)
+
+
+def _did_you_mean(meant: str | None) -> str:
+    return "" if meant is None else f"did you mean `{meant}`?"
+
+
+def _listed(known: list[str]) -> str:
     more = ", …" if len(known) > KEYS_SHOWN_MAX else ""
-    return f"keys here: {', '.join(known[:KEYS_SHOWN_MAX])}{more}"
+    return f"keys here: {', '.join(known[:KEYS_SHOWN_MAX])}{more}" if known else ""
 
 
 def _unquoted(expected: str) -> list[str]:
