@@ -130,6 +130,32 @@ def test_closed_pipe_of_a_list_is_quiet() -> None:
     assert done.stdout.split() == ["141"]
 
 
+@pytest.mark.parametrize("command", ["schema", "runs output latest a"])
+def test_output_that_does_not_fit_on_the_disk_is_no_mistake_of_ours(
+    call: Call, command: str
+) -> None:
+    printing = "import sys; print('x' * 100_000)"
+    action = {"kind": "command", "argv": [sys.executable, "-c", printing]}
+    document = {"nodes": [{"node_id": "a", "action": action}]}
+    Path("big.yaml").write_text(json.dumps(document))
+    assert call("run", "big.yaml").code == 0
+
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "tandem", *command.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert ended.returncode == 74
+    assert ended.stderr == (
+        "error: the output could not be written: No space left on device; "
+        "what was asked for may have been done\n"
+    )
+
+
 def test_run_without_standard_streams_is_run_and_told_to_nobody(call: Call) -> None:
     Path("hi.yaml").write_text("nodes: [{node_id: a, action: {kind: command, argv: [echo, hi]}}]\n")
     started = f"exec {sys.executable} -m tandem run hi.yaml <&- >&-"

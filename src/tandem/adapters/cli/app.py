@@ -124,6 +124,12 @@ def main(tools: Tools, arguments: Sequence[str] | None = None) -> int:
     except (BrokenPipeError, _ClosedPipe):
         _abandon_stdout()
         return exits.BROKEN_PIPE
+    except OSError as error:
+        _abandon_stdout()
+        why = f"the output could not be written: {error.strerror}"
+        with suppress(OSError):
+            click.echo(f"error: {why}; what was asked for may have been done", err=True)
+        return exits.OUTPUT_LOST
 
 
 def _open_closed_streams() -> None:
@@ -163,7 +169,7 @@ def _report(error: Exception, *, as_json: bool) -> int:
     from tandem.domain.errors import EngineError
 
     error = _single(error)
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and _is_of_output(error)):
         raise error
     if not isinstance(error, EngineError):
         return _report_unexpected(error, as_json=as_json)
@@ -233,7 +239,13 @@ def _print_error(document: dict[str, Any]) -> None:
     click.echo(json.dumps({"error": document}), err=True)
 
 
+def _is_of_output(error: OSError) -> bool:
+    """Say whether something could not be printed, because the disk is full, say."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).parent.name in ("click", "rich")
+
+
 def _abandon_stdout() -> None:
-    """Keep the interpreter from complaining about the closed pipe when it flushes at its end."""
+    """Keep the interpreter from complaining at its end about what cannot be written."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

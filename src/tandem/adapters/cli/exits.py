@@ -18,6 +18,8 @@ BLOCKED: Final = 7
 CANCELLED: Final = 8
 WAITING: Final = 9
 UNEXPECTED: Final = 70
+OUTPUT_LOST: Final = 74
+"""Standard output could not be written, on a full disk, say; the number of `sysexits.h`."""
 INTERRUPTED: Final = 130
 """What a shell shows for a program that Ctrl-C ended."""
 BROKEN_PIPE: Final = 141

@@ -209,7 +209,7 @@ def output(tools: Tools, run: str, node: str, as_json: bool) -> None:
     if sys.stdout.isatty():
         click.echo(clean(raw.decode("utf-8", "replace")))
     else:
-        sys.stdout.buffer.write(raw)
+        click.echo(raw, nl=False)
 
 
 for _command in operate.COMMANDS:
