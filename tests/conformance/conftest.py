@@ -178,7 +178,8 @@ SPEC = {
     "agents": [AGENT],
     "flow": {"nodes": [node("n1"), node("n2", "n1"), node("n3", "n2"), node("s1")]},
 }
-Start = Callable[[], Process]
+Start = Callable[..., Process]
+"""Starts a server with these variables in its environment."""
 
 
 @pytest.fixture
@@ -186,9 +187,9 @@ def start_server(tmp_path: Path) -> Iterator[Start]:
     """Start servers; what still runs at the end of the test is stopped."""
     started: list[Process] = []
 
-    def begin() -> Process:
+    def begin(**env: str) -> Process:
         process = Process(tmp_path / f"server{len(started)}")
-        process.start()
+        process.start(**env)
         started.append(process)
         return process
 

@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+import pytest
 from tandem_client import SyncTandemClient
 
 from .conftest import COMPAT, SPEC, TOKEN, Start, open_client
 
 
+@pytest.mark.parametrize("writer", ["inline", "process"])
 async def test_row_52_a_killed_server_resumes_and_completes_no_node_twice(
-    start_server: Start,
+    start_server: Start, writer: str
 ) -> None:
-    server = start_server()
+    server = start_server(TANDEM_STORE_WRITER=writer)
     async with open_client(server) as c:
         await c.active("row-52")
         server.script("n2", wait=True)
@@ -26,7 +28,7 @@ async def test_row_52_a_killed_server_resumes_and_completes_no_node_twice(
         await c.running(run_id, "n2")
     server.kill()
     server.script("n2")
-    server.start()
+    server.start(TANDEM_STORE_WRITER=writer)
     async with open_client(server) as c:
         run = await c.until(run_id, "completed")
         events = (await c.raw.get(f"/automations/v2/runs/{run_id}/history")).json()["events"]
