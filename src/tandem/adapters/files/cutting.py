@@ -9,23 +9,24 @@ from tandem.domain.errors import Problem
 _ID: Final = ("automation_id",)
 _FLOW: Final = ("flow",)
 _NODES: Final = ("flow", "nodes")
+_NODE_DEPTH: Final = 3
 _TEXT: Final = "?"
 """Stands for what is cut out, where a text may stand."""
-_NOT_UPSTREAM: Final = ("input_ref_not_upstream", "reference_not_upstream", "wait_binding_not_")
-_NODE_FOLLOW_UPS: Final = frozenset(
-    {"agent_missing", "effects_probe_without_effects", "node_id_invalid"}
-)
-"""What a field that is left out may bring about at its own node."""
-# What a cut at the top level makes meaningless elsewhere.
+
+# What a cut inside a field at the top, or inside a node, may bring about elsewhere.
 _FOLLOW_UPS: Final[Mapping[Path, tuple[str, ...]]] = {
     _FLOW: ("no_nodes",),
     ("inputs",): ("reference_unknown_input",),
     ("workspace_root",): ("watch_without_workspace",),
 }
+_NOT_UPSTREAM: Final = ("input_ref_not_upstream", "reference_not_upstream", "wait_binding_not_")
+_NODE_FOLLOW_UPS: Final = frozenset(
+    {"agent_missing", "effects_probe_without_effects", "node_id_invalid"}
+)
 # What is wrong with one field of a node because another one is left out.
 _BESIDE: Final[Mapping[Path, Path]] = {
-    ("action", "shell"): ("action", "script"),
-    ("action", "output", "format"): ("action", "output", "path"),
+    ("action", "script"): ("action", "shell"),
+    ("action", "output", "path"): ("action", "output", "format"),
 }
 
 
@@ -37,6 +38,12 @@ class Cutting:
         """What is left."""
         self._copied: set[Path] = {()}
         self._cuts: set[Path] = set()
+        self._around: set[Path] = set()
+        """The cuts, and all that they are parts of."""
+        self._beside: set[Path] = set()
+        """What the cuts are fields of."""
+        self._silenced: set[str] = set()
+        """How the codes begin of what may follow from the cuts anywhere."""
 
     def cut(self, wrong: Mapping[Path, str | None]) -> bool:
         """Leave out what is at each path, or around it where that cannot be left out alone.
@@ -58,20 +65,22 @@ class Cutting:
 
     def hides(self, path: Path) -> bool:
         """Say that what is wrong with the shape at `path` may only follow from a cut."""
-        return any(_is_around(cut, path) or _is_around(path, cut) for cut in self._cuts)
+        return path in self._around or any(path[:depth] in self._cuts for depth in range(len(path)))
 
     def causes(self, problem: Problem) -> bool:
         """Say that what a rule says may only follow from a cut."""
         path = path_steps(problem.path)
-        return any(_causes(_written(cut), problem.code, path) for cut in self._cuts) or (
-            self._is_missed(path)
+        path = (*_FLOW, *path) if path[:1] == _NODES[1:] else path
+        node, field = path[:_NODE_DEPTH], path[_NODE_DEPTH:]
+        is_in_node = node[:2] == _NODES
+        return (
+            problem.code.startswith(tuple(self._silenced))
+            or (path in self._around and (bool(field) or not is_in_node))
+            or (problem.code in _NODE_FOLLOW_UPS and node in self._around)
+            or (field in _BESIDE and (*node, *_BESIDE[field]) in self._cuts)
+            # What is not there may be what something beside it was meant to be.
+            or (path[:-1] in self._beside and self._existing(path) == path[:-1])
         )
-
-    def _is_missed(self, path: Path) -> bool:
-        """Say that `path` is not there and may be what something beside it was meant to be."""
-        full = (*_NODES, *path[1:]) if path[:1] == _NODES[1:] else path
-        beside = full[:-1]
-        return self._existing(full) == beside and any(cut[:-1] == beside for cut in self._cuts)
 
     def _place(self, path: Path) -> Path:
         """Return the path of what can be left out at `path` or around it; of nothing, `()`."""
@@ -98,7 +107,7 @@ class Cutting:
 
     def _remove(self, path: Path, meant: str | None) -> None:
         is_first = path not in self._cuts
-        self._cuts.add(path)
+        self._note(path)
         if path == _ID:
             self.document["automation_id"] = "automation"
         elif path == _FLOW:
@@ -113,6 +122,17 @@ class Cutting:
                 holder[last] = meant or _TEXT
             else:
                 del holder[last]
+
+    def _note(self, path: Path) -> None:
+        self._cuts.add(path)
+        self._around.update(path[:depth] for depth in range(1, len(path) + 1))
+        self._beside.add(path[:-1])
+        if path == _FLOW or path[:1] != _FLOW:
+            self._silenced.update(_FOLLOW_UPS.get(path[:1], ()))
+        if path[0] == "agents" and (len(path) <= 2 or path[2] == "agent_id"):
+            self._silenced.add("agent_unknown")
+        if path[:2] == _NODES and path[3:4] == ("depends_on",):
+            self._silenced.update(_NOT_UPSTREAM)
 
     def _name(self, nodes: Any, index: Any) -> None:
         """Give a node an id if that is what it lacks, else leave nothing but an id."""
@@ -139,34 +159,3 @@ def _name(index: Any, given: object) -> str:
     can have this id.
     """
     return str(given) if isinstance(given, int | float) else f"/{index}"
-
-
-def _written(path: Path) -> Path:
-    return path[1:] if path[:2] == _NODES else path
-
-
-def _is_around(outer: Path, inner: Path) -> bool:
-    return inner[: len(outer)] == outer
-
-
-def _causes(cut: Path, code: str, path: Path) -> bool:
-    if cut[0] != "nodes":
-        return (
-            code.startswith(_FOLLOW_UPS.get(cut[:1], ()))
-            or (code == "agent_unknown" and _is_agent(cut))
-            or (path != () and _is_around(path, cut))
-        )
-    node, field = cut[:2], cut[2:]
-    if field[:1] == ("depends_on",) and code.startswith(_NOT_UPSTREAM):
-        return True
-    if path[:2] != node:
-        return False
-    return (
-        code in _NODE_FOLLOW_UPS
-        or (len(path) > len(node) and _is_around(path, cut))
-        or (field in _BESIDE and path[2:] == _BESIDE[field])
-    )
-
-
-def _is_agent(cut: Path) -> bool:
-    return cut[0] == "agents" and (len(cut) <= 2 or cut[2] == "agent_id")
