@@ -11,10 +11,13 @@ from tandem.domain.automation import Automation
 from tandem.domain.change import Change
 from tandem.domain.command import Command, Panic
 from tandem.domain.errors import StoreUnavailable
+from tandem.domain.firing import FiringPlan
 from tandem.domain.ids import LOCAL_TENANT, AutomationId, RunId
 from tandem.domain.lifecycle import RunState
+from tandem.domain.stored_automation import StoredAutomation
 from tandem.engine import driver as driver_module
 from tandem.engine import engine as engine_module
+from tandem.engine import schedules as schedules_module
 from tandem.engine.automations import Automations
 from tandem.ports.store import RunFilter
 from tandem.testing.builders import automation, python_node
@@ -112,5 +115,39 @@ def test_an_automation_that_cannot_be_put_together_spares_the_schedules_of_other
         assert run.automation_id == "healthy"
         (firing,) = kept.firings(kept.get(AutomationId("broken")))
         assert (firing.outcome, firing.code) == ("refused", "run_creation_panicked")
+
+    world.tell(story())
+
+
+def test_a_schedule_that_cannot_be_worked_out_spares_those_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = SmallWorld(tmp_path / "tandem.db")
+    every = {"type": "interval", "interval_seconds": 10}
+    real = schedules_module.plan_firing
+
+    def plan_firing(row: StoredAutomation, **how: Any) -> FiringPlan | None:
+        if row.automation_id == "broken":
+            raise ZeroDivisionError("a mistake of ours")
+        return real(row, **how)
+
+    monkeypatch.setattr(schedules_module, "plan_firing", plan_firing)
+
+    async def story() -> None:
+        engine = world.engine()
+        kept = Automations(engine)
+        for name in ("broken", "healthy"):
+            what = automation(python_node("a"), automation_id=name, schedule=every)
+            await kept.save(what, by="ann")
+        await world.clock.sleep(10_500)
+        assert [await engine.schedules.fire_due() for _ in range(3)] == [1, 0, 0]
+        (run,) = world.store.list_runs(RunFilter(tenant=LOCAL_TENANT))
+        assert run.automation_id == "healthy"
+        assert world.told == [
+            "the schedule of automation `broken` does not fire: working it out panicked: "
+            "ZeroDivisionError: a mistake of ours"
+        ]
+        monkeypatch.undo()
+        assert await engine.schedules.fire_due() == 1, "what is due stays due"
 
     world.tell(story())

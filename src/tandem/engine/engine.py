@@ -194,6 +194,7 @@ class Engine(Reviews):
             prepare=self._prepare_unasked,
             new_change_id=self.new_change_id,
             created=self._created,
+            complain=self._complain,
         )
         self.handoffs = Handoffs(
             store=store,

@@ -48,6 +48,7 @@ class Schedules:
         prepare: Prepare,
         new_change_id: Callable[[], ChangeId],
         created: Callable[[], None],
+        complain: Callable[[str], None],
     ) -> None:
         self._store = store
         self._clock = clock
@@ -55,7 +56,9 @@ class Schedules:
         self._prepare = prepare
         self._new_change_id = new_change_id
         self._created = created
+        self._complain = complain
         self._definitions = Definitions(store)
+        self._told: set[str] = set()
 
     async def fire_due(self) -> int:
         """Fire what is due; return how many automations moved on.
@@ -66,7 +69,7 @@ class Schedules:
         now_ms = self._clock.now_ms()
         moved = 0
         for row in self._store.list_due_automations(now_ms=now_ms, limit=LIMIT):
-            plan = plan_firing(row, grace_ms=self._grace_ms, now_ms=now_ms)
+            plan = self._plan(row, now_ms)
             if plan is None:
                 continue
             try:
@@ -79,6 +82,23 @@ class Schedules:
             if fired.run_ids:
                 self._created()
         return moved
+
+    def _plan(self, row: StoredAutomation, now_ms: int) -> FiringPlan | None:
+        """Return what to do at a firing; None also for a panic, of which is told once.
+
+        One schedule must not end the engine that fires all others, nor hold them up.
+        """
+        try:
+            return plan_firing(row, grace_ms=self._grace_ms, now_ms=now_ms)
+        except Exception as error:  # noqa: BLE001 # the boundary that has it told
+            problem = (
+                f"the schedule of automation `{row.automation_id}` does not fire: "
+                f"working it out panicked: {type(error).__name__}: {error}"
+            )
+            if problem not in self._told:
+                self._told.add(problem)
+                self._complain(problem)
+            return None
 
     async def _fire(self, row: StoredAutomation, plan: FiringPlan, now_ms: int) -> Fired:
         runs: list[NewRun] = []
