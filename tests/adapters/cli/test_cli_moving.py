@@ -252,3 +252,16 @@ def test_file_of_the_original_is_imported(call: Call, tmp_path: Path) -> None:
     (run,) = call("runs", "list", "--json").json
     assert (run["status"], run["nodes_completed"]) == ("completed", 1)
     assert call("db", "import", str(source), "--json").json["same"] == 1
+
+
+def test_import_mends_a_large_output_that_was_damaged(
+    call: Call, ran: str, state_dir: Path, tmp_path: Path
+) -> None:
+    assert call("db", "export", str(tmp_path / "all.jsonl"), "--contents").code == 0
+    (kept,) = (path for path in (state_dir / "artifacts").glob("*/??/*"))
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert call("runs", "verify", ran).code == 1
+
+    assert call("db", "import", str(tmp_path / "all.jsonl")).code == 0
+
+    assert call("runs", "verify", ran).code == 0
