@@ -3,7 +3,7 @@
 from tandem.adapters.local.cleaning import Swept, sweep_artifacts, sweep_scratch
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.errors import NotFound, StoreError
-from tandem.domain.ids import LOCAL_TENANT, NodeId, RunId
+from tandem.domain.ids import NodeId, RunId
 from tandem.domain.lifecycle import TERMINAL, NodeState
 from tandem.settings import Settings
 from tandem.wiring import open_store
@@ -39,8 +39,11 @@ def collect(settings: Settings, *, before_ms: int, dry_run: bool) -> Swept:
 
 def _is_ended(store: SqliteStore, run_id: str, node_id: str, number: int) -> bool:
     """Say whether an attempt is over for good; one of a run that is not in the store is."""
+    tenant = store.find_tenant(RunId(run_id))
+    if tenant is None:
+        return True
     try:
-        view = store.read(RunId(run_id), tenant=LOCAL_TENANT)
+        view = store.read(RunId(run_id), tenant=tenant)
     except NotFound:
         return True
     except StoreError as error:

@@ -1,5 +1,6 @@
 """`tandem db backup/export/import/gc/archive` and `runs verify`, as a person uses them."""
 
+import asyncio
 import json
 import os
 import sqlite3
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tandem.adapters.sqlite.store import SqliteStore
+from tandem.domain.ids import TenantId
+from tandem.testing.store_suite import Scene
 from tests.adapters.cli.conftest import Call, sh
 
 JOB = f"""
@@ -265,3 +269,24 @@ def test_import_mends_a_large_output_that_was_damaged(
     assert call("db", "import", str(tmp_path / "all.jsonl")).code == 0
 
     assert call("runs", "verify", ran).code == 0
+
+
+def test_folder_of_an_attempt_of_another_tenant_is_no_garbage(call: Call, state_dir: Path) -> None:
+    store = SqliteStore(state_dir / "tandem.db", synchronous="OFF")
+
+    async def claim() -> None:
+        scene = Scene(store)
+        await scene.create("theirs", tenant=TenantId("somebody"))
+        (view,) = await scene.claim()
+        await store.apply(scene.next(view))
+
+    asyncio.run(claim())
+    store.close()
+    scratch = state_dir / "scratch" / "theirs" / "n0" / "1"
+    scratch.mkdir(parents=True)
+    (scratch / "work").write_text("half done")
+    age(state_dir / "scratch")
+
+    assert call("db", "gc", "--json").json["scratch_folders"] == 0
+
+    assert (scratch / "work").exists()
