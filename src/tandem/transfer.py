@@ -36,6 +36,7 @@ from tandem.wiring import open_store
 
 RUNS_AT_ONCE: Final = 50
 LINE_BYTES_MAX: Final = 1 << 30
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 Progress = Callable[[int], None]
 
@@ -120,7 +121,8 @@ def _write(
 ) -> Exported:
     found = Exported()
     hashed = sha256()
-    with partial.open("xb") as file:
+    # It holds what runs were given and made: for its owner alone, as the store itself is.
+    with os.fdopen(os.open(partial, _NEW_FILE, 0o600), "wb") as file:
 
         def write(line: Line) -> None:
             text = encode(line) + b"\n"

@@ -290,3 +290,8 @@ def test_folder_of_an_attempt_of_another_tenant_is_no_garbage(call: Call, state_
     assert call("db", "gc", "--json").json["scratch_folders"] == 0
 
     assert (scratch / "work").exists()
+
+
+def test_export_is_for_its_owner_alone(call: Call, ran: str, tmp_path: Path) -> None:
+    assert call("db", "export", str(tmp_path / "all.jsonl")).code == 0
+    assert (tmp_path / "all.jsonl").stat().st_mode & 0o777 == 0o600
