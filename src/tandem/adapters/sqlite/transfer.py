@@ -64,6 +64,11 @@ def run_tables(connection: apsw.Connection) -> list[RunTable]:
     return found
 
 
+def _columns(connection: apsw.Connection, name: str) -> set[str]:
+    found = fetch(connection, "SELECT name FROM pragma_table_info(?)", (name,))
+    return {row["name"] for row in found}
+
+
 def select_of(table: RunTable) -> str:
     """Return the statement that reads the rows of a run, in a fixed order."""
     for name in (table.name, table.key):
@@ -140,15 +145,27 @@ class ImportRuns(msgspec.Struct, frozen=True, tag=True):
         """See `Write`."""
         of = run_tables(connection)
         by_name = {table.name: table for table in of}
-        self._refuse_unknown(by_name)
+        self._refuse_unknown(connection, by_name)
         self._refuse_without_definition(tables, connection)
         for made in self.definitions:
             values = (made.tenant, made.digest, made.document.encode())
             connection.execute(tables.sql["put_definition"], values).fetchall()
         return [self._import(tables, connection, run, of, by_name) for run in self.runs]
 
-    def _refuse_unknown(self, by_name: dict[str, RunTable]) -> None:
-        unknown = {name for run in self.runs for name in run.rows} - by_name.keys()
+    def _refuse_unknown(self, connection: apsw.Connection, by_name: dict[str, RunTable]) -> None:
+        """Refuse what a newer engine added: tables, and columns of those that are here."""
+        given: dict[str, set[str]] = {"run": set()}
+        for made in self.runs:
+            given["run"].update(made.run)
+            for name, found in made.rows.items():
+                given.setdefault(name, set()).update(*found)
+        unknown = [name for name in given if name != "run" and name not in by_name]
+        unknown += [
+            f"{name}.{column}"
+            for name, columns in given.items()
+            if name not in unknown
+            for column in columns - _columns(connection, name) - portable.NUMBERS
+        ]
         if unknown:
             raise Refused(
                 f"the export has what this engine does not know: {', '.join(sorted(unknown))}; "
