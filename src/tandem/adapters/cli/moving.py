@@ -91,7 +91,8 @@ def import_(tools: Tools, file: Path, as_json: bool) -> int:
     """Read runs from FILE: an export, or what the original Tandem engine stored.
 
     The original's `automation_v2_runs.json` and its folder `automation-runs` are both understood.
-    A run that is here already stays as it is. One that was alive there is paused here.
+    A run that is here already stays as it is; of several copies of a run of the original the one
+    that says most counts. A run that was alive there is paused here.
     """
     import asyncio
 
@@ -106,11 +107,16 @@ def import_(tools: Tools, file: Path, as_json: bool) -> int:
             f"{found['paused']} of them paused because they were alive, "
             f"{found['same']} here already"
         )
+        if found["renewed"]:
+            runs = text.count(found["renewed"], "run")
+            click.echo(f"{runs} told anew, from a copy that says more than the one that was here")
         for run_id in found["corrupt"]:
             click.echo(f"{run_id}: could not be read; it is blocked, its text is kept")
         for run_id in found["differing"]:
             click.echo(f"{run_id}: the one that is here differs and was kept")
-    return exits.REFUSED if found["differing"] else exits.COMPLETED
+        for said in found["unreadable"]:
+            click.echo(f"left out: {said}")
+    return exits.REFUSED if found["differing"] or found["unreadable"] else exits.COMPLETED
 
 
 @click.command()
