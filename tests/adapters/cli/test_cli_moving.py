@@ -428,3 +428,34 @@ def test_folder_of_an_attempt_of_another_tenant_is_no_garbage(call: Call, state_
     assert call("db", "gc", "--json").json["scratch_folders"] == 0
 
     assert (scratch / "work").exists()
+
+
+def test_output_that_was_just_put_there_is_no_garbage(
+    call: Call, ran: str, state_dir: Path
+) -> None:
+    (kept,) = (path for path in (state_dir / "artifacts").glob("*/??/*"))
+    fresh = kept.parent.parent / "cd" / f"cd{'0' * 62}"
+    fresh.parent.mkdir(exist_ok=True)
+    fresh.write_bytes(b"its run is about to name it")
+
+    assert call("db", "gc", "--older-than", "0", "--json").json["artifacts"] == 0
+    assert fresh.exists()
+
+    an_hour_ago = time.time() - 3_601
+    os.utime(fresh, (an_hour_ago, an_hour_ago))
+    assert call("db", "gc", "--older-than", "0", "--json").json["artifacts"] == 1
+    assert not fresh.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("gc", "--older-than", "9" * 20),
+        ("archive", "--older-than", "9" * 20),
+        ("audit", "--after", "9" * 20),
+    ],
+)
+def test_number_that_no_store_can_hold_is_a_mistake_of_whoever_gave_it(
+    call: Call, arguments: tuple[str, ...]
+) -> None:
+    assert call("db", *arguments).code == 2
