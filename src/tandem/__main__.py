@@ -126,14 +126,15 @@ class LocalTools:
         return msgspec.structs.asdict(found)
 
     def collect_garbage(
-        self, settings: "Settings", *, before_ms: int, dry_run: bool
+        self, settings: "Settings", *, before_ms: int, now_ms: int, dry_run: bool
     ) -> dict[str, Any]:
         """See `Tools.collect_garbage`."""
         import msgspec
 
         from tandem.garbage import collect
 
-        return msgspec.structs.asdict(collect(settings, before_ms=before_ms, dry_run=dry_run))
+        swept = collect(settings, before_ms=before_ms, now_ms=now_ms, dry_run=dry_run)
+        return msgspec.structs.asdict(swept)
 
     def open_host(self, settings: "Settings") -> "LocalHost":
         """See `Tools.open_host`."""

@@ -10,9 +10,10 @@ from typing import Final
 
 import msgspec
 
-from tandem.adapters.files.original_runs import StoredRun, read_stored_runs
+from tandem.adapters.files.original_runs import StoredRun, list_files, read_file
 from tandem.adapters.local.artifacts import FileArtifacts
 from tandem.adapters.local.clock import SystemClock
+from tandem.adapters.local.files import LocalFiles
 from tandem.adapters.local.ids import RandomIds
 from tandem.adapters.sql import portable
 from tandem.adapters.sql.portable import (
@@ -24,18 +25,20 @@ from tandem.adapters.sql.portable import (
     PortableRun,
 )
 from tandem.adapters.sqlite.store import SqliteStore
-from tandem.adapters.sqlite.transfer import Imported, NewHistory
+from tandem.adapters.sqlite.transfer import SOURCE_ORIGINAL, Imported, NewHistory
 from tandem.domain import original
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.errors import NotFound, Refused, StoreUnavailable
 from tandem.domain.ids import ChangeId, TenantId
 from tandem.domain.json import canonical, digest, encode
+from tandem.domain.original import OriginalRun
 from tandem.engine.runnable import unrunnable
 from tandem.settings import Settings
 from tandem.wiring import open_store
 
 RUNS_AT_ONCE: Final = 50
 LINE_BYTES_MAX: Final = 1 << 30
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 Progress = Callable[[int], None]
 
@@ -51,13 +54,19 @@ class Exported(msgspec.Struct, kw_only=True):
 
 
 class Tally(msgspec.Struct, kw_only=True):
-    """What an import did, in runs; `differing` and `corrupt` are ids."""
+    """What an import did, in runs.
+
+    `renewed` were here already and are told anew, from a copy that says more. `differing` and
+    `corrupt` are ids, `unreadable` says of files of a folder why they could not be read.
+    """
 
     imported: int = 0
     paused: int = 0
     same: int = 0
+    renewed: int = 0
     differing: list[str] = msgspec.field(default_factory=list)
     corrupt: list[str] = msgspec.field(default_factory=list)
+    unreadable: list[str] = msgspec.field(default_factory=list)
     contents: int = 0
 
     def add(self, found: list[Imported]) -> None:
@@ -70,6 +79,8 @@ class Tally(msgspec.Struct, kw_only=True):
                     self.paused += 1
                 case "same":
                     self.same += 1
+                case "renewed":
+                    self.renewed += 1
                 case _:
                     self.differing.append(one.run_id)
 
@@ -120,7 +131,8 @@ def _write(
 ) -> Exported:
     found = Exported()
     hashed = sha256()
-    with partial.open("xb") as file:
+    # It holds what runs were given and made: for its owner alone, as the store itself is.
+    with os.fdopen(os.open(partial, _NEW_FILE, 0o600), "wb") as file:
 
         def write(line: Line) -> None:
             text = encode(line) + b"\n"
@@ -195,7 +207,8 @@ async def import_from(
 
     Raises:
         NotFound: there is no such file.
-        Refused: it is no such file, was changed, is cut off, or a newer version wrote it.
+        Refused: it is no such file, was changed, is cut off, or a newer version wrote it. Files of
+            a folder of which that is true are left out, and `unreadable` says so.
         StoreUnavailable: the store cannot be written; what was imported before stays.
     """
     lines = _is_export(path)
@@ -317,11 +330,11 @@ async def _import_original(
             waiting.clear()
             progress(read)
 
-    for stored in read_stored_runs(path):
+    for stored, found in _entries(path, tally):
         change_id = ChangeId(f"import-{ids.new()}")
-        history, why = _history(stored, tenant=tenant, change_id=change_id)
+        history = _history(stored, found, tenant=tenant, change_id=change_id)
         read += 1
-        if why:
+        if isinstance(found, str):
             tally.corrupt.append(history.run.run_id)
         waiting.append(history)
         if len(waiting) >= RUNS_AT_ONCE:
@@ -330,9 +343,27 @@ async def _import_original(
     return tally
 
 
-def _history(stored: StoredRun, *, tenant: TenantId, change_id: ChangeId) -> tuple[NewHistory, str]:
-    """Return one stored run as ours, and why it could not be read if it could not."""
-    found = original.read_entry(stored.key, stored.entry)
+def _entries(path: Path, tally: Tally) -> Iterator[tuple[StoredRun, OriginalRun | str]]:
+    """Yield the entries of each file once all of it was understood.
+
+    A file of a folder that is not leaves the others alone; one that was named is refused.
+    """
+    for file in list_files(path):
+        try:
+            entries = read_file(file)
+            read = [original.read_entry(stored.key, stored.entry) for stored in entries]
+        except (NotFound, Refused) as error:
+            if not path.is_dir():
+                raise
+            tally.unreadable.append(f"{file}: {error}")
+            continue
+        yield from zip(entries, read, strict=True)
+
+
+def _history(
+    stored: StoredRun, found: OriginalRun | str, *, tenant: TenantId, change_id: ChangeId
+) -> NewHistory:
+    """Return one stored run as ours; a text says why it could not be read."""
     if isinstance(found, str):
         told = original.tell_corrupt(
             stored.key, stored.entry, found, tenant=tenant, change_id=change_id
@@ -347,14 +378,13 @@ def _history(stored: StoredRun, *, tenant: TenantId, change_id: ChangeId) -> tup
             tenant=tenant,
             change_id=change_id,
             obstacles=obstacles,
-            real_path=os.path.realpath(workspace) if workspace else "",
+            real_path=LocalFiles().real_path(workspace) if workspace else "",
         )
-    history = NewHistory(
+    return NewHistory(
         run=told.run,
         document=told.document,
         change=told.change,
-        source=f"original:{stored.source}",
+        source=f"{SOURCE_ORIGINAL}{stored.source}",
         digest=digest(canonical(stored.entry)),
         entry=encode(stored.entry),
     )
-    return history, found if isinstance(found, str) else ""

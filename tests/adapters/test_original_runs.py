@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tandem.adapters.files.original_runs import read_stored_runs, read_text
+from tandem.adapters.files.original_runs import list_files, read_file, read_text
 from tandem.domain.errors import NotFound, Refused
 
 RUN = {"run_id": "automation-v2-run-1", "automation_id": "a"}
@@ -44,6 +44,8 @@ def test_every_form_is_read(document: dict[str, Any]) -> None:
         ({"schema_version": 1}, "neither"),
         ([], "no JSON object"),
         (b"{", "not JSON"),
+        (b'{"a": "\xff"}', "not JSON"),
+        (b"[" * 100_000, "not JSON"),
     ],
 )
 def test_what_is_none_of_these_is_refused(document: Any, said: str) -> None:
@@ -57,7 +59,7 @@ def test_folder_of_shards_is_read_file_by_file(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         run = {**RUN, "run_id": f"automation-v2-run-{number}"}
         (folder / f"{number}.json").write_text(json.dumps({"schema_version": 1, "run": run}))
-    found = list(read_stored_runs(tmp_path))
+    found = [stored for file in list_files(tmp_path) for stored in read_file(file)]
     assert [stored.key for stored in found] == ["automation-v2-run-1", "automation-v2-run-2"]
     with pytest.raises(NotFound):
-        list(read_stored_runs(tmp_path / "none.json"))
+        read_file(*list_files(tmp_path / "none.json"))

@@ -70,7 +70,7 @@ def main(what: str, folder: str, source: str, kill_at: str) -> None:
                 killer.around(lambda: unlink(self, missing_ok=missing_ok))
 
             Path.unlink = killing  # type: ignore[method-assign] # the point of the test
-            tandem.garbage.collect(settings, before_ms=LATER_MS, dry_run=False)
+            tandem.garbage.collect(settings, before_ms=LATER_MS, now_ms=LATER_MS, dry_run=False)
 
 
 async def archive(store: SqliteStore) -> None:

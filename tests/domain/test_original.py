@@ -9,7 +9,17 @@ from tandem.domain.errors import Refused
 from tandem.domain.ids import LOCAL_TENANT, ChangeId, EngineId
 from tandem.domain.importing import IMPORTED_LIVE, next_to_rest
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState, StopKind, next_run_state
-from tandem.domain.original import OriginalRun, Told, automation_of, read_entry, tell, tell_corrupt
+from tandem.domain.original import (
+    ATTEMPTS_MAX,
+    MOMENT_MAX_MS,
+    OriginalRun,
+    Told,
+    automation_of,
+    rank,
+    read_entry,
+    tell,
+    tell_corrupt,
+)
 from tandem.domain.run import NodeRun
 from tandem.testing.tale import Tale
 
@@ -211,6 +221,54 @@ def test_entry_that_cannot_be_read_is_blocked_with_the_reason() -> None:
     assert run.trigger_type == "scheduled"
     bare = tell_corrupt("k", {"automation_id": "a"}, "x", tenant=LOCAL_TENANT, change_id=CHANGE)
     assert (bare.change.run.run_id, bare.change.run.trigger_type) == ("k", "recovered")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"created_at_ms": -1},
+        {"updated_at_ms": MOMENT_MAX_MS + 1},
+        {"updated_at_ms": 10**30},
+        {"started_at_ms": True},
+        {"execution_claim_epoch": 2**64},
+        {"checkpoint": {"node_attempts": {"collect": ATTEMPTS_MAX + 1}}},
+        {"checkpoint": {"lifecycle_history": [{"event": "e", "recorded_at_ms": 2**63}]}},
+        {"run_id": "../../elsewhere"},
+        {"run_id": "two\nlines"},
+    ],
+)
+def test_values_that_no_row_can_hold_make_one_blocked_run(changes: dict[str, Any]) -> None:
+    entry = stored(**changes)
+    why = read_entry("k", entry)
+    assert isinstance(why, str)
+    run = tell_corrupt("k", entry, why, tenant=LOCAL_TENANT, change_id=CHANGE).change.run
+    assert run.status is RunState.BLOCKED
+    assert why in run.detail
+    for moment in (run.created_at_ms, run.updated_at_ms, run.finished_at_ms):
+        assert type(moment) is int
+        assert 0 <= moment <= MOMENT_MAX_MS
+
+
+def test_run_whose_id_is_none_gets_the_same_one_every_time() -> None:
+    def name(run_id: str, **changes: Any) -> str:
+        entry = stored(run_id=run_id, **changes)
+        told = tell_corrupt("k", entry, "why", tenant=LOCAL_TENANT, change_id=CHANGE)
+        return told.run.run_id
+
+    assert name("../a") == name("../a")
+    assert name("../a").startswith("___a-")
+    assert name("../a") != name("../a", updated_at_ms=5)
+    assert len(name("/" * 500)) == len(name("/" * 600)) == 128
+
+
+def test_copy_that_says_most_is_believed() -> None:
+    newer = stored(updated_at_ms=9_001, checkpoint={}, automation_snapshot=None)
+    fewer = stored(checkpoint={**stored()["checkpoint"], "node_outputs": {}})
+    bare = stored(automation_snapshot=None)
+    unreadable = stored(status="sideways", updated_at_ms=10_000)
+    order = [7, unreadable, fewer, bare, stored(), newer]
+    assert sorted(order, key=rank) == order
+    assert len({rank(entry) for entry in order}) == len(order)
 
 
 @pytest.mark.parametrize("entry", [7, {}, {"automation_id": ""}])

@@ -4,8 +4,9 @@ What has a place in our rows goes there; the stored entry itself is kept word fo
 nothing is lost. Ended runs become history. One that was alive rests until a person resumes it.
 """
 
+import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import pydantic
@@ -25,8 +26,9 @@ from tandem.domain.ids import (
     RunId,
     TenantId,
 )
-from tandem.domain.json import digest, encode
+from tandem.domain.json import canonical, digest, encode
 from tandem.domain.lifecycle import TERMINAL, NodeState, RunEvent, RunState, StopKind
+from tandem.domain.name import ID_CHARS_MAX, ID_RULE, is_id
 from tandem.domain.receipts import first_event
 from tandem.domain.run import Failure, NodeRun, Run
 from tandem.domain.template import MissingReference
@@ -37,6 +39,12 @@ E, N, S = RunEvent, NodeState, RunState
 CORRUPT_DETAIL: Final = "automation run checkpoint could not be parsed during startup: "
 CORRUPT_NODE: Final = NodeId("checkpoint")
 CORRUPT_KIND: Final = "checkpoint_recovery_failed"
+MOMENT_MAX_MS: Final = 253_402_300_799_999
+"""The end of the year 9999. What is stored as later is no moment, and no date shows it."""
+ATTEMPTS_MAX: Final = 4_000
+"""Rows number the attempts of a node up to 4,095; a run that goes on here needs some of them."""
+TOLD: Final = "-told"
+"""How the change ends that tells a run; it names the run for as long as nothing happened to it."""
 _ABSENT: Final = object()
 _ENDS: Final = {
     S.COMPLETED: E.RUN_COMPLETED,
@@ -45,13 +53,19 @@ _ENDS: Final = {
     S.CANCELLED: E.RUN_STOPPED,
 }
 _UNKNOWN: Final = "extra_forbidden"
+_NO_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
+_HASH_CHARS: Final = 12
+
+_Moment = Annotated[int, msgspec.Meta(ge=0, le=MOMENT_MAX_MS)]
+_Attempts = Annotated[int, msgspec.Meta(ge=0, le=ATTEMPTS_MAX)]
+_Epoch = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
 class OriginalRecord(msgspec.Struct, kw_only=True):
     """One lifecycle record."""
 
     event: str
-    recorded_at_ms: int = 0
+    recorded_at_ms: _Moment = 0
     metadata: Any = None
 
 
@@ -60,7 +74,7 @@ class OriginalFailure(msgspec.Struct, kw_only=True):
 
     node_id: str
     reason: str = ""
-    failed_at_ms: int = 0
+    failed_at_ms: _Moment = 0
     failure_kind: str | None = None
 
 
@@ -70,7 +84,7 @@ class OriginalCheckpoint(msgspec.Struct, kw_only=True):
     completed_nodes: list[str] = []
     pending_nodes: list[str] = []
     node_outputs: dict[str, Any] = {}
-    node_attempts: dict[str, int] = {}
+    node_attempts: dict[str, _Attempts] = {}
     blocked_nodes: list[str] = []
     awaiting_gate: dict[str, Any] | None = None
     lifecycle_history: list[OriginalRecord] = []
@@ -84,13 +98,13 @@ class OriginalRun(msgspec.Struct, kw_only=True):
     automation_id: str
     trigger_type: str
     status: RunState
-    created_at_ms: int
-    updated_at_ms: int
-    started_at_ms: int | None = None
-    finished_at_ms: int | None = None
+    created_at_ms: _Moment
+    updated_at_ms: _Moment
+    started_at_ms: _Moment | None = None
+    finished_at_ms: _Moment | None = None
     checkpoint: OriginalCheckpoint = msgspec.field(default_factory=OriginalCheckpoint)
     automation_snapshot: dict[str, Any] | None = None
-    execution_claim_epoch: int = 0
+    execution_claim_epoch: _Epoch = 0
     pause_reason: str | None = None
     resume_reason: str | None = None
     detail: str | None = None
@@ -113,16 +127,41 @@ def read_entry(key: str, entry: Any) -> OriginalRun | str:
         Refused: it has not even an `automation_id`; then nothing of its file may be believed.
     """
     try:
-        return msgspec.convert(entry, OriginalRun, strict=True)
+        found = msgspec.convert(entry, OriginalRun, strict=True)
     except msgspec.ValidationError as error:
         automation_id = entry.get("automation_id") if isinstance(entry, Mapping) else None
         if not isinstance(automation_id, str) or not automation_id:
             raise Refused(
                 f"entry `{key}` cannot be read and has no `automation_id`: {error}; "
-                "nothing was imported",
+                "nothing of its file was imported",
                 code="import_unreadable",
             ) from None
         return str(error)
+    # It names folders; one that leads out of them must not.
+    return found if is_id(found.run_id) else f"its run_id is none, an id has {ID_RULE}"
+
+
+def rank(entry: Any) -> tuple[int, ...]:
+    """Return how much a stored copy of a run is to be believed; the greatest one is.
+
+    The original leaves several: a shard for each month in which a run changed, and a row whose
+    outputs and definition it dropped (W-19, W-20). The newest says what became of the run, of
+    equally new ones the one that kept most; one that cannot be read is better than none.
+    """
+    try:
+        found = read_entry("", entry)
+    except Refused:
+        return ()
+    if isinstance(found, str):
+        return (0,)
+    kept = found.checkpoint
+    return (
+        1,
+        found.updated_at_ms,
+        len(kept.node_outputs),
+        found.automation_snapshot is not None,
+        len(kept.lifecycle_history),
+    )
 
 
 def tell(
@@ -166,13 +205,15 @@ def tell_corrupt(
 
     def number(name: str) -> int:
         value = entry.get(name)
-        return value if isinstance(value, int) and value > 0 else 0
+        if not isinstance(value, int) or isinstance(value, bool):
+            return 0
+        return value if 0 < value <= MOMENT_MAX_MS else 0
 
     detail = f"{CORRUPT_DETAIL}{why}"
     failed_at_ms = number("updated_at_ms") or number("created_at_ms")
     trigger = entry.get("trigger_type")
     found = OriginalRun(
-        run_id=str(entry.get("run_id") or key),
+        run_id=_name_of(key, entry),
         automation_id=str(entry["automation_id"]),
         trigger_type=trigger if isinstance(trigger, str) and trigger else "recovered",
         status=S.BLOCKED,
@@ -197,6 +238,15 @@ def tell_corrupt(
     draft.run.started_at_ms = number("started_at_ms") or None
     draft.run.last_failure = failure
     return _closed(draft, run, document, found)
+
+
+def _name_of(key: str, entry: Mapping[str, Any]) -> str:
+    """Return the id of an entry that cannot be read, or one made of it, the same every time."""
+    name = str(entry.get("run_id") or key)
+    if is_id(name):
+        return name
+    mark = digest(canonical(entry)).removeprefix("sha256:")[:_HASH_CHARS]
+    return f"{_NO_NAME.sub('_', name)[: ID_CHARS_MAX - 1 - len(mark)]}-{mark}"
 
 
 # The definition
@@ -303,7 +353,7 @@ def _need(run: Run, plan: Plan, real_path: str) -> None:
 
 def _draft(run: Run, plan: Plan, change_id: ChangeId) -> Draft:
     view = RunView(run, plan)
-    return Draft(view, change_id=ChangeId(f"{change_id}-told"), now_ms=run.created_at_ms)
+    return Draft(view, change_id=ChangeId(f"{change_id}{TOLD}"), now_ms=run.created_at_ms)
 
 
 def _claim(draft: Draft, found: OriginalRun) -> None:

@@ -3,7 +3,6 @@
 Paths of problems begin at `nodes[…]`, however the document spells the list of nodes.
 """
 
-import re
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -17,7 +16,7 @@ from tandem.domain.errors import InvalidAutomation, Problem
 from tandem.domain.handoff import folder_problem
 from tandem.domain.inputs import check_inputs, declared_names, input_schema
 from tandem.domain.json import JsonValue
-from tandem.domain.name import name_problem
+from tandem.domain.name import ID_CHARS_MAX, ID_RULE, is_id, name_problem
 from tandem.domain.node import Node, NodeKind
 from tandem.domain.template import Reference, find_malformed, find_references
 from tandem.domain.timetable import schedule_problems
@@ -25,15 +24,11 @@ from tandem.domain.wait_rules import WaitRules
 from tandem.domain.workspace_root import declared_workspace
 
 NODES_MAX: Final = 10_000
-ID_CHARS_MAX: Final = 128
 NAME_CHARS_MAX: Final = 200
 """How long the name of an automation may be."""
 CYCLE_NODES_SHOWN_MAX: Final = 20
 COMPARISONS_MAX: Final = 20_000
 """Names compared in search of the one that was meant; looking costs time for each pair."""
-
-_ID = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029/\\`]+")
-_ID_RULE: Final = "1 to 128 characters without slashes, backticks, `..` and control characters"
 
 
 def check_automation(automation: Automation) -> list[Problem]:
@@ -109,8 +104,8 @@ class _Check:
 
     def _top_problems(self) -> Iterator[Problem]:
         automation = self._automation
-        if not _is_id(automation.automation_id):
-            yield _problem("automation_id_invalid", f"an id has {_ID_RULE}", "automation_id")
+        if not is_id(automation.automation_id):
+            yield _problem("automation_id_invalid", f"an id has {ID_RULE}", "automation_id")
         # Without one the id is the name, and is judged as such.
         is_own = automation.name != automation.automation_id
         if is_own and (problem := name_problem(automation.name, chars_max=NAME_CHARS_MAX)):
@@ -179,8 +174,8 @@ class _Check:
     def _id_problems(self) -> Iterator[Problem]:
         for index, node in enumerate(self._automation.nodes):
             path = f"nodes[{index}].node_id"
-            if not _is_id(node.node_id):
-                yield _problem("node_id_invalid", f"an id has {_ID_RULE}", path, node)
+            if not is_id(node.node_id):
+                yield _problem("node_id_invalid", f"an id has {ID_RULE}", path, node)
             first = self._graph.index[node.node_id]
             if first != index:
                 yield _problem(
@@ -444,16 +439,6 @@ def _input_names(automation: Automation) -> Collection[str] | None:
         return declared_names(input_schema(automation.inputs))
     except InvalidAutomation:
         return None  # the declaration is wrong, and that is reported by itself
-
-
-def _is_id(text: str) -> bool:
-    return (
-        len(text) <= ID_CHARS_MAX
-        and bool(_ID.fullmatch(text))
-        and ".." not in text
-        and text.strip() == text
-        and text != "."
-    )
 
 
 def _problem(

@@ -39,3 +39,15 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable, match="cannot keep the output of `n`"):
         FileArtifacts(tmp_path / "file").put(ADA, "n", b"bytes", media_type="text/plain")
+
+
+@pytest.mark.parametrize("damage", [b"other", b"byte", b""])
+def test_bytes_that_were_damaged_are_written_again(tmp_path: Path, damage: bytes) -> None:
+    artifacts = FileArtifacts(tmp_path)
+    ref = artifacts.put(ADA, "n", b"bytes", media_type="text/plain")
+    (path,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    path.write_bytes(damage)
+
+    artifacts.put(ADA, "n", b"bytes", media_type="text/plain")
+
+    assert artifacts.get(ADA, ref) == b"bytes"

@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from tandem.adapters.sql.portable import STORE_ONLY, PortableDefinition, PortableRun
+from tandem.adapters.sql.portable import STORE_ONLY, PortableDefinition, PortableRun, read_line
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.adapters.sqlite.transfer import Imported, run_tables
 from tandem.domain.admission import Needs
 from tandem.domain.command import Cancel
+from tandem.domain.errors import Refused
 from tandem.domain.ids import LOCAL_TENANT, ChangeId, RunId
 from tandem.domain.lifecycle import RunState, StopKind
 from tandem.domain.outcome import Failed, FailureClass
@@ -186,3 +188,37 @@ async def test_tasks_of_a_backlog_come_along(stores: tuple[SqliteStore, SqliteSt
     for table, values in rows.items():
         found = there.committer.connection.execute(f"SELECT * FROM {table}").fetchall()
         assert found == [(there_no, *values[1:])]
+
+
+@pytest.mark.parametrize("place", ["run", "lifecycle_event"])
+async def test_columns_of_a_newer_engine_are_refused_by_name(
+    stores: tuple[SqliteStore, SqliteStore], place: str
+) -> None:
+    here, there = stores
+    await Scene(here).create("run")
+    definition, run = here.export()
+    assert isinstance(definition, PortableDefinition)
+    assert isinstance(run, PortableRun)
+    if place == "run":
+        newer = msgspec.structs.replace(run, run={**run.run, "novelty": 1})
+    else:
+        rows = {**run.rows, place: [{**row, "novelty": 1} for row in run.rows[place]]}
+        newer = msgspec.structs.replace(run, rows=rows)
+
+    with pytest.raises(Refused, match=rf"{place}\.novelty; .* use a newer engine"):
+        await there.import_runs([definition], [newer], change_id=ChangeId("i"), now_ms=NOW_MS)
+
+    assert list(there.export()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"kind":"definition","tenant":"\xff"}', "not one of an export"),
+        (b'{"kind":"content","tenant":"t","digest":"d","content":"%"}', "does not fit its digest"),
+        (b'{"kind":"run","run":{"run_id":"../../a"},"rows":{}}', "an id has"),
+    ],
+)
+def test_line_that_is_no_line_of_an_export_is_refused(line: bytes, said: str) -> None:
+    with pytest.raises(Refused, match=f"line 7 .*{said}"):
+        read_line(line, number=7)

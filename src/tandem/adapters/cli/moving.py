@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 DAY_MS: Final = 86_400_000
 ARCHIVE_ROWS: Final = 1_000
+DAYS_MAX: Final = 100_000
 _SAID_EVERY: Final = 500
 
+_days = click.IntRange(0, DAYS_MAX)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _new_file = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 _old_file = click.argument("file", type=click.Path(exists=False, path_type=Path))
@@ -91,7 +93,8 @@ def import_(tools: Tools, file: Path, as_json: bool) -> int:
     """Read runs from FILE: an export, or what the original Tandem engine stored.
 
     The original's `automation_v2_runs.json` and its folder `automation-runs` are both understood.
-    A run that is here already stays as it is. One that was alive there is paused here.
+    A run that is here already stays as it is; of several copies of a run of the original the one
+    that says most counts. A run that was alive there is paused here.
     """
     import asyncio
 
@@ -106,29 +109,37 @@ def import_(tools: Tools, file: Path, as_json: bool) -> int:
             f"{found['paused']} of them paused because they were alive, "
             f"{found['same']} here already"
         )
+        if found["renewed"]:
+            runs = text.count(found["renewed"], "run")
+            click.echo(f"{runs} told anew, from a copy that says more than the one that was here")
         for run_id in found["corrupt"]:
             click.echo(f"{run_id}: could not be read; it is blocked, its text is kept")
         for run_id in found["differing"]:
             click.echo(f"{run_id}: the one that is here differs and was kept")
-    return exits.REFUSED if found["differing"] else exits.COMPLETED
+        for said in found["unreadable"]:
+            click.echo(f"left out: {said}")
+    return exits.REFUSED if found["differing"] or found["unreadable"] else exits.COMPLETED
 
 
 @click.command()
-@click.option("--older-than", "days", type=click.IntRange(0), default=7, show_default=True)
+@click.option("--older-than", "days", type=_days, default=7, show_default=True)
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @_json
 @click.pass_obj
 def gc(tools: Tools, days: int, dry_run: bool, as_json: bool) -> None:
     """Remove what nothing needs: scratch folders of ended attempts, outputs that no run names.
 
-    DAYS is how long something must not have been written to. Artifacts of runs are never removed.
+    DAYS is how long something must not have been written to, an output at least an hour. Artifacts
+    of runs are never removed.
     """
     import time
 
     from tandem.adapters.cli import text
 
-    before_ms = time.time_ns() // 1_000_000 - days * DAY_MS
-    found = tools.collect_garbage(tools.read_settings(), before_ms=before_ms, dry_run=dry_run)
+    now_ms = time.time_ns() // 1_000_000
+    found = tools.collect_garbage(
+        tools.read_settings(), before_ms=now_ms - days * DAY_MS, now_ms=now_ms, dry_run=dry_run
+    )
     if as_json:
         text.print_json({"dry_run": dry_run, **found})
         return
@@ -141,9 +152,7 @@ def gc(tools: Tools, days: int, dry_run: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.option(
-    "--older-than", "days", type=click.IntRange(0), default=None, help="Days; default: the setting."
-)
+@click.option("--older-than", "days", type=_days, default=None, help="Days; default: the setting.")
 @_json
 @click.pass_obj
 def archive(tools: Tools, days: int | None, as_json: bool) -> None:

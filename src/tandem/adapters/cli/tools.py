@@ -283,7 +283,7 @@ class Tools(Protocol):
         ...
 
     def collect_garbage(
-        self, settings: Settings, *, before_ms: int, dry_run: bool
+        self, settings: Settings, *, before_ms: int, now_ms: int, dry_run: bool
     ) -> dict[str, Any]:
         """Remove what nothing needs; see `tandem.garbage.collect`."""
         ...

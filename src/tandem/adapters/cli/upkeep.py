@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _FSYNCS: Final = 20
 _RUNS_MAX: Final = 1_000
 _EVENTS_AT_ONCE: Final = 1_000
+_NUMBER_MAX: Final = 2**63 - 1
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -200,7 +201,9 @@ def _audit(store: LocalStore, *, after_no: int = 0) -> Iterator[AuditRecord]:
 
 
 @db.command()
-@click.option("--after", default=0, type=click.IntRange(min=0), help="Only records after this one.")
+@click.option(
+    "--after", default=0, type=click.IntRange(0, _NUMBER_MAX), help="Only records after this one."
+)
 @_json
 @click.pass_obj
 def audit(tools: Tools, after: int, as_json: bool) -> None:

@@ -22,39 +22,36 @@ class StoredRun(NamedTuple):
     source: str
 
 
-def read_stored_runs(path: Path) -> Iterator[StoredRun]:
-    """Yield the runs of a hot file or of every shard below a folder, one file at a time.
+def list_files(path: Path) -> list[Path]:
+    """Return every file below a folder that may be a shard, or the one file."""
+    return sorted(path.rglob("*.json")) if path.is_dir() else [path]
+
+
+def read_file(path: Path) -> list[StoredRun]:
+    """Return the runs of a hot file or of one shard.
 
     Raises:
         NotFound: there is no such file.
-        Refused: a file is none of these, or a newer version wrote it.
+        Refused: it is none of these, or a newer version wrote it.
     """
-    if path.is_dir():
-        for shard in sorted(path.rglob("*.json")):
-            yield from _read_file(shard)
-    else:
-        yield from _read_file(path)
-
-
-def _read_file(path: Path) -> Iterator[StoredRun]:
     try:
         text = path.read_bytes()
     except OSError as error:
         raise NotFound(f"cannot read {path}: {error.strerror}") from error
-    return read_text(text, source=path.name)
+    return list(read_text(text, source=path.name))
 
 
 def read_text(text: bytes, *, source: str) -> Iterator[StoredRun]:
     """Yield the runs of one file; blank and `{}` hold none.
 
     Raises:
-        Refused: as `read_stored_runs`.
+        Refused: as `read_file`.
     """
     if not text.strip():
         return
     try:
         document: Any = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(f"{source} is not JSON: {error}", code="import_unreadable") from None
     if not isinstance(document, dict):
         raise Refused(f"{source} holds no runs: it is no JSON object", code="import_unreadable")
@@ -79,7 +76,7 @@ def _check_version(version: Any, source: str) -> None:
     if version > VERSION:
         raise Refused(
             f"{source} has schema version {version}, this engine reads up to {VERSION}; "
-            "nothing was imported, use a newer engine",
+            "nothing of it was imported, use a newer engine",
             code="import_too_new",
         )
 

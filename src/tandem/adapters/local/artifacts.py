@@ -85,12 +85,10 @@ def _locked(folder: Path, how: int) -> Iterator[None]:
 
 
 def _put(path: Path, content: bytes) -> None:
-    """Write a file, or renew the time of the one that is there."""
-    try:
+    """Write a file, or renew the time of the one that is there, if that is still what it was."""
+    if _holds(path, content):
         os.utime(path)
         return
-    except FileNotFoundError:
-        pass
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -104,6 +102,14 @@ def _put(path: Path, content: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Say whether a file is there and undamaged: a run is about to rely on it."""
+    try:
+        return path.stat().st_size == len(content) and path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from tandem.adapters.sql.rows import ATTEMPT_BITS, NODE_BITS, attempt_no, node_run_id
 from tandem.domain.errors import Refused
 from tandem.domain.json import canonical, digest
+from tandem.domain.name import ID_RULE, is_id
 
 FORMAT: Final = "tandem-export"
 VERSION: Final = 1
@@ -24,6 +25,9 @@ STORE_ONLY: Final = frozenset({"run_no", "archived_at_ms", "lane", "owner"})
 
 `lane` is computed from others. Another store has no engine that could be the owner.
 """
+
+NUMBERS: Final = frozenset({"node_no", "number"})
+"""What stands in a portable row for a number that only one store knows."""
 
 Row = Mapping[str, Any]
 
@@ -163,27 +167,39 @@ def read_line(text: bytes, *, number: int) -> Line:
     """
     try:
         line = _decoder.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(
             f"line {number} is not one of an export: {error}; it is cut off or was changed",
             code="export_damaged",
         ) from None
     if isinstance(line, Header):
         _check_header(line)
-    is_whole = (
-        line.digest == _digest(line)
-        if isinstance(line, PortableRun)
-        else line.digest == digest(line.document.encode())
-        if isinstance(line, PortableDefinition)
-        else line.digest == digest(base64.b64decode(line.content))
-        if isinstance(line, PortableContent)
-        else True
-    )
-    if not is_whole:
+    if isinstance(line, PortableRun) and not is_id(str(line.run.get("run_id", ""))):
+        raise Refused(
+            f"line {number} names a run {line.run.get('run_id')!r}; an id has {ID_RULE}",
+            code="export_damaged",
+        )
+    if not _is_whole(line):
         raise Refused(
             f"line {number} does not fit its digest; it was changed", code="export_damaged"
         )
     return line
+
+
+def _is_whole(line: Line) -> bool:
+    """Say whether a line fits its digest."""
+    match line:
+        case PortableRun():
+            return line.digest == _digest(line)
+        case PortableDefinition():
+            return line.digest == digest(line.document.encode())
+        case PortableContent():
+            try:
+                return line.digest == digest(base64.b64decode(line.content))
+            except ValueError:
+                return False
+        case _:
+            return True
 
 
 def _check_header(header: Header) -> None:

@@ -1191,6 +1191,10 @@ VALUES (:run_no, :digest, :source, :imported_at_ms, :document);
 -- Whether a run came from exactly this.
 SELECT 1 FROM imported_run WHERE run_no = :run_no AND digest = :digest;
 
+-- name: list_imports
+-- What a run came from: every copy of it.
+SELECT * FROM imported_run WHERE run_no = :run_no;
+
 -- name: add_token
 -- A new token; no row when the id is taken.
 INSERT INTO token (token_id, tenant, name, digest, scopes, actor_id, kind, created_at_ms,

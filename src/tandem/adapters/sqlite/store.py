@@ -470,6 +470,11 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
         """
         return await self._writer.submit(ImportHistories(list(histories), now_ms))
 
+    def find_tenant(self, run_id: RunId) -> TenantId | None:
+        """Return whose a run is, None when there is no such run."""
+        found = self._find("find_run_by_id", run_id)
+        return TenantId(found[0]["tenant"]) if found else None
+
     def is_referenced(self, digest: Digest) -> bool:
         """Say whether a run of any tenant has an artifact with this digest."""
         return bool(self._find("is_digest_used", digest, None))

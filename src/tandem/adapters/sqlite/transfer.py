@@ -7,20 +7,24 @@ import apsw
 import msgspec
 
 from tandem.adapters.frames import unpack
-from tandem.adapters.sql import portable
+from tandem.adapters.sql import portable, rows
 from tandem.adapters.sql.portable import PortableDefinition, PortableRun, RunTable
 from tandem.adapters.sqlite.archive import insert_row
-from tandem.adapters.sqlite.tables import Found, Tables, fetch
+from tandem.adapters.sqlite.forgetting import forget_beside
+from tandem.adapters.sqlite.tables import Found, Tables, fetch, run_statement
+from tandem.domain import original
 from tandem.domain.change import Change
 from tandem.domain.decision import decide
 from tandem.domain.errors import Refused
-from tandem.domain.ids import ChangeId, RunId
+from tandem.domain.ids import ChangeId
 from tandem.domain.importing import next_to_rest
+from tandem.domain.json import decode
 from tandem.domain.receipts import first_event
 from tandem.domain.run import Run
 
 RUNS_AT_ONCE: Final = 100
 SOURCE_EXPORT: Final = "export"
+SOURCE_ORIGINAL: Final = "original:"
 _NOT_OF_RUNS: Final = frozenset(
     {"run", "archive_part", "workspace_lock", "provider_throttle", "learning_due"}
 )
@@ -34,7 +38,7 @@ is learned where the run ended.
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """What became of one run: `imported`, `paused`, `same` or `differs`."""
+    """What became of one run: `imported`, `paused`, `renewed`, `same` or `differs`."""
 
     run_id: str
     outcome: str
@@ -62,6 +66,11 @@ def run_tables(connection: apsw.Connection) -> list[RunTable]:
         if table is not None:
             found.append(table)
     return found
+
+
+def _columns(connection: apsw.Connection, name: str) -> set[str]:
+    found = fetch(connection, "SELECT name FROM pragma_table_info(?)", (name,))
+    return {row["name"] for row in found}
 
 
 def select_of(table: RunTable) -> str:
@@ -140,15 +149,27 @@ class ImportRuns(msgspec.Struct, frozen=True, tag=True):
         """See `Write`."""
         of = run_tables(connection)
         by_name = {table.name: table for table in of}
-        self._refuse_unknown(by_name)
+        self._refuse_unknown(connection, by_name)
         self._refuse_without_definition(tables, connection)
         for made in self.definitions:
             values = (made.tenant, made.digest, made.document.encode())
             connection.execute(tables.sql["put_definition"], values).fetchall()
         return [self._import(tables, connection, run, of, by_name) for run in self.runs]
 
-    def _refuse_unknown(self, by_name: dict[str, RunTable]) -> None:
-        unknown = {name for run in self.runs for name in run.rows} - by_name.keys()
+    def _refuse_unknown(self, connection: apsw.Connection, by_name: dict[str, RunTable]) -> None:
+        """Refuse what a newer engine added: tables, and columns of those that are here."""
+        given: dict[str, set[str]] = {"run": set()}
+        for made in self.runs:
+            given["run"].update(made.run)
+            for name, found in made.rows.items():
+                given.setdefault(name, set()).update(*found)
+        unknown = [name for name in given if name != "run" and name not in by_name]
+        unknown += [
+            f"{name}.{column}"
+            for name, columns in given.items()
+            if name not in unknown
+            for column in columns - _columns(connection, name) - portable.NUMBERS
+        ]
         if unknown:
             raise Refused(
                 f"the export has what this engine does not know: {', '.join(sorted(unknown))}; "
@@ -249,32 +270,86 @@ class ImportHistories(msgspec.Struct, frozen=True, tag=True):
 
     def perform(self, tables: Tables, connection: apsw.Connection) -> list[Imported]:
         """See `Write`."""
-        return [self._import(tables, connection, one) for one in self.histories]
+        return [
+            Imported(one.run.run_id, self._import(tables, connection, one))
+            for one in self.histories
+        ]
 
-    def _import(self, tables: Tables, connection: apsw.Connection, one: NewHistory) -> Imported:
-        run_id = RunId(one.run.run_id)
-        here = fetch(connection, tables.sql["find_run_by_id"], (run_id,))
+    def _import(self, tables: Tables, connection: apsw.Connection, one: NewHistory) -> str:
+        here = fetch(connection, tables.sql["find_run_by_id"], (one.run.run_id,))
         if here:
-            known = fetch(connection, tables.sql["was_imported"], (here[0]["run_no"], one.digest))
-            return Imported(run_id, "same" if known else "differs")
+            return self._meet(tables, connection, here[0], one)
+        self._tell(tables, connection, one)
+        return "paused" if one.change.run.finished_at_ms is None else "imported"
+
+    def _tell(self, tables: Tables, connection: apsw.Connection, one: NewHistory) -> int:
         run_no = tables.insert_run(connection, one.run, [first_event(one.run)], one.document)
         run = msgspec.structs.replace(one.change.run, run_no=run_no)
-        change = msgspec.structs.replace(one.change, run=run)
-        tables.write_history(connection, change)
-        connection.execute(
-            tables.sql["add_imported_run"],
-            (run_no, one.digest, one.source, self.now_ms, one.entry),
-        ).fetchall()
-        return Imported(run_id, "paused" if run.finished_at_ms is None else "imported")
+        tables.write_history(connection, msgspec.structs.replace(one.change, run=run))
+        self._keep(tables, connection, run_no, one)
+        return run_no
+
+    def _keep(
+        self, tables: Tables, connection: apsw.Connection, run_no: int, one: NewHistory
+    ) -> None:
+        """Keep the stored text, word for word."""
+        values = (run_no, one.digest, one.source, self.now_ms, one.entry)
+        run_statement(connection, tables.sql["add_imported_run"], values)
+
+    def _meet(
+        self, tables: Tables, connection: apsw.Connection, row: dict[str, Any], one: NewHistory
+    ) -> str:
+        """Let the copy that says most of a run be what is told; the text of each is kept."""
+        kept = fetch(connection, tables.sql["list_imports"], (row["run_no"],))
+        if any(copy["digest"] == one.digest for copy in kept):
+            return "same"
+        if not _is_another_copy(row, kept, one):
+            return "differs"
+        best = max(original.rank(decode(bytes(copy["document"]))) for copy in kept)
+        if original.rank(decode(one.entry)) <= best:
+            self._keep(tables, connection, row["run_no"], one)
+            return "same"
+        run = rows.run_of(row)
+        forget_beside(tables, connection, run)
+        tables.delete_run(connection, run)
+        run_no = self._tell(tables, connection, one)
+        for copy in kept:
+            values = (run_no, *(copy[name] for name in _KEPT))
+            run_statement(connection, tables.sql["add_imported_run"], values)
+        return "renewed"
 
     def landed(
         self, tables: Tables, connection: apsw.Connection, result: list[Imported] | None
     ) -> bool:
         """See `Write`."""
         return result is not None and all(
-            fetch(connection, tables.sql["find_run_by_id"], (one.run_id,)) for one in result
+            self._is_kept(tables, connection, history)
+            for history, one in zip(self.histories, result, strict=True)
+            if one.outcome != "differs"
+        )
+
+    def _is_kept(self, tables: Tables, connection: apsw.Connection, one: NewHistory) -> bool:
+        here = fetch(connection, tables.sql["find_run_by_id"], (one.run.run_id,))
+        return any(
+            fetch(connection, tables.sql["was_imported"], (row["run_no"], one.digest))
+            for row in here
         )
 
     def receive(self, tables: Tables, connection: apsw.Connection, raw: bytes) -> list[Imported]:
         """See `Write`."""
         return unpack(raw, list[Imported])
+
+
+_KEPT: Final = ("digest", "source", "imported_at_ms", "document")
+
+
+def _is_another_copy(row: dict[str, Any], kept: Found, one: NewHistory) -> bool:
+    """Say whether a run that is here came from a copy of the same run, and rests as it came."""
+    births = {row["created_at_ms"], one.run.created_at_ms} - {0}
+    return (
+        row["last_change_id"].endswith(original.TOLD)
+        and bool(kept)
+        and all(copy["source"].startswith(SOURCE_ORIGINAL) for copy in kept)
+        and (row["tenant"], row["automation_id"]) == (one.run.tenant, one.run.automation_id)
+        and len(births) <= 1
+    )
