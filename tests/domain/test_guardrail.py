@@ -350,6 +350,17 @@ def test_run_that_is_allowed_more_while_it_pauses_goes_on_although_its_engine_di
     assert tale.happened()[-2:] == ["run_pausing_settled_on_restart", "run_auto_resumed"]
 
 
+def test_time_in_which_its_engine_was_dead_counts_against_no_budget() -> None:
+    tale = stopping()
+    tale.command(Allow(reason="worth it", max_total_tokens=20, max_total_runtime_ms=300_000))
+    tale.now_ms += 3_600_000
+
+    tale.command(Adopt(dead=ENGINE))
+
+    assert tale.status is S.QUEUED
+    assert tale.run.active_ms < 300_000
+
+
 def test_run_that_is_allowed_more_while_it_pauses_is_stale_as_one_that_runs() -> None:
     tale = stopping()
     tale.command(Allow(reason="worth it", max_total_tokens=20))

@@ -250,17 +250,18 @@ class Draft:
             if node.attempts and node.state in (NodeState.PENDING, NodeState.BACKOFF):
                 yield self.plan.nodes[number].node_id, node.attempts
 
+    @property
+    def driven_ms(self) -> int:
+        """How long engines have driven the run."""
+        if self.active_ms is not None:
+            return self.active_ms
+        return active_ms_of(self.run, until_ms=self.active_until_ms)
+
     def close(self) -> Change:
         """Apply the closing rules (run-lifecycle 2.1) and return the change."""
         run, before = self.run, self.view.run
         self._refresh_detail()
-        close_run(
-            run,
-            change_id=self.change_id,
-            now_ms=self.now_ms,
-            active_ms=self.active_ms,
-            active_until_ms=self.active_until_ms,
-        )
+        close_run(run, change_id=self.change_id, now_ms=self.now_ms, active_ms=self.driven_ms)
         return Change(
             change_id=self.change_id,
             builds_on=before.last_change_id,
@@ -289,11 +290,10 @@ def close_run(
     change_id: ChangeId,
     now_ms: int,
     active_ms: int | None = None,
-    active_until_ms: int | None = None,
 ) -> None:
     """Bring the row of a run in line with its state, after whatever changed it.
 
-    `active_ms` and `active_until_ms` are as in `Draft`.
+    `active_ms` is how long it was driven, where that was not until now.
     """
     run.last_change_id = change_id
     run.updated_at_ms = now_ms
@@ -304,8 +304,7 @@ def close_run(
         run.queued_at_ms = now_ms
     if run.status not in DRIVEN:
         run.engine_id = None
-        until_ms = now_ms if active_until_ms is None else active_until_ms
-        run.active_ms = active_ms_of(run, until_ms=until_ms) if active_ms is None else active_ms
+        run.active_ms = active_ms_of(run, until_ms=now_ms) if active_ms is None else active_ms
         run.active_since_ms = None
     elif run.active_since_ms is None:
         run.active_since_ms = now_ms

@@ -29,7 +29,7 @@ def find_reached(draft: Draft) -> str:
     budget = allowed(draft.plan.budget, draft.run.allowance)
     if budget.is_unlimited:
         return ""
-    used = used_by(draft.run, now_ms=draft.now_ms, active_ms=draft.active_ms)
+    used = used_by(draft.run, now_ms=draft.now_ms, active_ms=draft.driven_ms)
     return reached(used, budget)
 
 
