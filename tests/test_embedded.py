@@ -1,6 +1,7 @@
 """The Python API in the hands of a program: what it gives, when it asks, and how it ends."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -198,3 +199,107 @@ async def test_another_event_loop_is_sent_away(engine: Engine) -> None:
         return asyncio.run_coroutine_threadsafe(run.cancel(), loop).result(WAIT_S)
 
     assert await asyncio.to_thread(from_thread)
+
+
+# What its functions do
+
+
+async def test_a_function_that_raises_what_is_no_exception_fails_its_node_alone(
+    tmp_path: Path,
+) -> None:
+    def sync() -> None:
+        raise Interrupted("sync")
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        raise BaseExceptionGroup("later", [Interrupted()])
+
+    release = asyncio.Event()
+    async with opened(tmp_path, sync=sync, later=later, slow=release.wait) as engine:
+        healthy = await engine.run(one_call("slow"))
+        for name, told in (("sync", "Interrupted: sync"), ("later", "BaseExceptionGroup: later")):
+            run = await engine.run(one_call(name))
+            assert await ended(run) == "failed"
+            assert told in run.detail
+        release.set()
+        assert await ended(healthy) == "completed"
+
+
+async def test_a_function_that_cancels_its_own_task_fails_its_node(tmp_path: Path) -> None:
+    async def body() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    async with opened(tmp_path, body=body) as engine:
+        run = await engine.run(one_call("body"))
+        assert await ended(run) == "failed"
+        assert "cancelled its own task" in run.detail
+        assert await ended(await engine.run(one_call())) == "completed"
+
+
+# How it ends
+
+
+async def test_runs_of_an_engine_that_failed_go_on_in_the_same_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow() -> None:
+        await asyncio.sleep(WAIT_S * 10)
+
+    async def broken() -> int:
+        raise ZeroDivisionError("a mistake of ours")
+
+    runs: list[Run] = []
+
+    async def use() -> None:
+        async with opened(tmp_path, slow=slow) as engine:
+            runs.append(await engine.run(one_call("slow")))
+            while not [e for e in runs[0].events() if e.event == "node_started"]:
+                await asyncio.sleep(0.01)
+            monkeypatch.setattr(engine.parts.engine, "steps", {"broken": broken})
+            await asyncio.sleep(WAIT_S)
+
+    with pytest.raises(BaseExceptionGroup):
+        await use()
+    async with opened(tmp_path, slow=lambda: 2) as engine:
+        assert await ended(engine.get_run(runs[0].run_id)) == "completed"
+
+
+async def test_leaving_that_is_cut_off_leaves_nothing_running(tmp_path: Path) -> None:
+    stubborn = asyncio.Event()
+
+    async def slow() -> None:
+        try:
+            await asyncio.sleep(WAIT_S * 10)
+        except asyncio.CancelledError:
+            await stubborn.wait()
+            raise
+
+    left = asyncio.Event()
+
+    run_ids: list[str] = []
+
+    async def use() -> None:
+        async with opened(tmp_path, slow=slow) as engine:
+            run = await engine.run(one_call("slow"))
+            run_ids.append(run.run_id)
+            while not [e for e in run.events() if e.event == "node_started"]:
+                await asyncio.sleep(0.01)
+            left.set()
+
+    before = asyncio.all_tasks()
+    using = asyncio.create_task(use())
+    await left.wait()
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+    using.cancel()
+    await asyncio.sleep(0.05)
+    stubborn.set()
+    async with asyncio.timeout(WAIT_S):
+        with contextlib.suppress(asyncio.CancelledError):
+            await using
+    assert asyncio.all_tasks() == before
+    async with opened(tmp_path, slow=lambda: 2) as engine:
+        assert await ended(engine.get_run(run_ids[0])) == "completed"
