@@ -2,6 +2,11 @@
 
 import asyncio
 import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -303,3 +308,57 @@ async def test_leaving_that_is_cut_off_leaves_nothing_running(tmp_path: Path) ->
     assert asyncio.all_tasks() == before
     async with opened(tmp_path, slow=lambda: 2) as engine:
         assert await ended(engine.get_run(run_ids[0])) == "completed"
+
+
+FORKING = """
+import asyncio, os, sys, time
+from tandem import Automation, Engine
+
+NODE = {"node_id": "n", "action": {"kind": "python", "function": "test:slow"}}
+
+async def slow():
+    print("RUNS", flush=True)
+    await asyncio.sleep(1000)
+
+async def main():
+    functions = {"test:slow": slow}
+    async with Engine.open(sys.argv[1], functions=functions) as engine:
+        document = {"automation_id": "one", "nodes": [NODE]}
+        run = await engine.run(Automation.from_dict(document))
+        while run.status != "running":
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        child = os.fork()
+        if child == 0:
+            time.sleep(600)
+            os._exit(0)
+        print("CHILD", child, run.run_id, flush=True)
+        await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_forked_child_does_not_keep_a_dead_engine_alive(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/runs.db"
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING, url], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        words: list[str] = []
+        while not words or words[0] != "CHILD":
+            words = parent.stdout.readline().split()
+            assert words, "the program has ended"
+        parent.kill()
+        parent.wait(WAIT_S)
+    child, run_id = int(words[1]), words[2]
+    try:
+        functions = {"test:slow": lambda: 2}
+        began = time.monotonic()
+        async with Engine.open(url, functions=functions) as engine:
+            assert await ended(engine.get_run(run_id)) == "completed"
+        # Long before a lease would have run out.
+        assert time.monotonic() - began < WAIT_S
+        os.kill(child, 0)
+    finally:
+        os.kill(child, signal.SIGKILL)
