@@ -70,5 +70,15 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 
 def test_the_public_surface_is_pinned() -> None:
-    assert tandem.__all__ == ["Automation", "Engine", "Run"]
+    assert tandem.__all__ == [
+        "Automation",
+        "Engine",
+        "EngineError",
+        "InvalidAutomation",
+        "InvalidRequest",
+        "NotFound",
+        "Refused",
+        "Run",
+        "StoreUnavailable",
+    ]
     assert all(hasattr(tandem, name) for name in tandem.__all__)

@@ -1,15 +1,24 @@
 """The engine inside your process: no server, one file for the store."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from os import PathLike, environ
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, get_args
 
 import msgspec
 
 from tandem.adapters.files.document import load_automation, parse_automation
+from tandem.arguments import (
+    choose,
+    require_automation,
+    require_object,
+    require_record,
+    require_texts,
+    require_whole,
+)
 from tandem.domain import automation as definition
 from tandem.domain.automation_review import Review
 from tandem.domain.backlog import LEASE_DEFAULT_MS, Backlog, BacklogTask
@@ -51,11 +60,14 @@ from tandem.engine.handoffs import HandoffListing
 from tandem.engine.waiting import is_at_rest, is_ended
 from tandem.ports.learning import CandidateFilter
 from tandem.ports.store import RunFilter
-from tandem.settings import Settings, read_settings
+from tandem.settings import Settings, read_settings, without_credentials
 from tandem.wiring import Parts, open_engine
 
 BULK_MAX: Final = 100_000
 """So many runs one call of `bulk` looks at."""
+RUNS_MAX: Final = 100_000
+"""So many runs one engine drives at once, at most."""
+COMMANDS: Final = get_args(Command)
 
 
 class Automation:
@@ -85,8 +97,15 @@ class Run:
     """A run of this engine."""
 
     def __init__(self, parts: Parts, run_id: RunId) -> None:
-        self._parts = parts
+        self._all_parts = parts
         self.run_id = run_id
+
+    def __repr__(self) -> str:
+        return f"Run({self.run_id!r})"
+
+    @property
+    def _parts(self) -> Parts:
+        return _on_its_loop(self._all_parts)
 
     @property
     def row(self) -> RunRow:
@@ -133,6 +152,8 @@ class Run:
 
     def events(self, after: int = 0, limit: int = 1_000) -> list[LifecycleEvent]:
         """Return lifecycle events in order, those after number `after`."""
+        require_whole("after", after, least=0)
+        require_whole("limit", limit, least=0)
         store = self._parts.store
         return list(
             store.list_events(self.run_id, tenant=LOCAL_TENANT, after_seq=after, limit=limit)
@@ -151,6 +172,8 @@ class Run:
             NotFound: no such task.
             Refused: it cannot be claimed now.
         """
+        require_texts(task_id=task_id, agent_id=agent_id)
+        require_whole("lease_ms", lease_ms, least=0)
         kept = self._parts.engine.backlogs
         result = await kept.claim(self.run_id, task_id, agent_id=agent_id, lease_ms=lease_ms)
         return result.task
@@ -162,6 +185,7 @@ class Run:
             NotFound: no such task.
             Refused: it is done.
         """
+        require_texts(task_id=task_id, reason=reason)
         kept = self._parts.engine.backlogs
         return (await kept.requeue(self.run_id, task_id, reason=reason)).task
 
@@ -172,6 +196,7 @@ class Run:
             NotFound: no such task.
             Refused: it is not claimed, or was claimed again since.
         """
+        require_texts(task_id=task_id, lease_token=lease_token)
         kept = self._parts.engine.backlogs
         return (await kept.complete(self.run_id, task_id, lease_token=lease_token)).task
 
@@ -271,6 +296,9 @@ class Run:
             Refused: the run goes on; pause it first. Or `save`, and the automation is
                 not stored, or somebody saved another version since.
         """
+        for name, given in (("model_policy", model_policy), ("inputs", inputs), ("action", action)):
+            if given is not None:
+                require_object(name, given)
         await self._execute(
             Repair(
                 node_id=NodeId(node_id),
@@ -324,6 +352,7 @@ class Run:
             InvalidRequest: it misses the schema of the contract, or no reason is given.
             Refused: it runs, or asks a person.
         """
+        require_texts(node_id=node_id, reason=reason, decided_by=decided_by)
         await self._execute(
             self._parts.engine.output_by_hand(
                 NodeId(node_id), output, reason=reason, decided_by=decided_by
@@ -364,6 +393,7 @@ class Run:
         Raises:
             NotFound: it names a node or gate that the run does not have.
         """
+        require_record(command, COMMANDS)
         return await self._parts.engine.preview(self.run_id, command)
 
     async def fork(
@@ -382,6 +412,9 @@ class Run:
             NotFound: no such node.
             InvalidAutomation: the inputs do not fit.
         """
+        require_texts(node_id=node_id, reason=reason)
+        if inputs is not None:
+            require_object("inputs", inputs)
         row = await self._parts.engine.fork(
             self.run_id, NodeId(node_id), inputs=inputs, asks_again=asks_again, reason=reason
         )
@@ -434,9 +467,11 @@ class Run:
             payload=encode(payload),
             source=source,
         )
+        require_record(command, COMMANDS)
         return await self._parts.engine.resolve_wait(self.run_id, command)
 
     async def _execute(self, command: Command) -> None:
+        require_record(command, COMMANDS)
         await self._parts.engine.execute(self.run_id, command)
 
     async def _done(self, command: Command) -> bool:
@@ -451,8 +486,15 @@ class StoredAutomation:
     """An automation that the store of this engine keeps."""
 
     def __init__(self, parts: Parts, automation_id: str) -> None:
-        self._parts = parts
+        self._all_parts = parts
         self.automation_id = automation_id
+
+    def __repr__(self) -> str:
+        return f"StoredAutomation({self.automation_id!r})"
+
+    @property
+    def _parts(self) -> Parts:
+        return _on_its_loop(self._all_parts)
 
     @property
     def row(self) -> AutomationRow:
@@ -469,6 +511,8 @@ class StoredAutomation:
         Raises:
             NotFound: there is no such version.
         """
+        if version is not None:
+            require_whole("version", version, least=0)
         return self._parts.automations.definition(self.row, version)
 
     def records(self) -> list[AutomationRecord]:
@@ -477,6 +521,7 @@ class StoredAutomation:
 
     def firings(self, *, limit: int = 100) -> list[Firing]:
         """Return what its triggers did lately, newest first: which runs, or why there are none."""
+        require_whole("limit", limit, least=0)
         return list(self._parts.automations.firings(self.row, limit=limit))
 
     def next_firings(self, *, limit: int = 10) -> tuple[int, ...]:
@@ -498,6 +543,7 @@ class StoredAutomation:
         Raises:
             NotFound: it is not there, or has no such handoff.
         """
+        require_texts(handoff_id=handoff_id)
         return self._parts.engine.handoffs.approve(AutomationId(self.automation_id), handoff_id)
 
     async def run(
@@ -512,14 +558,18 @@ class StoredAutomation:
 
         Raises:
             NotFound: it is not there.
+            InvalidRequest: there is no such profile.
             Refused: it is a draft.
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
         """
+        require_texts(reason=reason)
+        if inputs is not None:
+            require_object("inputs", inputs)
         row = await self._parts.automations.run(
             self.automation_id,
             inputs,
             workspace=_absolute(workspace) if workspace else "",
-            profile=ExecutionProfile(profile) if profile else None,
+            profile=_profile(profile),
             trigger_reason=reason,
         )
         return Run(self._parts, row.run_id)
@@ -533,6 +583,8 @@ class StoredAutomation:
             NotFound: it is not there.
             InvalidAutomation: the inputs do not fit.
         """
+        if inputs is not None:
+            require_object("inputs", inputs)
         row = await self._parts.automations.run(
             self.automation_id,
             inputs,
@@ -548,6 +600,7 @@ class StoredAutomation:
             NotFound: it is not there.
             Refused: it is paused already.
         """
+        require_texts(by=by, reason=reason)
         await self._parts.automations.pause(self.automation_id, by=by, reason=reason)
 
     async def resume(self, reason: str = "resumed by operator", *, by: str = "") -> None:
@@ -557,6 +610,7 @@ class StoredAutomation:
             NotFound: it is not there.
             Refused: it is not paused.
         """
+        require_texts(by=by, reason=reason)
         await self._parts.automations.resume(self.automation_id, by=by, reason=reason)
 
     async def delete(self, reason: str = "deleted by operator", *, by: str = "") -> None:
@@ -565,6 +619,7 @@ class StoredAutomation:
         Raises:
             NotFound: it is not there.
         """
+        require_texts(by=by, reason=reason)
         await self._parts.automations.delete(self.automation_id, by=by, reason=reason)
 
 
@@ -576,6 +631,11 @@ class Engine:
         self._options = options
         self._stack = AsyncExitStack()
         self._parts: Parts | None = None
+        self._is_entered = False
+
+    def __repr__(self) -> str:
+        state = "open" if self._parts is not None else "not entered"
+        return f"<Engine on {without_credentials(self._settings.database_url)}, {state}>"
 
     @classmethod
     def open(
@@ -593,17 +653,25 @@ class Engine:
         Args:
             url: the store; empty takes the one of the environment, else of the state folder.
             state_dir: where logs and large outputs go; the folder of the store when not given.
-            runs_max: how many runs to drive at once.
+            runs_max: how many runs to drive at once; with 0 it only creates runs.
             functions: functions that nodes may call by name.
             in_process: call Python functions in this process; otherwise in worker processes,
                 which can be stopped while they run.
             on_problem: hears, in one sentence, what runs wait for when the store is away, and
                 which status file could not be written.
+
+        Raises:
+            InvalidSetting: this store cannot be used, or a variable of the environment is wrong.
+            InvalidRequest: `runs_max` is not from 0 to 100,000.
         """
+        require_texts(url=url)
+        if functions is not None:
+            require_object("functions", functions)
         # As a variable it also wins over the older names of the store.
         given = {"TANDEM_DATABASE_URL": url} if url else {}
         settings = read_settings({**environ, **given})
         if runs_max is not None:
+            require_whole("runs_max", runs_max, least=0, most=RUNS_MAX)
             settings = msgspec.structs.replace(settings, runs_max=runs_max)
         if state_dir is not None:
             settings = msgspec.structs.replace(settings, state_dir=Path(state_dir).absolute())
@@ -612,9 +680,16 @@ class Engine:
         return cls(settings, registered=functions, in_process=in_process, on_problem=on_problem)
 
     async def __aenter__(self) -> Self:
-        self._parts = await self._stack.enter_async_context(
-            open_engine(self._settings, **self._options)
-        )
+        if self._is_entered:
+            raise RuntimeError("this engine is entered already; make another with `Engine.open`")
+        self._is_entered = True
+        try:
+            self._parts = await self._stack.enter_async_context(
+                open_engine(self._settings, **self._options)
+            )
+        except BaseException:
+            self._is_entered = False
+            raise
         return self
 
     async def __aexit__(
@@ -623,14 +698,20 @@ class Engine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._stack.__aexit__(kind, error, trace)
+        try:
+            await self._stack.__aexit__(kind, error, trace)
+        finally:
+            self._parts, self._is_entered = None, False
 
     @property
     def parts(self) -> Parts:
         """What the engine is made of; for tools."""
         if self._parts is None:
-            raise RuntimeError("enter the engine first: `async with Engine.open(...) as engine:`")
-        return self._parts
+            raise RuntimeError(
+                "enter the engine first, it works until it is left: "
+                "`async with Engine.open(...) as engine:`"
+            )
+        return _on_its_loop(self._parts)
 
     async def run(
         self,
@@ -649,14 +730,20 @@ class Engine:
 
         Raises:
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
+            InvalidRequest: there is no such profile.
             StoreUnavailable: nothing was written.
         """
+        require_automation(automation)
+        require_texts(started_by=started_by)
+        for name, given in (("inputs", inputs), ("runtime_context", runtime_context)):
+            if given is not None:
+                require_object(name, given)
         root = workspace or declared_workspace(automation)
         row = await self.parts.engine.start(
             automation,
             inputs,
             workspace=_absolute(root) if root else "",
-            profile=ExecutionProfile(profile) if profile else None,
+            profile=_profile(profile),
             runtime_context=runtime_context,
             started_by=started_by,
         )
@@ -674,6 +761,9 @@ class Engine:
         Raises:
             InvalidAutomation: the inputs do not fit.
         """
+        require_automation(automation)
+        if inputs is not None:
+            require_object("inputs", inputs)
         root = workspace or declared_workspace(automation)
         row = await self.parts.engine.start(
             automation, inputs, workspace=_absolute(root) if root else "", is_dry=True
@@ -694,6 +784,10 @@ class Engine:
             Refused: another version is current than the expected one (0: none).
             StoreUnavailable: nothing was written.
         """
+        require_automation(automation)
+        require_texts(by=by, reason=reason)
+        if expected_version is not None:
+            require_whole("expected_version", expected_version, least=0)
         change = await self.parts.automations.save(
             automation, by=by, expected_version=expected_version, reason=reason
         )
@@ -705,12 +799,15 @@ class Engine:
         Raises:
             NotFound: it was never saved, or it was deleted.
         """
+        require_texts(automation_id=automation_id)
         found = StoredAutomation(self.parts, automation_id)
         found.row  # noqa: B018 # raises NotFound
         return found
 
     def automations(self, *, after: str = "", limit: int = 100) -> list[AutomationRow]:
         """Return the rows of stored automations by id, those after `after`."""
+        require_texts(after=after)
+        require_whole("limit", limit, least=0)
         return list(self.parts.automations.list(after_id=after, limit=limit))
 
     async def signal(
@@ -723,6 +820,7 @@ class Engine:
         Raises:
             InvalidSignal: the key has not 1 to 512 bytes, or the payload over 16,384.
         """
+        require_texts(condition=condition, idempotency_key=idempotency_key, source=source)
         found = await self.parts.engine.signal(
             Signal(
                 kind=SignalKind.EXTERNAL_CONDITION,
@@ -749,11 +847,19 @@ class Engine:
         A refusal does not stop the rest. `cursor` is that of an earlier result, to go on after.
 
         Raises:
+            InvalidRequest: there is no such status.
             StoreUnavailable: the store failed; go on later with the cursor of the last result.
         """
+        require_record(command, COMMANDS)
+        require_whole("limit", limit, least=0)
+        for name, given in (("created_before_ms", created_before_ms), ("cursor", cursor)):
+            if given is not None:
+                require_whole(name, given, least=0)
+        if isinstance(statuses, str):
+            raise TypeError("`statuses` has to be a list of statuses, not one text")
         chosen = RunFilter(
             tenant=LOCAL_TENANT,
-            statuses=tuple(RunState(status) for status in statuses),
+            statuses=tuple(choose(RunState, "statuses", status) for status in statuses),
             automation_id=AutomationId(automation_id) if automation_id else None,
             before_no=cursor,
             limit=limit,
@@ -769,6 +875,8 @@ class Engine:
 
     def candidates(self, automation_id: str = "", *, limit: int = 100) -> list[Candidate]:
         """Return what was learned from ended runs, newest first; of one automation, or of all."""
+        require_texts(automation_id=automation_id)
+        require_whole("limit", limit, least=0)
         chosen = CandidateFilter(
             tenant=LOCAL_TENANT,
             workflow_id=AutomationId(automation_id) if automation_id else None,
@@ -783,10 +891,12 @@ class Engine:
 
         Raises:
             NotFound: there is no such candidate.
+            InvalidRequest: there is no such action.
             Refused: its status does not allow it.
         """
+        require_texts(candidate_id=candidate_id, by=by, note=note)
         return await self.parts.engine.review_candidate(
-            candidate_id, ReviewAction(action), by=by, note=note
+            candidate_id, choose(ReviewAction, "action", action), by=by, note=note
         )
 
     def deposit_handoff(self, handoff: Handoff) -> str:
@@ -799,6 +909,7 @@ class Engine:
             InvalidRequest: a field is blank or out of bounds, or the target has no workspace.
             Refused: the file cannot be written.
         """
+        require_record(handoff, (Handoff,))
         return self.parts.engine.handoffs.deposit(handoff)
 
     async def enrol(self, automation_id: str, *, runs_max: int | None = None) -> Review:
@@ -806,6 +917,9 @@ class Engine:
 
         Without a number the setting decides; 0 counts only.
         """
+        require_texts(automation_id=automation_id)
+        if runs_max is not None:
+            require_whole("runs_max", runs_max, least=0)
         most = self.parts.settings.review_runs_max if runs_max is None else runs_max
         return await self.parts.engine.enrol(AutomationId(automation_id), runs_max=most)
 
@@ -815,6 +929,7 @@ class Engine:
         Raises:
             NotFound: its runs are not counted.
         """
+        require_texts(automation_id=automation_id, by=by, note=note)
         return await self.parts.engine.acknowledge_review(
             AutomationId(automation_id), by=by, note=note
         )
@@ -825,6 +940,7 @@ class Engine:
         Raises:
             NotFound: there is no such run.
         """
+        require_texts(run_id=run_id)
         run = Run(self.parts, RunId(run_id))
         run.row  # noqa: B018 # raises NotFound
         return run
@@ -832,3 +948,25 @@ class Engine:
 
 def _absolute(path: str | PathLike[str]) -> str:
     return str(Path(path).absolute())
+
+
+def _profile(given: str | None) -> ExecutionProfile | None:
+    return choose(ExecutionProfile, "profile", given) if given else None
+
+
+def _on_its_loop(parts: Parts) -> Parts:
+    """Return the parts, unless another event loop asks: nobody there would ever be woken.
+
+    Raises:
+        RuntimeError: another loop runs here, in whichever thread.
+    """
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        return parts  # what needs no loop may be asked without one
+    if running is not parts.loop:
+        raise RuntimeError(
+            "this engine belongs to another event loop; ask it there, from another thread with "
+            "`asyncio.run_coroutine_threadsafe`"
+        )
+    return parts

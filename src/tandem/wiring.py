@@ -58,6 +58,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """The live events of the store."""
     tokens: Tokens
     webhooks: Webhooks
+    loop: asyncio.AbstractEventLoop
+    """On which all of it lives."""
 
 
 def open_store(
@@ -169,6 +171,7 @@ async def open_engine(
             )
             engine.watch(feed.wake)
             parts = Parts(
+                loop=asyncio.get_running_loop(),
                 settings=settings,
                 engine=engine,
                 store=store,

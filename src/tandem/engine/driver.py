@@ -92,6 +92,8 @@ class Driver:
         self._driven_since_ms = clock.ticks_ms()
         self._looked_at_ms = 0
         self._attempts: dict[Key, asyncio.Task[None]] = {}
+        self._called_off: set[Key] = set()
+        """The attempts that this driver has cancelled, as far as they live."""
         self._meters: dict[Key, AttemptMeter] = {}
         self._wake = asyncio.Event()
         self._is_stale = False
@@ -319,10 +321,10 @@ class Driver:
 
     def _end_forgotten(self) -> None:
         """Cancel the attempts that the stored run does not know as running any more."""
-        for (node_no, number), task in self._attempts.items():
-            node = self.view.node(node_no)
-            if node.state is not NodeState.RUNNING or node.attempts != number:
-                task.cancel()
+        for key in self._attempts:
+            node = self.view.node(key[0])
+            if node.state is not NodeState.RUNNING or node.attempts != key[1]:
+                self._call_off(key)
 
     async def _rest(self) -> None:
         """Wait until an attempt ends, somebody pokes, or a moment is due."""
@@ -382,6 +384,18 @@ class Driver:
             settled = await self._runner.run(
                 self.view, plan_node, number=attempt.number, report=report, meter=meter
             )
+        except asyncio.CancelledError:
+            if key in self._called_off:
+                raise
+            # The body cancelled the task that it runs in. Nobody else would ever hear of its end.
+            settled = Settled(
+                node_no=attempt.node_no,
+                number=attempt.number,
+                outcome=Failed(
+                    failure_class=FailureClass.EXECUTION_ERROR,
+                    message="the body cancelled its own task",
+                ),
+            )
         except Exception as error:  # noqa: BLE001 # the boundary that records the outcome
             settled = Settled(
                 node_no=attempt.node_no,
@@ -393,6 +407,7 @@ class Driver:
             )
         finally:
             self._attempts.pop(key, None)
+            self._called_off.discard(key)
             self._meters.pop(key, None)
             self._ledger.close(meter)
         self._settled.append(settled)
@@ -414,11 +429,16 @@ class Driver:
             await self._clock.sleep(STORE_RETRY_MS)
 
     async def _stop_attempts(self, only: Collection[Key] | None = None) -> None:
-        tasks = [t for key, t in self._attempts.items() if only is None or key in only]
-        for task in tasks:
-            task.cancel()
+        keys = [key for key in self._attempts if only is None or key in only]
+        tasks = [self._call_off(key) for key in keys]
         if tasks:
             await asyncio.wait(tasks)
+
+    def _call_off(self, key: Key) -> asyncio.Task[None]:
+        task = self._attempts[key]
+        self._called_off.add(key)
+        task.cancel()
+        return task
 
     def _is_mine(self, run: Run) -> bool:
         return run.status in DRIVEN and run.engine_id == self._engine_id and run.epoch == self.epoch

@@ -278,22 +278,35 @@ class Engine(Reviews):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        try:
+            await self._end_all()
+        finally:
+            # Whatever ended it: who holds the lock of an engine that is over keeps its runs from
+            # everybody else, as long as this process lives.
+            self._host.leave()
+
+    async def _end_all(self) -> None:
         self.stop()
-        # Not cancelled: a claim that is being written would be nobody's.
-        await self._drives.wait_at_most([self._dispatching], self.limits.shutdown_timeout_ms)
-        await self._drain()
-        if self.limits.shutdown_policy is LossPolicy.FAIL:
-            await self.fail_running_runs_for_shutdown()
-        else:
-            await self._hand_back(LossPolicy.RESUME)
-        await self._learning.finish()
+        try:
+            # Not cancelled: a claim that is being written would be nobody's.
+            await self._drives.wait_at_most([self._dispatching], self.limits.shutdown_timeout_ms)
+            await self._drain()
+            if self.limits.shutdown_policy is LossPolicy.FAIL:
+                await self.fail_running_runs_for_shutdown()
+            else:
+                await self._hand_back(LossPolicy.RESUME)
+            await self._learning.finish()
+        except GeneratorExit:
+            raise  # the loop is over: nothing can be waited for any more
+        except BaseException:
+            # Cut off in its goodbye: what still runs may not outlive it.
+            with suppress(asyncio.CancelledError):
+                await self._stack.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)
+            raise
         for part in self._parts:
             part.cancel()
         await self._stack.aclose()
-        try:
-            await self.store.remove_engine(self.engine_id)
-        finally:
-            self._host.leave()
+        await self.store.remove_engine(self.engine_id)
 
     @property
     def is_driving(self) -> bool:

@@ -18,6 +18,8 @@ from tandem.domain.ids import EngineId
 from tandem.ports.store import EngineRow
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_entered: "set[LocalHost]" = set()
+"""Those that this process has entered and not left."""
 
 
 class LocalHost:
@@ -42,6 +44,7 @@ class LocalHost:
             self._lock_path = self._folder / f"{engine_id}.lock"
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             self._lock = os.open(self._lock_path, flags, 0o600)
+            _entered.add(self)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._listen(engine_id, wake)
         except OSError as error:
@@ -89,6 +92,18 @@ class LocalHost:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+        _entered.discard(self)
+
+    def forget(self) -> None:
+        """Let go in a child what a fork has copied of the parent, whose engine it is.
+
+        A lock lives as long as one copy of it: the child would keep a dead parent's alive.
+        """
+        if self._lock is not None:
+            os.close(self._lock)
+        if self._socket is not None:
+            self._socket.close()
+        self._lock = self._lock_path = self._socket = self._socket_path = None
 
     def can_see(self, engine: EngineRow) -> bool:
         """See `Host.can_see`."""
@@ -136,6 +151,15 @@ class LocalHost:
                 # A full or dead socket is no loss: its engine looks every 100 ms anyway.
                 with contextlib.suppress(OSError):
                     sender.sendto(b"w", f"{folder}/{name}")
+
+
+def _forget_in_child() -> None:
+    for host in _entered:
+        host.forget()
+    _entered.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 @contextlib.contextmanager

@@ -82,7 +82,9 @@ class PythonExecutor:
             if _is_being_cancelled():
                 raise
             return _raised(error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  a failing body is an outcome
+        except (KeyboardInterrupt, GeneratorExit):
+            raise  # it is for the host program, wherever it comes up, or for all that awaits this
+        except BaseException as error:  # noqa: BLE001  a failing body is an outcome
             return _raised(error)
         if len(content) > attempt.output_bytes_max:
             return _too_large(attempt, len(content))

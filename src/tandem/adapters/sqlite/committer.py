@@ -78,6 +78,7 @@ class Committer:
         self._waiting: deque[_Write] = deque()
         self._unsure: tuple[list[_Write], Exception] | None = None
         self._scheduled = False
+        self._is_closed = False
         self._turn_asked_at: float | None = None
         self.commits = 0
         self.writes = 0
@@ -97,7 +98,12 @@ class Committer:
                 before its first write: then the others of the batch are not written again.
             landed: says on a fresh connection whether the write is on disk; asked when a commit
                 failed and nobody knows. It may raise `StoreUnsure`.
+
+        Raises:
+            StoreUnavailable: it was closed.
         """
+        if self._is_closed:
+            raise closed()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._waiting.append(_Write(statements, landed, future))
@@ -107,7 +113,10 @@ class Committer:
         return future
 
     def close(self) -> None:
-        """Refuse what still waits and close the connection."""
+        """Refuse what still waits and close the connection; twice is harmless."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         unsure = self._unsure[0] if self._unsure is not None else []
         for write in unsure:
             write.error = write.error or StoreUnsure(
@@ -115,13 +124,16 @@ class Committer:
             )
             write.tell()
         for write in self._waiting:
-            write.error = StoreUnavailable("the store was closed; nothing was written")
+            write.error = closed()
             write.tell()
         self._waiting.clear()
+        self._unsure = None
         self._connection.close()
         self._turnstile.close()
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._is_closed:
+            return  # the numbers of its files may belong to others by now
         if self._unsure is not None and not self._ask_the_disk():
             loop.call_later(_REOPEN_S, self._flush, loop)
             return
@@ -262,6 +274,11 @@ class Committer:
         except StoreUnsure as unsure:
             return unsure
         return None if is_there else _unavailable(error)
+
+
+def closed() -> StoreUnavailable:
+    """Return what whoever uses a store after its end is told."""
+    return StoreUnavailable("the store was closed; nothing was written")
 
 
 class _StatementFailed(Exception):

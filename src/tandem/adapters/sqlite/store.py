@@ -529,6 +529,8 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: apsw.Error) -> StoreUnavailable:
+        if isinstance(error, apsw.ConnectionClosedError):
+            return StoreUnavailable(f"the store {self._path} was closed; nothing can be read")
         return StoreUnavailable(f"cannot read the store {self._path}: {error}; check its disk")
 
     def find_run(self, run_id: RunId, *, tenant: TenantId) -> Run | None:

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import apsw
 
-from tandem.adapters.sqlite.committer import Committer
+from tandem.adapters.sqlite.committer import Committer, closed
 from tandem.adapters.sqlite.tables import Tables
 from tandem.adapters.sqlite.writer_process import Pending, WriterProcess
 from tandem.adapters.sqlite.writes import ReadVersion, Write, data_version
@@ -107,7 +107,13 @@ class Writer:
         self._is_inline = False
 
     def submit(self, write: Write[T]) -> asyncio.Future[T]:
-        """Queue a write; the future is done when it is on disk."""
+        """Queue a write; the future is done when it is on disk.
+
+        Raises:
+            StoreUnavailable: it was closed.
+        """
+        if self._is_closed:
+            raise closed()
         if self._is_inline:
             job = _Job(write, self._tables)
             return self._committer.submit(job.perform, landed=job.landed)
@@ -197,7 +203,10 @@ class Writer:
         self._is_inline = True
 
     def close(self) -> None:
-        """End the process and refuse what is not on disk, then close the file."""
+        """End the process and refuse what is not on disk, then close the file.
+
+        Twice is harmless.
+        """
         self._is_closed = True
         process, self._process = self._process, None
         if process is not None:
@@ -205,7 +214,7 @@ class Writer:
             for pending in process.undecided:
                 self._settle(pending, is_dead=is_dead)
         for pending in self._held:
-            pending.tell(error=_closed())
+            pending.tell(error=closed())
         self._held.clear()
         self._committer.close()
 
@@ -216,7 +225,7 @@ class Writer:
             if pending.write.landed(self._tables, connection, result):
                 pending.tell(result)
             elif is_dead:
-                pending.tell(error=_closed())
+                pending.tell(error=closed())
         except StoreUnsure as unsure:
             pending.tell(error=unsure)
         except apsw.Error:
@@ -256,10 +265,6 @@ def _passing_on(pending: Pending) -> Callable[[asyncio.Future[Any]], None]:
         pending.tell(None if error is not None else done.result(), error=error)
 
     return pass_on
-
-
-def _closed() -> StoreUnavailable:
-    return StoreUnavailable("the store was closed; nothing was written")
 
 
 def _nothing(_connection: apsw.Connection) -> None:
