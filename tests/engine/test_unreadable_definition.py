@@ -1,4 +1,4 @@
-"""A definition that was damaged in the store ends its run and holds up nobody else's (T05)."""
+"""What was damaged in the store ends or holds up one run and no other (T05)."""
 
 import asyncio
 from pathlib import Path
@@ -59,3 +59,23 @@ async def test_a_run_that_cannot_be_read_ends_blocked_and_the_next_one_goes_on(
         with pytest.raises(StoreError, match="cannot be read") as error:
             await engine.parts.store.load(damaged.run_id, tenant=LOCAL_TENANT)
         assert error.value.code == "definition_unreadable"
+
+
+async def test_a_row_that_cannot_be_read_holds_up_no_other_run_and_ends_no_engine(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path}/tandem.db"
+    functions = {"test:ok": lambda: "ok"}
+    document = Automation.from_dict({"automation_id": "a", "nodes": [call("n")]})
+    async with open_engine(Settings(state_dir=tmp_path), drives=False) as parts:
+        damaged, healthy = [await parts.engine.start(document) for _ in range(2)]
+    connection = apsw.Connection(str(tmp_path / "tandem.db"))
+    connection.execute("UPDATE run SET inputs = '{' WHERE run_no = ?", (damaged.run_no,))
+    connection.close()
+
+    async with asyncio.timeout(20), Engine.open(url, functions=functions) as engine:
+        assert await engine.get_run(healthy.run_id).wait() == "completed"
+        later = await engine.run(document)
+        assert await later.wait() == "completed"
+        with pytest.raises(StoreError, match=f"row of run_id {damaged.run_id} cannot be read"):
+            engine.get_run(damaged.run_id)

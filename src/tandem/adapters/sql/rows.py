@@ -7,6 +7,7 @@ import msgspec
 
 from tandem.domain.artifact import NodeArtifact
 from tandem.domain.change import Change
+from tandem.domain.errors import StoreError
 from tandem.domain.execution import ExecutionProfile
 from tandem.domain.firing import Firing
 from tandem.domain.ids import NodeId, RunId, attempt_id
@@ -45,6 +46,8 @@ _JSON_COLUMNS = (
     "usage",
 )
 _JSON_COLUMNS_OF: dict[type, tuple[str, ...]] = {}
+_NAMES = ("run_id", "automation_id", "run_no")
+"""Columns by which people know whose row it is."""
 _HASH_COLUMNS = ("event_hash", "record_hash")
 _UNTOUCHED = PolicyState()
 
@@ -336,6 +339,23 @@ def _json_columns(kind: type) -> tuple[str, ...]:
 
 
 def _record(kind: type[T], values: dict[str, Any]) -> T:
+    """Read a row.
+
+    Raises:
+        StoreError: it holds what it cannot hold, because the file was damaged or edited, say.
+    """
+    try:
+        return _converted(kind, values)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        of = next((f" of {name} {values[name]}" for name in _NAMES if name in values), "")
+        raise StoreError(
+            f"a {kind.__name__} row{of} cannot be read: {error}; the file was damaged, or edited: "
+            "go back to a backup (`tandem db backup` makes them)",
+            code="row_unreadable",
+        ) from error
+
+
+def _converted(kind: type[T], values: dict[str, Any]) -> T:
     for name in _json_columns(kind):
         text = values.get(name)
         if isinstance(text, str):

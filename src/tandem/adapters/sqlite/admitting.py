@@ -25,6 +25,7 @@ from tandem.domain.change import Change
 from tandem.domain.claim_basis import ClaimBasis
 from tandem.domain.command import Claim
 from tandem.domain.decision import decide
+from tandem.domain.errors import StoreError
 from tandem.domain.hold import AUTOMATION_KEYS_END, Hold, is_automation_key
 from tandem.domain.ids import AutomationId, ChangeId, DefinitionDigest, EngineId, TenantId
 from tandem.domain.lifecycle import NodeState, RunState
@@ -259,7 +260,11 @@ class AdmissionPass:
             if self._examined >= EXAMINED_MAX:
                 return False
             self._examined += 1
-            run = rows.run_of(self._find("find_run_by_no", run_no)[0])
+            row = self._find("find_run_by_no", run_no)[0]
+            try:
+                run = rows.run_of(row)
+            except StoreError:
+                continue  # whoever asks for it is told; it must hold up no other run
             claim = self._command(run)
             if claim is None:
                 continue
