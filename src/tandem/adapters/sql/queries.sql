@@ -1178,6 +1178,14 @@ DELETE FROM wait WHERE run_no = :first AND run_no = :last AND wait_id <= :newest
 -- Runs of all tenants in the order of their numbers.
 SELECT * FROM run WHERE run_no > :after_no ORDER BY run_no LIMIT :limit;
 
+-- name: list_newest_runs
+-- The newest runs of all tenants.
+SELECT * FROM run ORDER BY run_no DESC LIMIT :limit;
+
+-- name: count_runs
+-- How many runs there are, of all tenants.
+SELECT count(*) AS runs FROM run;
+
 -- name: find_run_by_id
 -- A run by its id, whoever's it is.
 SELECT * FROM run WHERE run_id = :run_id;

@@ -559,6 +559,23 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
         merged = sorted((row for part in parts for row in part), key=lambda row: -row["run_no"])
         return [rows.run_of(row) for row in merged[:limit]]
 
+    def read_newest(self, *, limit: int) -> tuple[Sequence[Run], Sequence[str], int]:
+        """Return the newest runs of all tenants, which cannot be read and why, and how many exist.
+
+        Raises:
+            StoreUnavailable: the file cannot be read.
+        """
+        found: list[Run] = []
+        wrong: list[str] = []
+        with self._one_picture():
+            for row in self._find("list_newest_runs", limit):
+                try:
+                    found.append(rows.run_of(row))
+                except ValueError as error:
+                    wrong.append(f"run {row['run_id']}: its row cannot be read: {error}")
+            (counted,) = self._find("count_runs")
+        return found, wrong, int(counted["runs"])
+
     def search_runs(
         self, search: RunSearch, *, is_known: Callable[[Mark], bool] | None = None
     ) -> RunPage:
