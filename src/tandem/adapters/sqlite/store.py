@@ -40,7 +40,9 @@ from tandem.adapters.sqlite.transfer import (
     Imported,
     ImportHistories,
     ImportRuns,
+    LeftOut,
     NewHistory,
+    count_beside,
     export_runs,
 )
 from tandem.adapters.sqlite.triggers import Triggers
@@ -428,8 +430,10 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
 
     # In and out
 
-    def export(self) -> Iterator[PortableDefinition | PortableRun]:
+    def export(self) -> Iterator[PortableDefinition | PortableRun | LeftOut]:
         """Yield every run of the store at one moment, each definition before its first run.
+
+        What of a run cannot be read is said in its place.
 
         Raises:
             StoreUnavailable: the file cannot be read.
@@ -442,6 +446,17 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
             raise self._unreadable(error) from error
         finally:
             connection.close()
+
+    def count_beside(self) -> Mapping[str, int]:
+        """Return how much there is of what no export holds, by what it is.
+
+        Raises:
+            StoreUnavailable: the file cannot be read.
+        """
+        try:
+            return count_beside(self._tables, self._reader)
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
 
     async def import_runs(
         self,
