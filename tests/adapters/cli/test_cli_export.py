@@ -534,3 +534,63 @@ def test_export_says_what_a_store_keeps_beside_its_runs(
     for table in ("webhook_trigger", "webhook_secret", "token", "signal", "session", "audit"):
         assert there.rows(f"SELECT * FROM {table}") == []
     assert "not in it" not in there.call("db", "export", str(tmp_path / "back.jsonl")).out
+
+
+def test_what_commands_tell_of_runs_is_the_same_there(
+    places: tuple[Place, Place], tmp_path: Path, write: Callable[[str, str], str]
+) -> None:
+    here, there = places
+    here.enter()
+    made = '{"backlog_tasks": [{"title": "One"}, {"title": "Two"}]}'
+    plan = f"""
+automation_id: plan
+nodes:
+  - node_id: plan
+    action: {sh(f"echo '{made}'")}
+    metadata: {{builder: {{project_backlog_tasks: true}}}}
+"""
+    asks = """
+automation_id: asks
+nodes:
+  - {node_id: ask, gate: {required: true}}
+  - {node_id: nap, depends_on: [ask], wait: {kind: timer, delay_ms: 1}}
+"""
+    for name, text in (("plan", plan), ("asks", asks)):
+        assert here.call("automations", "apply", write(f"{name}.yaml", text)).code == 0
+    assert here.call("automations", "run", "plan").code == 0
+    assert here.call("backlog", "claim", "latest", "backlog-plan-one", "--agent", "ann").code == 0
+    assert here.call("runs", "fork", "latest", "plan").code == 0
+    assert here.call("runs", "cancel", "latest", "--reason", "moves").code == 0
+    assert here.call("run", "asks.yaml", "--decide", "ask=approve", "--json").code == 0
+    runs = [run["run_id"] for run in here.call("runs", "list", "--json").json]
+    questions = [
+        *(("backlog", "list", run_id, "--json") for run_id in runs),
+        *(("runs", "show", run_id, "--json") for run_id in runs),
+        ("runs", "list", "--json"),
+        ("waits", "list", "--json"),
+        ("gates", "list", "--json"),
+    ]
+    told = [here.call(*question) for question in questions]
+
+    events = [here.call("runs", "events", run_id, "--json").lines for run_id in runs]
+
+    assert here.export(tmp_path / "all.jsonl").code == 0
+    assert there.take(tmp_path / "all.jsonl").code == 0
+
+    again = [there.call("runs", "events", run_id, "--json").lines for run_id in runs]
+    for story in (*events, *again):
+        for event in story:
+            event.pop("cursor", None)
+    assert again == events
+    for question, answer in zip(questions, told, strict=True):
+        again = there.call(*question)
+        assert _carried(again.json) == _carried(answer.json), question
+
+
+def _carried(found: Any) -> Any:
+    """Return what is told of runs without the time at which it was, and who drove them there."""
+    if isinstance(found, list):
+        return [_carried(one) for one in found]
+    if not isinstance(found, dict):
+        return found
+    return {name: value for name, value in found.items() if name not in ("now_ms", "owner")}
