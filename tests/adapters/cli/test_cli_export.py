@@ -233,6 +233,31 @@ def test_export_from_before_sessions_is_still_the_same_run(
     assert there.take(old).json["same"] == 1
 
 
+def test_export_from_before_columns_were_added_is_still_the_same_run(
+    places: tuple[Place, Place], tmp_path: Path
+) -> None:
+    here, there = places
+    here.within(talk)
+    assert here.export(tmp_path / "all.jsonl").code == 0
+    newer = {"run": ("trigger_context", "runtime_clock"), "attempt": ("usage",)}
+
+    def forget(line: dict[str, Any]) -> None:
+        if line["kind"] == "run":
+            for table, names in newer.items():
+                for row in [line["run"]] if table == "run" else line["rows"].get(table, ()):
+                    for name in names:
+                        del row[name]
+
+    old = edit(tmp_path / "all.jsonl", tmp_path / "old.jsonl", forget)
+
+    assert here.take(old).json["same"] == 1
+    assert there.take(tmp_path / "all.jsonl").json["imported"] == 1
+    assert there.take(old).json["same"] == 1
+    there.tamper("UPDATE run SET runtime_clock = 'wall'")
+    other = there.take(old)
+    assert (other.code, other.json["differing"]) == (5, [RUN])
+
+
 # What cannot be read
 
 

@@ -428,9 +428,37 @@ def _compare(
     if fetch(connection, tables.sql["was_imported"], (row["run_no"], made.digest)):
         return "same"
     told = [table for table in of if table.key != "run_id" or table.name in made.rows]
-    return (
-        "same" if portable_run(tables, connection, row, told).digest == made.digest else "differs"
-    )
+    here = portable_run(tables, connection, row, told).digest
+    if here in (made.digest, portable.digest_of(_as_of_now(connection, made, of))):
+        return "same"
+    return "differs"
+
+
+def _as_of_now(connection: apsw.Connection, made: PortableRun, of: list[RunTable]) -> PortableRun:
+    """Return a run with what its rows would have in columns that came after its export."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for table in of:
+        if table.name in made.rows:
+            defaults = _defaults(connection, table.name, table.not_exported)
+            found[table.name] = [{**defaults, **row} for row in made.rows[table.name]]
+    run = {**_defaults(connection, "run", portable.STORE_ONLY), **made.run}
+    return PortableRun(run=run, rows=found)
+
+
+def _defaults(connection: apsw.Connection, table: str, left_out: frozenset[str]) -> dict[str, Any]:
+    columns = fetch(connection, "SELECT name, dflt_value FROM pragma_table_info(?)", (table,))
+    return {
+        column["name"]: _value_of(connection, column["dflt_value"])
+        for column in columns
+        if column["name"] not in left_out
+    }
+
+
+def _value_of(connection: apsw.Connection, default: str | None) -> Any:
+    if default is None:
+        return None
+    found: list[Any] = connection.execute(f"SELECT {default}").fetchall()  # ours
+    return found[0][0]
 
 
 class NewHistory(msgspec.Struct, frozen=True):
