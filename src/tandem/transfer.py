@@ -1,4 +1,4 @@
-"""Whole stores in and out: export to a file, import from one, and from files of the original."""
+"""The runs of a store out and in: to a file, from one, and from files of the original."""
 
 import base64
 import os
@@ -25,7 +25,7 @@ from tandem.adapters.sql.portable import (
     PortableRun,
 )
 from tandem.adapters.sqlite.store import SqliteStore
-from tandem.adapters.sqlite.transfer import SOURCE_ORIGINAL, Imported, NewHistory
+from tandem.adapters.sqlite.transfer import SOURCE_ORIGINAL, Imported, LeftOut, NewHistory
 from tandem.domain import original
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.errors import NotFound, Refused, StoreUnavailable
@@ -38,26 +38,34 @@ from tandem.wiring import open_store
 
 RUNS_AT_ONCE: Final = 50
 LINE_BYTES_MAX: Final = 1 << 30
+_TOLD_MAX: Final = 3
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 Progress = Callable[[int], None]
 
 
 class Exported(msgspec.Struct, kw_only=True):
-    """What an export holds. `missing` are large outputs whose bytes are gone."""
+    """What an export holds. `missing` are large outputs whose bytes are gone.
+
+    `left_out` says of runs that could not be read, wholly or in part, why. `not_exported` counts
+    what the store keeps beside its runs: an export is of runs.
+    """
 
     runs: int = 0
     definitions: int = 0
     contents: int = 0
     missing: int = 0
     size_bytes: int = 0
+    left_out: list[str] = msgspec.field(default_factory=list)
+    not_exported: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Tally(msgspec.Struct, kw_only=True):
     """What an import did, in runs.
 
     `renewed` were here already and are told anew, from a copy that says more. `differing` and
-    `corrupt` are ids, `unreadable` says of files of a folder why they could not be read.
+    `corrupt` are ids, `unreadable` says of files of a folder why they could not be read, and
+    `left_out` of runs, and of what belongs to them, why they did not come in.
     """
 
     imported: int = 0
@@ -67,11 +75,13 @@ class Tally(msgspec.Struct, kw_only=True):
     differing: list[str] = msgspec.field(default_factory=list)
     corrupt: list[str] = msgspec.field(default_factory=list)
     unreadable: list[str] = msgspec.field(default_factory=list)
+    left_out: list[str] = msgspec.field(default_factory=list)
     contents: int = 0
 
     def add(self, found: list[Imported]) -> None:
         """Count what became of runs."""
         for one in found:
+            self.left_out += one.said
             match one.outcome:
                 case "imported":
                     self.imported += 1
@@ -81,8 +91,15 @@ class Tally(msgspec.Struct, kw_only=True):
                     self.same += 1
                 case "renewed":
                     self.renewed += 1
-                case _:
+                case "differs":
                     self.differing.append(one.run_id)
+                case _:
+                    pass
+
+    @property
+    def here(self) -> int:
+        """How many runs of what was read are in the store now."""
+        return self.imported + self.paused + self.same + self.renewed + len(self.differing)
 
 
 # Out
@@ -143,6 +160,9 @@ def _write(
         write(Header(format=portable.FORMAT, version=portable.VERSION, exported_at_ms=now_ms))
         contents = _Contents(settings) if with_contents else None
         for line in store.export():
+            if isinstance(line, LeftOut):
+                found.left_out.append(line.said)
+                continue
             write(line)
             if isinstance(line, PortableDefinition):
                 found.definitions += 1
@@ -161,6 +181,7 @@ def _write(
         )
         file.flush()
         os.fsync(file.fileno())
+    found.not_exported = dict(store.count_beside())
     return found
 
 
@@ -208,7 +229,8 @@ async def import_from(
     Raises:
         NotFound: there is no such file.
         Refused: it is no such file, was changed, is cut off, or a newer version wrote it. Files of
-            a folder of which that is true are left out, and `unreadable` says so.
+            a folder of which that is true are left out, and `unreadable` says so; runs of a whole
+            file that cannot be understood are, and `left_out` says so.
         StoreUnavailable: the store cannot be written; what was imported before stays.
     """
     lines = _is_export(path)
@@ -269,22 +291,28 @@ class _Import:
         await self._flush()
         if end is None:
             raise Refused(
-                f"{path} is cut off: its last line is missing; the {self._read} whole runs before "
-                "it were imported",
+                f"{path} is cut off: its last line is missing; {self._came()}",
                 code="export_damaged",
             )
         if end.digest != hashed.hexdigest() or end.runs != self._read:
             raise Refused(
-                f"{path} is not as it was written: lines are missing or were moved; the "
-                f"{self._read} runs in it were imported",
+                f"{path} is not as it was written: lines are missing, were moved or changed; "
+                f"{self._came()}",
                 code="export_damaged",
             )
         return self.tally
 
+    def _came(self) -> str:
+        """Say what of a file that is damaged came in all the same."""
+        told = "".join(f"; {said}" for said in self.tally.left_out[:_TOLD_MAX])
+        return f"{self.tally.here} of the {self._read} whole runs in it are here now{told}"
+
     async def _take(self, line: Line) -> None:
         match line:
             case PortableDefinition():
-                self._definitions.append(line)
+                # A damaged one is none; the runs that need it are left out.
+                if portable.is_whole(line):
+                    self._definitions.append(line)
             case PortableRun():
                 self._runs.append(line)
                 self._read += 1

@@ -1,5 +1,6 @@
 """`tandem doctor`, `tandem db check`, and stores that cannot be used."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -11,7 +12,10 @@ from pathlib import Path
 import apsw
 import pytest
 
+from tandem.adapters.sqlite.store import SqliteStore
+from tandem.domain.ids import TenantId
 from tandem.settings import SETTINGS
+from tandem.testing.store_suite import Scene
 
 from .conftest import Call, sh
 
@@ -115,6 +119,69 @@ def test_row_that_its_events_do_not_lead_to_is_found(
     assert answer.code == 6
     [problem] = answer.json["problems"]
     assert problem.endswith("its events lead to completed, its row says failed")
+
+
+def create(state_dir: Path, *run_ids: str) -> None:
+    """Create runs, each of a tenant of its own."""
+    state_dir.mkdir(exist_ok=True)
+    store = SqliteStore(state_dir / "tandem.db", synchronous="OFF")
+
+    async def all_of_them() -> None:
+        scene = Scene(store)
+        for run_id in run_ids:
+            await scene.create(run_id, tenant=TenantId(f"tenant of {run_id}"))
+
+    asyncio.run(all_of_them())
+    store.close()
+
+
+def test_runs_of_all_tenants_are_replayed(
+    call: Call, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(state_dir, "ours", "theirs")
+    sound = call("db", "check", "--json")
+    assert (sound.code, sound.json["runs"], sound.json["runs_total"]) == (0, 2, 2)
+    assert "ok, 2 runs replayed\n" in call("db", "check").out
+    monkeypatch.setattr("tandem.adapters.cli.upkeep._RUNS_MAX", 1)
+    assert "ok, 1 of 2 runs replayed, the newest of all tenants" in call("db", "check").out
+    change(state_dir, "UPDATE run SET status = 'running' WHERE run_id = 'theirs'")
+
+    found = call("db", "check", "--json")
+
+    assert found.code == 6
+    assert "run theirs: its events lead to queued" in found.json["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("UPDATE run SET status = 'dozing' WHERE run_id = 'odd'", "its row cannot be read"),
+        ("UPDATE lifecycle_event SET event = 'boo' WHERE run_no = 2", "its events cannot be read"),
+    ],
+)
+def test_run_that_cannot_be_read_is_named(
+    call: Call, state_dir: Path, damage: str, said: str
+) -> None:
+    create(state_dir, "fine", "odd")
+    change(state_dir, damage)
+
+    found = call("db", "check")
+
+    assert found.code == 6, found.err
+    assert f"run odd: {said}" in found.out
+
+
+def test_run_whose_packed_rows_are_damaged_is_named(
+    call: Call, hello: str, state_dir: Path
+) -> None:
+    call("run", hello)
+    call("db", "archive", "--older-than", "0")
+    change(state_dir, "UPDATE archive_part SET rows = x'00'")
+
+    found = call("db", "check")
+
+    assert found.code == 6, found.err
+    assert "its events cannot be read: the packed rows of run number 1" in found.out
 
 
 def test_missing_event_is_found(call: Call, hello: str, state_dir: Path) -> None:

@@ -87,8 +87,9 @@ PACKING = pytest.mark.parametrize("pack", [pack_some, pack_all])
 def rows_of(store: SqliteStore, run_no: int) -> dict[str, int]:
     """Count the rows of a run in every table that has such, also the packed ones."""
     connection = store.committer.connection
+    run = {"run_no": run_no, "tenant": LOCAL_TENANT, "run_id": RUN}
     counts = {
-        table.name: len(connection.execute(select_of(table), table.range_of(run_no)).fetchall())
+        table.name: len(connection.execute(select_of(table), table.range_of(run)).fetchall())
         for table in run_tables(connection)
     }
     for name in ("archive_part", "workspace_lock", "provider_throttle"):

@@ -70,8 +70,12 @@ def backup(tools: Tools, file: Path, as_json: bool) -> None:
 @click.option("--contents", is_flag=True, help="With the bytes of large outputs.")
 @_json
 @click.pass_obj
-def export(tools: Tools, file: Path, contents: bool, as_json: bool) -> None:
-    """Write every run to FILE, one JSON line each, for any store to import."""
+def export(tools: Tools, file: Path, contents: bool, as_json: bool) -> int:
+    """Write every run to FILE, one JSON line each, for any store to import.
+
+    What a store keeps beside its runs, such as automations, tokens and webhook triggers, is not in
+    it, and is counted; a backup holds all.
+    """
     from tandem.adapters.cli import text
 
     found = tools.export_store(
@@ -79,10 +83,16 @@ def export(tools: Tools, file: Path, contents: bool, as_json: bool) -> None:
     )
     if as_json:
         text.print_json({"file": str(file), **found})
-        return
-    click.echo(f"{file}: {text.count(found['runs'], 'run')}, {text.size(found['size_bytes'])}")
-    if found["missing"]:
-        click.echo(f"{text.count(found['missing'], 'large output')} could not be read")
+    else:
+        click.echo(f"{file}: {text.count(found['runs'], 'run')}, {text.size(found['size_bytes'])}")
+        if found["missing"]:
+            click.echo(f"{text.count(found['missing'], 'large output')} could not be read")
+        for said in found["left_out"]:
+            click.echo(f"left out: {said}")
+        if found["not_exported"]:
+            beside = ", ".join(f"{what} ({n})" for what, n in found["not_exported"].items())
+            click.echo(f"an export is of runs; not in it: {beside}; `tandem db backup` copies all")
+    return exits.REFUSED if found["left_out"] else exits.COMPLETED
 
 
 @click.command("import")
@@ -116,9 +126,10 @@ def import_(tools: Tools, file: Path, as_json: bool) -> int:
             click.echo(f"{run_id}: could not be read; it is blocked, its text is kept")
         for run_id in found["differing"]:
             click.echo(f"{run_id}: the one that is here differs and was kept")
-        for said in found["unreadable"]:
+        for said in (*found["unreadable"], *found["left_out"]):
             click.echo(f"left out: {said}")
-    return exits.REFUSED if found["differing"] or found["unreadable"] else exits.COMPLETED
+    faults = (found["differing"], found["unreadable"], found["left_out"])
+    return exits.REFUSED if any(faults) else exits.COMPLETED
 
 
 @click.command()

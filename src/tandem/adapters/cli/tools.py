@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from tandem.domain.automation import Automation
 from tandem.domain.errors import Problem
 from tandem.domain.ids import RunId, TenantId
+from tandem.domain.run import Run
 from tandem.domain.view import RunView
 from tandem.engine.automations import Automations
 from tandem.engine.engine import Engine
@@ -39,6 +40,14 @@ class LocalStore(Store, Protocol):
 
     def list_run_ids(self, prefix: str, *, tenant: TenantId, limit: int) -> Sequence[RunId]:
         """Return ids of runs that begin with `prefix`, in the order of the ids."""
+        ...
+
+    def read_newest(self, *, limit: int) -> tuple[Sequence[Run], Sequence[str], int]:
+        """Return the newest runs of all tenants, which cannot be read and why, and how many exist.
+
+        Raises:
+            StoreUnavailable: the file cannot be read.
+        """
         ...
 
     def back_up(self, target: Path, *, progress: Callable[[int, int], None]) -> int:

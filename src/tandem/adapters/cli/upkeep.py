@@ -167,16 +167,16 @@ def check(tools: Tools, as_json: bool) -> int:
     from tandem.adapters.cli import text
     from tandem.domain.audit import problems_of
     from tandem.domain.errors import StoreError
-    from tandem.domain.ids import LOCAL_TENANT
-    from tandem.ports.store import RunFilter
 
     store = tools.open_store(tools.read_settings())
     runs: Sequence[Run] = ()
+    total = 0
     try:
         path = str(store.path)
         wrong = store.check()
         try:
-            runs = store.list_runs(RunFilter(tenant=LOCAL_TENANT, limit=_RUNS_MAX))
+            runs, unread, total = store.read_newest(limit=_RUNS_MAX)
+            wrong += unread
             wrong += [said for run in runs if (said := _replay(store, run))]
             wrong += problems_of(_audit(store))
         except StoreError as error:
@@ -184,12 +184,16 @@ def check(tools: Tools, as_json: bool) -> int:
     finally:
         store.close()
     if as_json:
-        text.print_json({"store": path, "ok": not wrong, "runs": len(runs), "problems": wrong})
+        found = {"runs": len(runs), "runs_total": total, "problems": wrong}
+        text.print_json({"store": path, "ok": not wrong, **found})
     else:
         for said in wrong:
             click.echo(said)
         verdict = f"{text.count(len(wrong), 'problem')}" if wrong else "ok"
-        click.echo(f"{path}: {verdict}, {text.count(len(runs), 'run')} replayed")
+        looked = text.count(total, "run")
+        looked = looked if len(runs) == total else f"{len(runs)} of {looked}"
+        which = ", the newest of all tenants" if total > _RUNS_MAX else ""
+        click.echo(f"{path}: {verdict}, {looked} replayed{which}")
     return exits.STORE if wrong else exits.COMPLETED
 
 
@@ -231,15 +235,19 @@ def _replay(store: LocalStore, run: Run) -> str:
 
     Events after those that the row counts belong to what happened since, and are left out.
     """
-    from tandem.domain.errors import IllegalTransition
-    from tandem.domain.ids import LOCAL_TENANT
+    from tandem.domain.errors import IllegalTransition, StoreError, StoreUnavailable
     from tandem.domain.lifecycle import RunState, next_run_state
 
     state, seq = RunState.QUEUED, 0
     while seq < run.event_seq:
-        events = store.list_events(
-            run.run_id, tenant=LOCAL_TENANT, after_seq=seq, limit=_EVENTS_AT_ONCE
-        )
+        try:
+            events = store.list_events(
+                run.run_id, tenant=run.tenant, after_seq=seq, limit=_EVENTS_AT_ONCE
+            )
+        except StoreUnavailable:
+            raise
+        except (StoreError, ValueError) as error:
+            return f"run {run.run_id}: its events cannot be read: {error}"
         events = [event for event in events if event.seq <= run.event_seq]
         if not events:
             return f"run {run.run_id}: its events end at {seq}, its row says {run.event_seq}"

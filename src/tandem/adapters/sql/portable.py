@@ -5,7 +5,8 @@ attempt numbers. What a later version adds to a table is carried along without b
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +29,12 @@ STORE_ONLY: Final = frozenset({"run_no", "archived_at_ms", "lane", "owner"})
 
 NUMBERS: Final = frozenset({"node_no", "number"})
 """What stands in a portable row for a number that only one store knows."""
+
+NAMES: Final = ("tenant", "run_id")
+"""What rows have that belong to a run by its name, and not by its number."""
+
+_NUMBER_MIN: Final = -(2**63)
+_NUMBER_MAX: Final = 2**63 - 1
 
 Row = Mapping[str, Any]
 
@@ -80,15 +87,27 @@ _decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 
 
 class RunTable(msgspec.Struct, frozen=True):
-    """A table whose rows belong to runs. `surrogate` is a key that only this store knows."""
+    """A table whose rows belong to runs. `surrogate` is a key that only this store knows.
+
+    `key` is the column that says whose a row is; with `run_id` its tenant does, too.
+    """
 
     name: str
     key: str
     surrogate: str | None
 
-    def range_of(self, run_no: int) -> tuple[int, int]:
-        """Return the first and the last key that the rows of a run may have."""
+    @property
+    def not_exported(self) -> frozenset[str]:
+        """The columns that follow from the run, or that only this store knows."""
+        of_run = NAMES if self.key == "run_id" else ("run_no", self.key)
+        return frozenset((*of_run, self.surrogate or self.key))
+
+    def range_of(self, run: Row) -> tuple[Any, Any]:
+        """Return the first and the last key that the rows of a run may have, or its names."""
+        run_no = run["run_no"]
         match self.key:
+            case "run_id":
+                return run["tenant"], run["run_id"]
             case "node_run_id":
                 return node_run_id(run_no, 0), node_run_id(run_no + 1, 0) - 1
             case "attempt_no":
@@ -105,7 +124,7 @@ def table_of(name: str, columns: Sequence[tuple[str, bool]]) -> RunTable | None:
         columns: the name of each, and whether it is the whole integer primary key.
     """
     names = [column for column, _ in columns]
-    for key in ("attempt_no", "node_run_id", "run_no"):
+    for key in ("attempt_no", "node_run_id", "run_no", "run_id"):
         if key in names:
             numbers = [column for column, is_number in columns if is_number and column != key]
             return RunTable(name, key, numbers[0] if numbers else None)
@@ -122,36 +141,62 @@ def seal_run(run: Row, found: Mapping[RunTable, Sequence[Row]]) -> PortableRun:
             if rows
         },
     )
-    return msgspec.structs.replace(made, digest=_digest(made))
+    return msgspec.structs.replace(made, digest=digest_of(made))
 
 
-def _digest(made: PortableRun) -> str:
+def digest_of(made: PortableRun) -> str:
     return digest(canonical([made.run, made.rows]))
 
 
 def _without_numbers(table: RunTable, row: Row) -> dict[str, Any]:
-    values = {key: _plain(value) for key, value in row.items()}
-    values.pop("run_no", None)
-    if table.surrogate is not None:
-        values.pop(table.surrogate)
-    if table.key == "node_run_id":
-        values["node_no"] = values.pop("node_run_id") & _NODE_MASK
-    elif table.key == "attempt_no":
-        key = values.pop("attempt_no")
-        values["node_no"] = key >> ATTEMPT_BITS & _NODE_MASK
-        values["number"] = key & _ATTEMPT_MASK
+    left_out = table.not_exported
+    values = {key: _plain(value) for key, value in row.items() if key not in left_out}
+    if table.key in ("node_run_id", "attempt_no"):
+        values["node_no"] = node_no_of(table, row)
+    if table.key == "attempt_no":
+        values["number"] = row["attempt_no"] & _ATTEMPT_MASK
     return values
 
 
-def row_for(table: RunTable, values: Row, run_no: int) -> dict[str, Any]:
-    """Return a row of a portable run as this store keeps it."""
+def node_no_of(table: RunTable, row: Row) -> int:
+    """Return the node that a row of this store belongs to by its key."""
+    key = int(row[table.key])
+    return (key if table.key == "node_run_id" else key >> ATTEMPT_BITS) & _NODE_MASK
+
+
+def row_for(table: RunTable, values: Row, run: Row) -> dict[str, Any]:
+    """Return a row of a portable run as this store keeps it; `run` is the row of the run here.
+
+    Raises:
+        ValueError: it claims a place that only this store can give.
+    """
+    if foreign := table.not_exported & values.keys():
+        raise ValueError(f"a row of {table.name} has `{min(foreign)}`, which no export has")
     row = {key: _stored(value) for key, value in values.items()}
-    if table.key == "node_run_id":
-        return {"node_run_id": node_run_id(run_no, row.pop("node_no")), **row}
-    if table.key == "attempt_no":
-        key = attempt_no(run_no, row.pop("node_no"), row.pop("number"))
-        return {"attempt_no": key, **row}
-    return {"run_no": run_no, **row}
+    run_no = run["run_no"]
+    match table.key:
+        case "run_id":
+            return {**{name: run[name] for name in NAMES}, **row}
+        case "node_run_id":
+            return {"node_run_id": node_run_id(run_no, _take_node(table, row)), **row}
+        case "attempt_no":
+            node_no = _take_node(table, row)
+            number = _take(table, row, "number", _ATTEMPT_MASK)
+            return {"attempt_no": attempt_no(run_no, node_no, number), **row}
+        case _:
+            return {"run_no": run_no, **row}
+
+
+def _take_node(table: RunTable, row: dict[str, Any]) -> int:
+    return _take(table, row, "node_no", _NODE_MASK)
+
+
+def _take(table: RunTable, row: dict[str, Any], name: str, most: int) -> int:
+    """Take a number out of a row. Beyond its bits it would be the key of another run."""
+    value = row.pop(name, None)
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"a row of {table.name} has the {name} {value!r}, not 0 to {most}")
+    return value
 
 
 def run_row_for(made: PortableRun) -> dict[str, Any]:
@@ -161,6 +206,9 @@ def run_row_for(made: PortableRun) -> dict[str, Any]:
 
 def read_line(text: bytes, *, number: int) -> Line:
     """Read one line of an export and check its digest.
+
+    A definition may be damaged (`is_whole`): the store that it was in may have had it so, and then
+    what other runs need is still to be read.
 
     Raises:
         Refused: it is not such a line, was changed, or a newer version wrote it.
@@ -174,23 +222,67 @@ def read_line(text: bytes, *, number: int) -> Line:
         ) from None
     if isinstance(line, Header):
         _check_header(line)
-    if isinstance(line, PortableRun) and not is_id(str(line.run.get("run_id", ""))):
-        raise Refused(
-            f"line {number} names a run {line.run.get('run_id')!r}; an id has {ID_RULE}",
-            code="export_damaged",
-        )
-    if not _is_whole(line):
+    if isinstance(line, PortableRun):
+        _check_run(line, number)
+    if not isinstance(line, PortableDefinition) and not is_whole(line):
         raise Refused(
             f"line {number} does not fit its digest; it was changed", code="export_damaged"
         )
     return line
 
 
-def _is_whole(line: Line) -> bool:
+def _check_run(made: PortableRun, number: int) -> None:
+    """Refuse a run that no store could have given, whatever its tables are."""
+    run_id = made.run.get("run_id")
+    if not is_id(str(run_id or "")):
+        raise Refused(
+            f"line {number} names a run {run_id!r}; an id has {ID_RULE}", code="export_damaged"
+        )
+    for wrong in _wrong(made):
+        raise Refused(
+            f"line {number}: run {run_id}: {wrong}; the line was changed", code="export_damaged"
+        )
+
+
+def _wrong(made: PortableRun) -> Iterator[str]:
+    for name in ("run_id", "tenant", "definition_digest"):
+        value = made.run.get(name)
+        if not isinstance(value, str) or not value:
+            yield f"its `{name}` is {value!r}, not a text"
+    for name in STORE_ONLY & made.run.keys():
+        yield f"it has `{name}`, which no export has"
+    rows = [("run", made.run), *((name, row) for name, found in made.rows.items() for row in found)]
+    for table, row in rows:
+        for name, value in row.items():
+            if not _is_value(value):
+                yield f"`{name}` in a row of {table} is nothing that a store can hold"
+
+
+def _is_value(value: Any) -> bool:
+    match value:
+        case int():
+            return _NUMBER_MIN <= value <= _NUMBER_MAX
+        case float():
+            return math.isfinite(value)
+        case {"b64": str() as text, **rest}:
+            return not rest and _is_base64(text)
+        case _:
+            return value is None or isinstance(value, str)
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    return True
+
+
+def is_whole(line: Line) -> bool:
     """Say whether a line fits its digest."""
     match line:
         case PortableRun():
-            return line.digest == _digest(line)
+            return line.digest == digest_of(line)
         case PortableDefinition():
             return line.digest == digest(line.document.encode())
         case PortableContent():

@@ -1083,10 +1083,19 @@ UPDATE session SET is_mapped = 0, mcp_servers = NULL
 -- A session by its id.
 SELECT * FROM session WHERE tenant = :tenant AND session_id = :session_id;
 
+-- name: remove_session
+-- A session that belongs to no run that is here makes room for one that does.
+DELETE FROM session WHERE session_no = :session_no;
+
 -- name: list_sessions_of_run
 -- The newest sessions of a run, newest first.
 SELECT * FROM session WHERE tenant = :tenant AND run_id = :run_id
  ORDER BY session_no DESC LIMIT :limit;
+
+-- name: count_stray_sessions
+-- How many sessions belong to no run that is here.
+SELECT count(*) AS sessions FROM session AS s
+ WHERE NOT EXISTS (SELECT 1 FROM run AS r WHERE r.run_id = s.run_id AND r.tenant = s.tenant);
 
 -- name: add_instance
 -- An instance works for a run under the claim that it has now.
@@ -1177,6 +1186,14 @@ DELETE FROM wait WHERE run_no = :first AND run_no = :last AND wait_id <= :newest
 -- name: list_runs_after
 -- Runs of all tenants in the order of their numbers.
 SELECT * FROM run WHERE run_no > :after_no ORDER BY run_no LIMIT :limit;
+
+-- name: list_newest_runs
+-- The newest runs of all tenants.
+SELECT * FROM run ORDER BY run_no DESC LIMIT :limit;
+
+-- name: count_runs
+-- How many runs there are, of all tenants.
+SELECT count(*) AS runs FROM run;
 
 -- name: find_run_by_id
 -- A run by its id, whoever's it is.

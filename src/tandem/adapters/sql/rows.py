@@ -1,6 +1,6 @@
 """Records to rows and back. Large or nested values are JSON text in one column."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -393,7 +393,9 @@ def node_of(row: Mapping[str, Any]) -> NodeRun:
     return _record(NodeRun, values)
 
 
-def attempt_of(row: Mapping[str, Any], run_id: RunId, node_ids: list[NodeId]) -> Attempt:
+def attempt_of(
+    row: Mapping[str, Any], run_id: RunId, node_ids: Sequence[NodeId] | Mapping[int, NodeId]
+) -> Attempt:
     """Read the row of an attempt."""
     values = dict(row)
     values["is_repair_charged"] = bool(values["is_repair_charged"])

@@ -13,6 +13,7 @@ import apsw
 import msgspec
 
 from tandem.adapters.sql import rows
+from tandem.domain.errors import StoreError
 
 PART_BYTES_MAX: Final = 256 * 1024
 """Rows are taken for one part until they have this size; one larger row is a part of its own."""
@@ -73,9 +74,18 @@ class Archive:
         self._sql = statements
 
     def read(self, connection: apsw.Connection, run_no: int) -> Packed:
-        """Return what of a run is packed; empty tables when nothing is."""
+        """Return what of a run is packed; empty tables when nothing is.
+
+        Raises:
+            StoreError: it is damaged.
+        """
         found: list[Any] = connection.execute(self._sql["list_archive_parts"], (run_no,)).fetchall()
-        return unpack(bytes(part) for _, part in found)
+        try:
+            return unpack(bytes(part) for _, part in found)
+        except (zlib.error, ValueError, TypeError) as error:
+            raise StoreError(
+                f"the packed rows of run number {run_no} cannot be read: {error}; they are damaged"
+            ) from error
 
     def move_in(
         self, connection: apsw.Connection, *, before_ms: int, rows_max: int, now_ms: int

@@ -40,7 +40,9 @@ from tandem.adapters.sqlite.transfer import (
     Imported,
     ImportHistories,
     ImportRuns,
+    LeftOut,
     NewHistory,
+    count_beside,
     export_runs,
 )
 from tandem.adapters.sqlite.triggers import Triggers
@@ -428,8 +430,10 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
 
     # In and out
 
-    def export(self) -> Iterator[PortableDefinition | PortableRun]:
+    def export(self) -> Iterator[PortableDefinition | PortableRun | LeftOut]:
         """Yield every run of the store at one moment, each definition before its first run.
+
+        What of a run cannot be read is said in its place.
 
         Raises:
             StoreUnavailable: the file cannot be read.
@@ -442,6 +446,17 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
             raise self._unreadable(error) from error
         finally:
             connection.close()
+
+    def count_beside(self) -> Mapping[str, int]:
+        """Return how much there is of what no export holds, by what it is.
+
+        Raises:
+            StoreUnavailable: the file cannot be read.
+        """
+        try:
+            return count_beside(self._tables, self._reader)
+        except apsw.Error as error:
+            raise self._unreadable(error) from error
 
     async def import_runs(
         self,
@@ -560,6 +575,23 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
         ]
         merged = sorted((row for part in parts for row in part), key=lambda row: -row["run_no"])
         return [rows.run_of(row) for row in merged[:limit]]
+
+    def read_newest(self, *, limit: int) -> tuple[Sequence[Run], Sequence[str], int]:
+        """Return the newest runs of all tenants, which cannot be read and why, and how many exist.
+
+        Raises:
+            StoreUnavailable: the file cannot be read.
+        """
+        found: list[Run] = []
+        wrong: list[str] = []
+        with self._one_picture():
+            for row in self._find("list_newest_runs", limit):
+                try:
+                    found.append(rows.run_of(row))
+                except ValueError as error:
+                    wrong.append(f"run {row['run_id']}: its row cannot be read: {error}")
+            (counted,) = self._find("count_runs")
+        return found, wrong, int(counted["runs"])
 
     def search_runs(
         self, search: RunSearch, *, is_known: Callable[[Mark], bool] | None = None
