@@ -1189,7 +1189,7 @@ SELECT * FROM run WHERE run_no > :after_no ORDER BY run_no LIMIT :limit;
 
 -- name: list_newest_runs
 -- The newest runs of all tenants.
-SELECT * FROM run ORDER BY run_no DESC LIMIT :limit;
+SELECT * FROM run WHERE run_no > 0 ORDER BY run_no DESC LIMIT :limit;
 
 -- name: count_runs
 -- How many runs there are, of all tenants.

@@ -73,6 +73,7 @@ from tandem.domain.creation import NewRun, create
 from tandem.domain.errors import (
     EngineError,
     NotFound,
+    StoreError,
     StoreUnavailable,
 )
 from tandem.domain.event_cursor import EventTail
@@ -588,7 +589,7 @@ class SqliteStore(Beside, AccessRows, Triggers, Backlogs, Hooks):
             for row in self._find("list_newest_runs", limit):
                 try:
                     found.append(rows.run_of(row))
-                except ValueError as error:
+                except StoreError as error:
                     wrong.append(f"run {row['run_id']}: its row cannot be read: {error}")
             (counted,) = self._find("count_runs")
         return found, wrong, int(counted["runs"])

@@ -398,7 +398,7 @@ def _understand(
                     _read_node(table, found, run, nodes)
                 elif read := _READERS.get(table.name):
                     read(found)
-            except _STRANGE as error:
+            except (StoreError, *_STRANGE) as error:
                 raise ValueError(f"a row of {table.name}: {_words(error)}") from error
 
 
