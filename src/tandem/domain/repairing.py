@@ -53,6 +53,7 @@ def repair(draft: Draft, command: Repair) -> None:
         {plan_node.node_no},
         reason=command.reason,
         metadata=metadata,
+        passes_over=True,
     )
 
 
