@@ -15,6 +15,7 @@ from tandem.domain.change import Change
 from tandem.domain.command import (
     Allow,
     Command,
+    DecideGate,
     LossPolicy,
     Own,
     Recover,
@@ -33,6 +34,7 @@ from tandem.domain.errors import (
     StoreUnavailable,
 )
 from tandem.domain.execution import ExecutionProfile
+from tandem.domain.gates import newest_settled
 from tandem.domain.graph import Plan
 from tandem.domain.ids import (
     LOCAL_TENANT,
@@ -814,6 +816,9 @@ class Engine(Reviews):
             InvalidRequest: the command is wrong whatever the state of the run is.
         """
         view = await self.store.load(run_id, tenant=tenant)
+        if isinstance(command, DecideGate):
+            # A decision is told who was first, and so is whoever only looks.
+            view.settled_gates = newest_settled(self.store.list_gates_of_run(run_id, tenant=tenant))
         artifacts = self.store.list_artifacts(run_id, tenant=tenant)
         return preview(view, command, now_ms=self._clock.now_ms(), artifacts=artifacts)
 
