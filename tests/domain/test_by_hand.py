@@ -322,3 +322,10 @@ def test_skipping_a_node_that_paused_all_frees_all() -> None:
     tale.command(skip(A))
     tale.claim()
     assert tale.states() == {"a": "completed", "s": "completed", "b": "running", "c": "running"}
+
+
+def test_run_that_goes_on_by_hand_no_longer_says_what_it_waited_for() -> None:
+    tale = Tale(timer_node("t"), gate_node("g", "t")).claim()
+    assert tale.run.pause_reason
+    tale.command(put(NodeId("t")))
+    assert (tale.status, tale.run.pause_reason) == (S.QUEUED, "")

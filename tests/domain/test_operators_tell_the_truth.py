@@ -13,15 +13,20 @@ from typing import Any
 import msgspec
 import pytest
 
+from tandem.domain.accounting import is_skipped
 from tandem.domain.command import (
+    Adopt,
     Allow,
     Cancel,
     Command,
     ContinueNode,
     DecideGate,
     Dispose,
+    HandBack,
+    Panic,
     Pause,
     ProcessesEnded,
+    Reap,
     Recover,
     Redeliver,
     Repair,
@@ -44,6 +49,8 @@ from tandem.domain.node import Effects
 from tandem.domain.outcome import REVIEW_NOT_APPROVED, Blocked
 from tandem.domain.partial_failure import stops_starts
 from tandem.domain.preview import ResetPreview, preview
+from tandem.domain.reading import Reading
+from tandem.domain.reset import has_run
 from tandem.domain.standing import EngineFacts, Situation, explain
 from tandem.domain.view import RunView
 from tandem.testing.builders import condition_node, gate_node, python_node, timer_node
@@ -58,7 +65,7 @@ DRIVEN_STEPS_MAX = 400
 HOUR_MS = 3_600_000
 
 
-def random_nodes(random: Random) -> list[dict[str, Any]]:
+def random_nodes(random: Random, *, phases: bool) -> list[dict[str, Any]]:
     """Return up to seven nodes of all kinds, which react to failure in all ways."""
     names = [f"n{number}" for number in range(random.choice((1, 2, 3, 4, 5, 7)))]
     nodes: list[dict[str, Any]] = []
@@ -86,9 +93,16 @@ def random_nodes(random: Random) -> list[dict[str, Any]]:
             )
             if depends_on and random.random() < 0.15:
                 node["stage_kind"] = "review"
+            if random.random() < 0.15:
+                node["retry_policy"]["terminal_behavior"] = {"mode": "pause_for_review"}
+        node["metadata"] = {"builder": {}}
         if random.random() < 0.4:
             mode = random.choice(("pause_all", "continue_independent"))
-            node["metadata"] = {"partial_failure_mode": mode}
+            node["metadata"]["partial_failure_mode"] = mode
+        if kind == "body" and random.random() < 0.15:
+            node["metadata"]["triage_gate"] = True
+        if phases:
+            node["metadata"]["builder"]["phase_id"] = "one" if number < len(names) / 2 else "two"
         nodes.append(node)
     return nodes
 
@@ -160,12 +174,18 @@ class Operated:
         tale, view = self.tale, self.tale.view
         number = self.random.choice(sorted(view.running))
         name = view.plan.nodes[number].node_id
-        token = f'"{name}/{view.node(number).attempts}/{len(tale.changes)}"'.encode()
+        token = (
+            f'"{name}/{tale.run.run_id}/{view.node(number).attempts}/{len(tale.changes)}"'.encode()
+        )
         how = self.random.choices(
             ("succeed", "fail", "repair", "block", "reject", "stop"), (8, 2, 1, 1, 1, 1)
         )[0]
+        if self.random.random() < 0.5:
+            tale.spend(name, total_tokens=self.random.choice((0, 10, 40)))
         if well or how == "succeed":
-            self.do(lambda: tale.succeed(name, token))
+            triage = view.plan.nodes[number].is_triage_gate and self.random.random() < 0.5
+            read = {"reading": Reading(has_work=False)} if triage else {}
+            self.do(lambda: tale.succeed(name, token, **read))
         elif how == "fail":
             self.do(lambda: tale.fail(name))
         elif how == "repair":
@@ -177,6 +197,13 @@ class Operated:
             outcome = Blocked(kind=kind, reason="no")
             self.do(lambda: tale.settle(name, outcome, output=token))
 
+    def step(self) -> None:
+        """Let one thing happen."""
+        if self.random.random() < 0.6:
+            self.pass_by()
+        else:
+            self.ask()
+
     def pass_by(self) -> None:
         """Let bodies, engines and time do something."""
         tale, run = self.tale, self.tale.run
@@ -186,6 +213,8 @@ class Operated:
             assert run.due_at_ms is not None
             tale.now_ms = max(tale.now_ms, run.due_at_ms)
             self.do(tale.claim)
+        elif run.status in DRIVEN and self.random.random() < 0.04:
+            self.lose()
         elif run.status in DRIVEN:
             if run.pause_mode == "now" and tale.view.running:
                 name = tale.view.plan.nodes[min(tale.view.running)].node_id
@@ -198,6 +227,26 @@ class Operated:
         else:
             tale.now_ms += self.random.choice((0, 100, 1_000))
             self.wake()
+
+    def lose(self) -> None:
+        """Let the engine die, stop or show no life."""
+        tale, run = self.tale, self.tale.run
+        quiet = 10 * HOUR_MS
+        lost: Command = self.random.choice(
+            (
+                Adopt(dead=ENGINE),
+                HandBack(engine_id=ENGINE),
+                Panic(engine_id=ENGINE, reason="ours"),
+                Reap(
+                    stale_after_ms=1,
+                    seen_change_id=run.last_change_id,
+                    seen_activity_at_ms=run.activity_at_ms,
+                ),
+            )
+        )
+        if isinstance(lost, Reap):
+            tale.now_ms += quiet
+        self.do(lambda: tale.command(lost))
 
     def wake(self) -> None:
         run = self.tale.run
@@ -248,9 +297,15 @@ class Operated:
                 came = ResolveWait(idempotency_key="k", wait_id=wait.wait_id)
                 self.do(lambda: tale.command(came))
         elif is_stopped(run):
-            self.do(lambda: tale.command(Allow(reason="more", max_total_tokens=10**9)))
+            self.allow()
         else:
+            self.allow()
             self.do(lambda: tale.command(Resume()))
+
+    def allow(self) -> None:
+        """Give the run more than it can spend; one that has spent all goes on by that alone."""
+        more = Allow(reason="more", max_total_tokens=10**9)
+        self.do(lambda: self.tale.command(more))
 
     def check_why(self) -> None:
         tale = self.tale
@@ -367,6 +422,8 @@ class Operated:
         assert all(new.node(new.plan.by_id[NodeId(n)]).state is N.PENDING for n in told.reset_nodes)
         assert superseded == set(told.superseded_outputs), (command, told)
         assert new.run.event_seq > old.run.event_seq
+        left = {name[gone.node_no] for gone in self.tale.changes[-1].invalidated}
+        assert reset | superseded <= left, (command, left)
 
     def check_twice(self, command: Command) -> None:
         """The same once more is refused, or says that it is done."""
@@ -395,6 +452,8 @@ class Operated:
             ran = {plan.nodes[n].node_id for n in ahead.begun}
             left = set(told.reset_nodes) - ran
             for node_id in sorted(left):
+                if is_skipped(ahead.tale.node(node_id)):
+                    continue  # there was nothing to do
                 state = ahead.tale.states()[node_id]
                 halted = [
                     p.node_id
@@ -403,6 +462,7 @@ class Operated:
                     and (
                         by_name[node_id] in plan.with_descendants([p.node_no])
                         or stops_starts(Draft(ahead.tale.view, change_id=ChangeId(""), now_ms=0))
+                        or plan.phases.ranks[p.node_no] < plan.phases.ranks[by_name[node_id]]
                     )
                 ]
                 assert halted, ("was to run again and did not", node_id, state, command)
@@ -411,7 +471,7 @@ class Operated:
             plan.nodes[n].node_id
             for n in ahead.begun
             if plan.nodes[n].node.effective_effects is Effects.EXTERNAL
-            and was.node(n).attempts
+            and has_run(was.node(n))
             and was.node(n).state not in (N.PENDING, N.BACKOFF, N.RUNNING, N.GATED)
         }
         assert again <= set(told.effects), (command, told, again)
@@ -420,6 +480,7 @@ class Operated:
                 break
             if ahead.tale.status is S.CANCELLED:
                 return
+            ahead.allow()
             ahead.do(lambda: ahead.tale.command(Recover()))
             ahead.drive_to_end()
         assert ahead.tale.status is S.COMPLETED, ahead.tale.states()
@@ -449,8 +510,14 @@ class Operated:
             now_ms=fork.now_ms,
         )
         fork._add(change)
-        made = Operated(Random(1), fork)
+        made = Operated(random, fork)
         assert set(fork.view.nodes) == set(reused)
+        made.copy().check_fork(reused)
+        for _ in range(STEPS // 4):
+            made.step()
+
+    def check_fork(self, reused: list[int]) -> None:
+        made, fork = self, self.tale
         made.drive_to_end()
         assert fork.status is S.COMPLETED, fork.states()
         assert not set(made.begun) & set(reused)
@@ -480,16 +547,18 @@ def test_what_is_told_before_a_command_is_what_it_does(seed: int) -> None:
 
 def story(seed: int) -> None:
     random = Random(seed)
+    phases = [{"phase_id": name, "execution_mode": "barrier"} for name in ("one", "two")]
+    has_phases = random.random() < 0.3
     tale = Tale(
-        *random_nodes(random),
+        *random_nodes(random, phases=has_phases),
         parallel=random.choice((1, 2, 4)),
+        limits={"max_total_tokens": random.choice((None, None, 60))},
+        metadata={"mission": {"phases": phases}} if has_phases else {},
         inputs={"type": "object", "properties": {"x": {"type": "integer", "default": 0}}},
     )
     operated = Operated(random, tale)
     for _ in range(STEPS):
-        if random.random() < 0.6:
-            operated.pass_by()
-        elif random.random() < 0.95:
-            operated.ask()
+        if random.random() < 0.98:
+            operated.step()
         else:
             operated.fork()

@@ -177,6 +177,7 @@ def _complete(
 def _wake(draft: Draft) -> None:
     draft.happen(E.RUN_WOKEN)
     draft.run.due_at_ms = draft.now_ms
+    draft.run.pause_reason = ""
     draft.run.owner = None
 
 
