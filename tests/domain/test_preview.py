@@ -155,3 +155,13 @@ def test_what_a_fork_took_over_has_effects_that_may_repeat() -> None:
     fork.run.status = RunState.PAUSED
     found = preview(fork, RetryNode(node_id=A), now_ms=11)
     assert (found.effects, found.superseded_outputs) == (("b",), ("a", "b"))
+
+
+def test_repair_that_cannot_be_saved_is_shown_as_refused() -> None:
+    tale = chain_in(RunState.FAILED)
+    action = {"kind": "command", "argv": ["true"]}
+    command = Repair(node_id=B, action=action, save=True)
+    found = preview(tale.view, command, now_ms=0)
+    assert found.refusal is not None
+    assert found.refusal.code == "AUTOMATION_V2_REPAIR_PERSIST_FAILED"
+    assert found.reset_nodes == ("b", "c")

@@ -13,6 +13,8 @@ from tandem.domain.ids import ChangeId, NodeId, RunId
 from tandem.domain.lifecycle import NodeState, RunEvent
 from tandem.domain.reset import declared_files, has_run
 from tandem.domain.run import NodeRun
+from tandem.domain.saved_repair import save_repair
+from tandem.domain.stored_automation import StoredAutomation
 from tandem.domain.view import RunView
 
 E, N = RunEvent, NodeState
@@ -51,9 +53,21 @@ class ResetPreview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def preview(
-    view: RunView, command: Command, *, now_ms: int, artifacts: Sequence[NodeArtifact] = ()
+    view: RunView,
+    command: Command,
+    *,
+    now_ms: int,
+    artifacts: Sequence[NodeArtifact] = (),
+    stored: StoredAutomation | None = None,
 ) -> ResetPreview:
     """Return what `command` would undo.
+
+    Args:
+        view: the run; with the gates that are over for a decision.
+        command: what would be asked.
+        now_ms: when.
+        artifacts: what the nodes of the run have left.
+        stored: the stored automation of the run, for a repair that is to be saved.
 
     Raises:
         NotFound: the command names a node or gate that the run does not have.
@@ -62,6 +76,8 @@ def preview(
     node_id: NodeId | None = getattr(command, "node_id", None)
     try:
         change = decision.decide(view, command, change_id=ChangeId("preview"), now_ms=now_ms)
+        if isinstance(command, Repair) and command.save:
+            save_repair(stored, view.run, command, change)
     except Refused as refused:
         numbers = _would_reset(view, command)
         undone = _Undone(reset=numbers, outputs=numbers, left=numbers)

@@ -19,6 +19,7 @@ from tandem.domain.command import (
     LossPolicy,
     Own,
     Recover,
+    Repair,
     ResolveWait,
     Resume,
     SetOutput,
@@ -819,8 +820,16 @@ class Engine(Reviews):
         if isinstance(command, DecideGate):
             # A decision is told who was first, and so is whoever only looks.
             view.settled_gates = newest_settled(self.store.list_gates_of_run(run_id, tenant=tenant))
-        artifacts = self.store.list_artifacts(run_id, tenant=tenant)
-        return preview(view, command, now_ms=self._clock.now_ms(), artifacts=artifacts)
+        stored = None
+        if isinstance(command, Repair) and command.save:
+            stored = self.store.find_automation(view.run.automation_id, tenant=tenant)
+        return preview(
+            view,
+            command,
+            now_ms=self._clock.now_ms(),
+            artifacts=self.store.list_artifacts(run_id, tenant=tenant),
+            stored=stored,
+        )
 
     async def execute_on_automation(
         self,
