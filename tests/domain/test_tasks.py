@@ -240,3 +240,18 @@ def test_what_ran_out_of_time_while_the_run_had_ended_is_asked_anew() -> None:
     assert tale.states() == {"g": "gated", "w": "waiting", "a": "running"}
     (gate,) = tale.open_gates()
     assert gate.instance == 2
+
+
+def test_attempt_that_a_cancellation_cut_off_is_spared_once() -> None:
+    policy = {"max_attempts": 3}
+    tale = Tale(
+        python_node("a"), python_node("send", effects="external", retry_policy=policy)
+    ).claim()
+    tale.fail("send")
+    tale.advance()
+    assert (tale.node("send").state.value, tale.node("send").attempts_used) == ("running", 2)
+    tale.command(Cancel())
+    tale.command(ProcessesEnded(engine_id=ENGINE))
+    tale.command(RetryNode(node_id=A))
+    tale.command(DecideGate(decision="retry", node_id=NodeId("send")))
+    assert tale.node("send").attempts_used == 1
