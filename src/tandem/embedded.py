@@ -347,13 +347,15 @@ class Run:
     ) -> None:
         """Complete a node with this output; what was made from an earlier one runs again.
 
+        The same output once more changes nothing.
+
         Raises:
             NotFound: no such node.
             InvalidRequest: it misses the schema of the contract, or no reason is given.
             Refused: it runs, or asks a person.
         """
         require_texts(node_id=node_id, reason=reason, decided_by=decided_by)
-        await self._execute(
+        await self._done(
             self._parts.engine.output_by_hand(
                 NodeId(node_id), output, reason=reason, decided_by=decided_by
             )

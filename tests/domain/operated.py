@@ -4,10 +4,12 @@ from typing import Any
 
 from tandem.domain.command import Cancel, Command, Pause
 from tandem.domain.errors import EngineError
-from tandem.domain.ids import NodeId
+from tandem.domain.forking import new_run
+from tandem.domain.ids import ChangeId, NodeId, RunId
 from tandem.domain.lifecycle import RunState
+from tandem.domain.run import Run
 from tandem.testing.builders import gate_node, python_node
-from tandem.testing.tale import Tale
+from tandem.testing.tale import ENGINE, Tale
 
 ONCE = {"max_attempts": 1}
 A, B, C = NodeId("a"), NodeId("b"), NodeId("c")
@@ -66,3 +68,29 @@ def code_of(tale: Tale, command: Command) -> str:
         assert len(tale.changes) == count
         return error.code
     return ""
+
+
+def paused_all() -> Tale:
+    """Return a blocked run in which `a` paused all; `b` follows `a`, `c` does not."""
+    tale = Tale(
+        python_node("a", retry_policy=ONCE, metadata={"partial_failure_mode": "pause_all"}),
+        python_node("s"),
+        python_node("b", "a"),
+        python_node("c", "s"),
+    ).claim()
+    tale.repair("a")
+    tale.succeed("s")
+    assert (tale.status, tale.states()["c"]) == (RunState.BLOCKED, "blocked")
+    return tale
+
+
+def fork_of(tale: Tale, **inputs: object) -> Run:
+    """Return the row of a fork of this run."""
+    return new_run(
+        tale.view,
+        run_id=RunId("fork"),
+        inputs=inputs,
+        owner=ENGINE,
+        change_id=ChangeId("f"),
+        now_ms=9,
+    )

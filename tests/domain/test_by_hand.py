@@ -1,7 +1,7 @@
 """Nodes that people complete: skipped, or with an output of their own."""
 
 import pytest
-from tests.domain.operated import ONCE, A, B, C, chain, chain_in, code_of
+from tests.domain.operated import ONCE, A, B, C, chain, chain_in, code_of, paused_all
 
 from tandem.domain.artifact import ArtifactRef, Validity
 from tandem.domain.command import Pause, Recover, SetOutput, Skip
@@ -260,3 +260,72 @@ def test_run_that_stays_failed_frees_what_the_skipped_node_had_blocked() -> None
 
     assert tale.states() == {"a": "completed", "b": "pending", "c": "failed"}
     assert tale.status is S.FAILED
+
+
+def test_output_that_was_set_already_is_not_set_again() -> None:
+    tale = chain_in(S.COMPLETED)
+    tale.command(put(A))
+    tale.claim()
+    tale.succeed("b")
+    assert code_of(tale, put(A)) == "unchanged"
+    assert tale.states() == {"a": "completed", "b": "completed", "c": "running"}
+
+    ref = ArtifactRef(name="a", digest=Digest("d"), size_bytes=9, media_type="application/json")
+    large = SetOutput(node_id=C, output=b"9", ref=ref, reason="known already")
+    tale.succeed("c")
+    assert [code_of(tale, large), code_of(tale, large)] == ["", "unchanged"]
+
+
+def test_output_set_before_the_failed_node_lets_it_run_again_with_that() -> None:
+    tale = chain_in(S.FAILED)
+
+    tale.command(put(A))
+
+    assert tale.happened() == ["run_reopened", "node_reset", "node_output_set"]
+    assert (tale.status, tale.run.last_failure) == (S.QUEUED, None)
+    tale.claim()
+    assert tale.states() == {"a": "completed", "b": "running", "c": "pending"}
+
+
+def test_what_needs_only_an_output_that_was_set_goes_on_past_a_blocked_node() -> None:
+    tale = chain_in(S.BLOCKED)
+    tale.command(put(C))
+    assert (tale.status, tale.states()["b"]) == (S.QUEUED, "blocked")
+
+    tale = Tale(
+        python_node("a", retry_policy=ONCE),
+        python_node("b", "a"),
+        python_node("c", "b"),
+        python_node("d", "a"),
+    ).claim()
+    tale.repair("a")
+    assert set(tale.states().values()) == {"blocked"}
+    tale.command(put(B))
+    tale.claim()
+    assert tale.states() == {"a": "blocked", "b": "completed", "c": "running", "d": "blocked"}
+
+
+def test_node_that_blocks_later_does_not_block_past_an_output_that_was_set() -> None:
+    tale = Tale(
+        python_node("a", retry_policy=ONCE),
+        python_node("b", "a"),
+        python_node("c", "b"),
+        parallel=1,
+    ).claim()
+    tale.command(put(B))
+    tale.repair("a")
+    assert tale.states() == {"a": "blocked", "b": "completed", "c": "running"}
+
+
+def test_skipping_a_node_that_paused_all_frees_all() -> None:
+    tale = paused_all()
+    tale.command(skip(A))
+    tale.claim()
+    assert tale.states() == {"a": "completed", "s": "completed", "b": "running", "c": "running"}
+
+
+def test_run_that_goes_on_by_hand_no_longer_says_what_it_waited_for() -> None:
+    tale = Tale(timer_node("t"), gate_node("g", "t")).claim()
+    assert tale.run.pause_reason
+    tale.command(put(NodeId("t")))
+    assert (tale.status, tale.run.pause_reason) == (S.QUEUED, "")

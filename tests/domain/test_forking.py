@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from tests.domain.operated import A, B, C, chain_in
+from tests.domain.operated import A, B, C, chain_in, fork_of
 from tests.domain.test_preview import left
 
 from tandem.domain.artifact import CandidateSource, Validity
@@ -14,21 +14,9 @@ from tandem.domain.ids import ChangeId, NodeId, RunId
 from tandem.domain.json import digest
 from tandem.domain.lifecycle import RunState
 from tandem.domain.receipts import ChainCheck, first_event
-from tandem.domain.run import Run
 from tandem.domain.view import RunView
 from tandem.testing.builders import automation, gate_node, python_node
 from tandem.testing.tale import ENGINE, Tale
-
-
-def fork_of(tale: Tale, **inputs: object) -> Run:
-    return new_run(
-        tale.view,
-        run_id=RunId("fork"),
-        inputs=inputs,
-        owner=ENGINE,
-        change_id=ChangeId("f"),
-        now_ms=9,
-    )
 
 
 def test_fork_is_started_by_whoever_forks_else_by_whoever_started_its_source() -> None:

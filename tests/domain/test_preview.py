@@ -1,15 +1,26 @@
 """What a command would undo."""
 
 import pytest
-from tests.domain.operated import A, B, chain_in
+from tests.domain.operated import A, B, C, chain_in, fork_of
 
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.change import NodeArtifact
-from tandem.domain.command import DecideGate, Recover, Repair, RetryNode
+from tandem.domain.command import (
+    Command,
+    ContinueNode,
+    DecideGate,
+    Recover,
+    Repair,
+    RetryNode,
+    SetOutput,
+    Skip,
+)
 from tandem.domain.errors import NotFound
-from tandem.domain.ids import Digest, NodeId
+from tandem.domain.forking import begin
+from tandem.domain.ids import ChangeId, Digest, GateId, NodeId
 from tandem.domain.lifecycle import RunState
 from tandem.domain.preview import preview
+from tandem.domain.view import RunView
 from tandem.testing.builders import gate_node, python_node, timer_node
 from tandem.testing.tale import Tale
 
@@ -91,3 +102,66 @@ def test_rework_of_a_gate_can_be_looked_at_first() -> None:
     assert found.reset_nodes == ("a", "b", "g")
     assert found.node_id is None
     assert preview(tale.view, RetryNode(node_id=A), now_ms=0).reset_nodes == ("a", "b", "g")
+
+
+def test_output_that_is_set_supersedes_that_of_the_node_itself() -> None:
+    tale = chain_in(RunState.COMPLETED)
+    command = SetOutput(node_id=B, output=b"7", reason="better")
+    artifacts = [left(1, "b"), left(2, "c")]
+    found = preview(tale.view, command, now_ms=0, artifacts=artifacts)
+    assert found.reset_nodes == ("c",)
+    assert found.superseded_outputs == ("b", "c")
+    assert found.artifacts == ("b", "c")
+
+
+@pytest.mark.parametrize(
+    ("command", "nodes"),
+    [
+        (ContinueNode(node_id=B), ("b",)),
+        (Skip(node_id=A, reason="no need"), ()),
+        (DecideGate(decision="approve", node_id=A), ()),
+    ],
+)
+def test_refused_command_shows_nothing_that_it_would_not_reset(
+    command: Command, nodes: tuple[str, ...]
+) -> None:
+    found = preview(chain_in(RunState.PAUSED).view, command, now_ms=0)
+    assert found.refusal is not None
+    assert found.reset_nodes == nodes
+
+
+def test_decision_that_is_meant_for_another_asking_is_shown_as_refused() -> None:
+    tale = chain_in(RunState.AWAITING_APPROVAL)
+    meant = DecideGate(decision="rework", gate_id=GateId("another"))
+    found = preview(tale.view, meant, now_ms=0)
+    assert found.refusal is not None
+    assert found.refusal.code == "AUTOMATION_V2_GATE_TRANSITION_GUARD_DENIED"
+    assert found.reset_nodes == ()
+
+
+def test_what_a_fork_took_over_has_effects_that_may_repeat() -> None:
+    tale = chain_in(RunState.COMPLETED, effects="external")
+    fork = RunView(fork_of(tale), tale.view.plan)
+    first = begin(
+        fork,
+        tale.view,
+        C,
+        asks_again=False,
+        artifacts=(),
+        change_id=ChangeId("f2"),
+        now_ms=10,
+    )
+    fork.apply(first)
+    fork.run.status = RunState.PAUSED
+    found = preview(fork, RetryNode(node_id=A), now_ms=11)
+    assert (found.effects, found.superseded_outputs) == (("b",), ("a", "b"))
+
+
+def test_repair_that_cannot_be_saved_is_shown_as_refused() -> None:
+    tale = chain_in(RunState.FAILED)
+    action = {"kind": "command", "argv": ["true"]}
+    command = Repair(node_id=B, action=action, save=True)
+    found = preview(tale.view, command, now_ms=0)
+    assert found.refusal is not None
+    assert found.refusal.code == "AUTOMATION_V2_REPAIR_PERSIST_FAILED"
+    assert found.reset_nodes == ("b", "c")

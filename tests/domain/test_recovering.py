@@ -203,3 +203,33 @@ def test_second_resume_is_refused() -> None:
     tale = chain_in(S.PAUSED)
     tale.command(Resume())
     assert code_of(tale, Resume()) == "AUTOMATION_V2_RUN_NOT_PAUSED"
+
+
+def test_run_that_failed_for_a_missing_file_is_recovered_from_whoever_owes_one() -> None:
+    contract = {"required_files": ["a.txt"]}
+    tale = Tale(
+        python_node("a", output_contract=contract, retry_policy=ONCE),
+        python_node("b", "a"),
+        python_node("s"),
+    ).claim()
+    for name in "sab":
+        tale.succeed(name)
+    assert tale.status is S.FAILED
+
+    tale.command(Recover())
+
+    assert tale.states() == {"a": "pending", "b": "pending", "s": "completed"}
+    tale.claim()
+    tale.facts.texts["a.txt"] = "written"
+    tale.succeed("a")
+    tale.succeed("b")
+    assert tale.status is S.COMPLETED
+
+
+def test_run_that_failed_for_a_file_that_no_node_owes_is_recovered_from_its_last_nodes() -> None:
+    tale = Tale(python_node("a"), python_node("b", "a"), output_targets=["r.md"]).claim()
+    tale.succeed("a")
+    tale.succeed("b")
+    assert tale.status is S.FAILED
+    tale.command(Recover())
+    assert tale.states() == {"a": "completed", "b": "pending"}

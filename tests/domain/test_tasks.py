@@ -1,13 +1,24 @@
 """Retry, requeue and continue of one node."""
 
-import pytest
-from tests.domain.operated import ONCE, A, B, C, chain_in, code_of
+from typing import Any
 
-from tandem.domain.command import Cancel, ContinueNode, DecideGate, ProcessesEnded, RetryNode
+import pytest
+from tests.domain.operated import ONCE, A, B, C, chain_in, code_of, paused_all
+
+from tandem.domain.command import (
+    Cancel,
+    Command,
+    ContinueNode,
+    DecideGate,
+    ProcessesEnded,
+    Recover,
+    Repair,
+    RetryNode,
+)
 from tandem.domain.errors import NotFound
 from tandem.domain.ids import NodeId
 from tandem.domain.lifecycle import RESTING, RunState
-from tandem.testing.builders import gate_node, python_node, timer_node
+from tandem.testing.builders import condition_node, gate_node, python_node, timer_node
 from tandem.testing.tale import ENGINE, Tale
 
 S = RunState
@@ -147,3 +158,100 @@ def test_node_after_two_blocked_ones_stays_blocked_by_the_other() -> None:
     tale.command(ContinueNode(node_id=A))
 
     assert tale.states() == {"a": "pending", "b": "blocked", "c": "pending", "d": "blocked"}
+
+
+@pytest.mark.parametrize("command", [RetryNode(node_id=A), ContinueNode(node_id=A)])
+def test_whatever_lets_a_node_go_on_that_paused_all_frees_all(command: Command) -> None:
+    tale = paused_all()
+    tale.command(command)
+    tale.claim()
+    assert tale.states() == {"a": "running", "s": "completed", "b": "pending", "c": "running"}
+    # What it holds back when it is blocked once more is free again with the next try.
+    tale.repair("a")
+    tale.succeed("c")
+    assert tale.status is S.BLOCKED
+
+
+def two_failed(**fields: Any) -> Tale:
+    """Return a failed run of `a` and `x`, which both failed, and `b` after `a`."""
+    tale = Tale(
+        python_node("a", retry_policy=ONCE),
+        python_node("x", retry_policy=ONCE, **fields),
+        python_node("b", "a"),
+    ).claim()
+    tale.fail("a")
+    tale.fail("x")
+    assert tale.status is S.FAILED
+    return tale
+
+
+@pytest.mark.parametrize("command", [RetryNode(node_id=A), Repair(node_id=A)])
+def test_node_is_retried_although_another_one_failed_too(command: Command) -> None:
+    tale = two_failed()
+
+    tale.command(command)
+    tale.claim()
+    assert tale.states() == {"a": "running", "x": "failed", "b": "pending"}
+    tale.succeed("a")
+    tale.succeed("b")
+
+    # Nothing else is left: the run ends by the other one, and says so.
+    assert (tale.status, tale.run.detail) == (
+        S.FAILED,
+        "node `x` failed after 1/1 attempts: it broke",
+    )
+    assert tale.run.last_failure is not None
+    assert tale.run.last_failure.node_id == "x"
+    tale.command(Recover())
+    tale.claim()
+    assert tale.states()["x"] == "running"
+    assert tale.node("x").handling is None
+    tale.succeed("x")
+    assert tale.status is S.COMPLETED
+
+
+def test_node_that_fails_beside_one_that_was_passed_over_stops_what_follows() -> None:
+    tale = two_failed()
+    tale.command(RetryNode(node_id=A))
+    tale.claim()
+    tale.fail("a")
+    assert tale.status is S.FAILED
+    assert tale.run.last_failure is not None
+    assert tale.run.last_failure.node_id == "a"
+
+
+def test_what_ran_out_of_time_while_the_run_had_ended_is_asked_anew() -> None:
+    tale = Tale(
+        gate_node("g"),
+        condition_node("w"),
+        python_node("a", retry_policy=ONCE),
+    ).claim()
+    tale.fail("a")
+    (gate,) = tale.open_gates()
+    assert code_of(tale, DecideGate(decision="approve")) == (
+        "AUTOMATION_V2_RUN_NOT_AWAITING_APPROVAL"
+    )
+    tale.now_ms = (gate.expires_at_ms or 0) + 1
+
+    tale.command(RetryNode(node_id=A))
+    assert tale.states() == {"g": "pending", "w": "pending", "a": "pending"}
+    tale.claim()
+
+    assert tale.states() == {"g": "gated", "w": "waiting", "a": "running"}
+    (gate,) = tale.open_gates()
+    assert gate.instance == 2
+
+
+def test_attempt_that_a_cancellation_cut_off_is_spared_once() -> None:
+    policy = {"max_attempts": 3}
+    tale = Tale(
+        python_node("a"), python_node("send", effects="external", retry_policy=policy)
+    ).claim()
+    tale.fail("send")
+    tale.advance()
+    assert (tale.node("send").state.value, tale.node("send").attempts_used) == ("running", 2)
+    tale.command(Cancel())
+    tale.command(ProcessesEnded(engine_id=ENGINE))
+    tale.command(RetryNode(node_id=A))
+    tale.command(DecideGate(decision="retry", node_id=NodeId("send")))
+    assert tale.node("send").attempts_used == 1

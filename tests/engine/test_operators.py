@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tandem import Engine, Run
-from tandem.domain.command import Cancel, Pause, Recover, RetryNode
+from tandem.domain.command import Cancel, DecideGate, Pause, Recover, RetryNode
 from tandem.domain.errors import InvalidRequest, NotFound, Refused
+from tandem.domain.ids import NodeId
 from tandem.domain.lifecycle import RunState
 from tests.engine.conftest import WAIT_S, Bench, call, command, events
 
@@ -211,6 +212,43 @@ async def test_preview_writes_nothing(bench: Bench) -> None:
     found = await run.preview(Recover())
     assert found.reset_nodes == ("b", "c")
     assert run.row == before
+
+
+async def test_preview_of_a_decision_says_who_was_first(bench: Bench) -> None:
+    gate = {"node_id": "g", "depends_on": ["a"], "gate": {"required": True}}
+    run = await bench.start(call("a"), gate)
+    await bench.rest(run)
+    await run.decide("approve", decided_by="ada")
+    assert await bench.end(run) == "completed"
+    late = DecideGate(decision="rework", node_id=NodeId("g"))
+    with pytest.raises(Refused) as refused:
+        await bench.engine.parts.engine.execute(run.run_id, late)
+    found = await run.preview(late)
+    assert found.refusal is not None
+    assert "decided already: approve by ada" in found.refusal.message
+    assert found.refusal.message == str(refused.value)
+
+
+async def test_same_output_by_hand_again_changes_nothing(bench: Bench) -> None:
+    run = await failed(bench)
+    await run.set_output("b", {"known": True}, reason="looked it up")
+    assert await bench.end(run) == "completed"
+    before = run.row
+    await run.set_output("b", {"known": True}, reason="looked it up")
+    assert run.row == before
+
+
+async def test_repaired_input_moves_the_run_to_its_own_concurrency_key(bench: Bench) -> None:
+    run = await bench.start(
+        call("a", "bad", retry_policy=ONCE),
+        inputs={"city": {"type": "string"}},
+        given={"city": "Rome"},
+        concurrency={"key": "${inputs.city}", "limit": 1},
+    )
+    assert await bench.end(run) == "failed"
+    assert run.row.concurrency_key.endswith("/Rome")
+    await run.repair("a", inputs={"city": "Oslo"})
+    assert run.row.concurrency_key.endswith("/Oslo")
 
 
 async def test_dead_letter_is_sent_out_again(bench: Bench) -> None:

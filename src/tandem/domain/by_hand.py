@@ -8,13 +8,13 @@ from tandem.domain.artifact import ArtifactRef, Invalidated, NodeArtifact, Valid
 from tandem.domain.command import SetOutput, Skip
 from tandem.domain.completion import complete
 from tandem.domain.draft import Draft
-from tandem.domain.errors import InvalidRequest
+from tandem.domain.errors import InvalidRequest, NothingToDo
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import NodeId
 from tandem.domain.json import JsonObject, decode, encode
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState
 from tandem.domain.node import NodeKind
-from tandem.domain.reset import free_descendants, reset
+from tandem.domain.reset import free_held, reset
 from tandem.domain.reviving import refuse_cleanup, revive
 from tandem.domain.run import Handling
 from tandem.domain.schema_check import compile_schema
@@ -24,6 +24,7 @@ E, N, S = RunEvent, NodeState, RunState
 
 GONE = Validity.SUPERSEDED
 """Nobody sent back what was made from the earlier output; it is only out of date."""
+OUTPUT_SET = "output_set"
 NOT_MUTABLE = "AUTOMATION_V2_RUN_TASK_NOT_MUTABLE"
 
 
@@ -66,16 +67,34 @@ def set_output(draft: Draft, command: SetOutput) -> None:
                 f"the output does not match the schema of node `{plan_node.node_id}`: {text}",
                 code="output_schema_invalid",
             )
+    _refuse_repetition(draft, plan_node, command)
     _complete(
         draft,
         plan_node,
         E.NODE_OUTPUT_SET,
-        Handling(by_hand="output_set"),
+        Handling(by_hand=OUTPUT_SET),
         output=None if command.ref is not None else command.output,
         ref=command.ref,
         reason=command.reason,
         metadata={"decided_by": command.decided_by},
     )
+
+
+def _refuse_repetition(draft: Draft, plan_node: PlanNode, command: SetOutput) -> None:
+    """Refuse to set an output once more: what was made from it since is not out of date.
+
+    Raises:
+        NothingToDo: a person gave the node this very output.
+    """
+    node = draft.node(plan_node.node_no)
+    given = (None, command.ref) if command.ref is not None else (command.output, None)
+    by_hand = node.handling.by_hand if node.handling is not None else ""
+    if by_hand == OUTPUT_SET and given == (node.output, node.output_ref):
+        raise NothingToDo(
+            f"node `{plan_node.node_id}` has this output already, set by hand; to have what "
+            "follows run again, retry the node after it",
+            code="unchanged",
+        )
 
 
 def _target(draft: Draft, verb: str, node_id: NodeId, reason: str) -> PlanNode:
@@ -109,7 +128,8 @@ def _complete(
 ) -> None:
     run, number = draft.run, plan_node.node_no
     outdated = _outdated(draft, plan_node)
-    detail, failed = run.detail, draft.in_state(N.FAILED) - {number}
+    again = {number, *draft.plan.with_descendants(outdated)}
+    detail, failed = run.detail, draft.in_state(N.FAILED) - again
     reopens = (
         run.status is S.BLOCKED
         or (run.status is S.FAILED and not failed)
@@ -136,7 +156,7 @@ def _complete(
     )
     if not reopens:
         reset(draft, outdated, reason=reason, gone=GONE)
-    free_descendants(draft, number, reason=reason)
+    free_held(draft, reason=reason)
     match run.status:
         case S.AWAITING_APPROVAL:
             _wake(draft)
@@ -157,6 +177,7 @@ def _complete(
 def _wake(draft: Draft) -> None:
     draft.happen(E.RUN_WOKEN)
     draft.run.due_at_ms = draft.now_ms
+    draft.run.pause_reason = ""
     draft.run.owner = None
 
 

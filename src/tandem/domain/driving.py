@@ -260,6 +260,9 @@ def _fail(draft: Draft) -> None:
     run.detail = f"automation run failed from node outcomes: {names}"
     if failure is not None and len(failed) == 1:
         run.detail = failed_detail(failure)
+    if run.last_failure is None:
+        # The run was taken up for another node, and ends by this one again.
+        run.last_failure = failure
     last = run.last_failure
     if last is not None and last.failure_kind == waits.REGISTRATION_FAILED:
         run.detail = run.stop_reason = last.reason

@@ -1,6 +1,6 @@
 """Deciding a gate: which asking is meant, whether the decision counts, and what it does."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +13,7 @@ from tandem.domain.completion import complete
 from tandem.domain.deadline import is_late
 from tandem.domain.draft import Draft
 from tandem.domain.errors import NotFound, Refused
-from tandem.domain.lifecycle import NodeState, RunEvent, RunState
+from tandem.domain.lifecycle import TERMINAL, NodeState, RunEvent, RunState
 from tandem.domain.rework import rework
 from tandem.domain.run import Gate, GateStatus, NodeRun
 from tandem.domain.stopping import cancel_run
@@ -42,6 +42,13 @@ def decide(draft: Draft, command: DecideGate) -> None:
             does not offer this decision, it is late, or this person may not approve it.
     """
     gate = _asked(draft, command)
+    if draft.run.status in TERMINAL:
+        raise Refused(
+            f"cannot decide gate `{gate.node_id}`: run {draft.run.run_id} has ended and is "
+            f"{draft.run.status.value}; recover it, then decide",
+            code="AUTOMATION_V2_RUN_NOT_AWAITING_APPROVAL",
+            details={"runID": draft.run.run_id, "currentStatus": draft.run.status.value},
+        )
     decision = _allowed(gate, command.decision)
     if is_late(gate, now_ms=draft.now_ms):
         raise Refused(
@@ -117,6 +124,13 @@ def _act(draft: Draft, gate: Gate, decision: str, command: DecideGate) -> None:
 
 
 # Which asking is meant
+
+
+def newest_settled(gates: Iterable[Gate]) -> tuple[Gate, ...]:
+    """Return those of the gates that are over, newest first, as a view has them for a decision."""
+    over = [gate for gate in gates if gate.status is not GateStatus.OPEN]
+    over.sort(key=lambda gate: (gate.decided_at_ms or 0, gate.requested_at_ms, gate.gate_id))
+    return tuple(reversed(over))
 
 
 def _asked(draft: Draft, command: DecideGate) -> Gate:

@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from tandem.domain.accounting import is_skipped
 from tandem.domain.command import Recover, Redeliver
 from tandem.domain.draft import Draft
 from tandem.domain.lifecycle import NodeState, RunEvent, RunState, StopKind
@@ -47,6 +48,9 @@ def halted_roots(draft: Draft, verb: str) -> set[int]:
     named = draft.plan.node(run.last_failure.node_id) if run.last_failure is not None else None
     if named is not None and draft.node(named.node_no).state is not N.COMPLETED:
         roots.add(named.node_no)
+    if not roots and run.status is S.FAILED and run.nodes_completed == len(draft.plan):
+        # Every node is completed, so it failed because of a file that it owes (`accounting`).
+        roots = _owing(draft)
     # A run that was stopped as a whole (a panic of ours, a shutdown) has no node to blame: what it
     # has not done yet is pending and goes on.
     if not roots and run.stop_kind is None:
@@ -57,6 +61,13 @@ def halted_roots(draft: Draft, verb: str) -> set[int]:
             code=f"AUTOMATION_V2_RUN_{what}_CONTEXT_MISSING",
         )
     return roots
+
+
+def _owing(draft: Draft) -> set[int]:
+    """Return the nodes that are to leave files, those at the end if none is named."""
+    owners = {item.owner for item in draft.plan.deliverables if item.owner is not None}
+    owners = {number for number in owners if not is_skipped(draft.node(number))}
+    return owners or {node.node_no for node in draft.plan.nodes if not node.successors}
 
 
 def _stale_roots(draft: Draft) -> set[int]:

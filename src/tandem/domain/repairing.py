@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
+from tandem.domain.admission import needs_of
 from tandem.domain.automation import Automation, canonical_document
 from tandem.domain.command import Repair
 from tandem.domain.draft import Draft
@@ -53,6 +54,7 @@ def repair(draft: Draft, command: Repair) -> None:
         {plan_node.node_no},
         reason=command.reason,
         metadata=metadata,
+        passes_over=True,
     )
 
 
@@ -78,6 +80,16 @@ def _edit(draft: Draft, plan_node: PlanNode, command: Repair) -> dict[str, Any]:
             "after": {name: inputs.get(name) for name in command.inputs},
         }
         run.inputs = dict(inputs)
+        needs = needs_of(
+            automation,
+            draft.plan.demand,
+            tenant=run.tenant,
+            inputs=inputs,
+            real_path=run.lock_path,
+        )
+        # The key may name an input: the run counts among those that have the new value.
+        run.concurrency_key = needs.concurrency_key
+        run.concurrency_limit = needs.concurrency_limit
     if not told:
         return told
     document = canonical_document(changes.edited())

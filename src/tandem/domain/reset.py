@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from tandem.domain.artifact import Invalidated, Validity
 from tandem.domain.draft import Draft
 from tandem.domain.lifecycle import NodeState, RunEvent
+from tandem.domain.partial_failure import held_back
 from tandem.domain.run import Handling, NodeRun
 from tandem.domain.view import RunView
 
@@ -37,6 +38,7 @@ def reset(
         told = () if draft.plan.nodes[number].is_parked else repair
         left = gone if number in roots else Validity.SUPERSEDED
         reset_one(draft, number, reason=reason, repair=told, gone=left)
+    free_held(draft, reason=reason)
 
 
 def reset_one(
@@ -71,17 +73,24 @@ def _dispatches(node: NodeRun) -> Handling | None:
     return Handling(dispatches=handling.dispatches, dispatched_at_ms=handling.dispatched_at_ms)
 
 
-def free_descendants(draft: Draft, number: int, *, reason: str) -> None:
-    """Make the nodes pending again that are blocked only because this one was."""
-    halted = draft.in_state(N.BLOCKED)
-    roots = {n for n in halted if draft.node(n).failure is not None} - {number}
-    held = set(draft.plan.with_descendants(roots))
-    for after in draft.plan.with_descendants([number]):
-        if after != number and after in halted and after not in held:
-            reset_one(draft, after, reason=reason)
+def free_held(draft: Draft, *, reason: str) -> None:
+    """Make the nodes pending again that were blocked only by others which are not halted any more.
+
+    Also those that do not come after such a node: one may have paused all.
+    """
+    halted = [n for n in sorted(draft.in_state(N.BLOCKED)) if draft.node(n).failure is None]
+    held = held_back(draft) if halted else ()
+    for number in halted:
+        if number not in held:
+            reset_one(draft, number, reason=reason)
+
+
+def has_run(node: NodeRun) -> bool:
+    """Say whether a node was tried, here or in the run from which this one took its output over."""
+    return bool(node.attempts) or (node.state is N.COMPLETED and node.started_at_ms is not None)
 
 
 def declared_files(view: RunView, numbers: Iterable[int]) -> list[str]:
     """Return the files that the contracts of those of these nodes name that have run."""
-    contracts = [view.plan.nodes[n].node.output_contract for n in numbers if view.node(n).attempts]
+    contracts = [view.plan.nodes[n].node.output_contract for n in numbers if has_run(view.node(n))]
     return sorted({path for contract in contracts if contract for path in contract.required_files})

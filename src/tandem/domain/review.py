@@ -15,6 +15,7 @@ from tandem.domain.draft import Draft
 from tandem.domain.graph import PlanNode
 from tandem.domain.lifecycle import NodeState, RunEvent
 from tandem.domain.node import Effects
+from tandem.domain.reset import free_held
 from tandem.domain.run import AttemptEnd, NodeRun
 
 E, N = RunEvent, NodeState
@@ -77,6 +78,7 @@ def roll_back(draft: Draft, review: PlanNode, roots: list[int], *, reason: str) 
         draft.move(plan_node, E.NODE_RESET, fresh, reason=said)
         gone = Validity.REJECTED if is_root else Validity.SUPERSEDED
         draft.invalidated.append(Invalidated(node_no=node.node_no, validity=gone))
+    free_held(draft, reason=said)
     run.last_failure = None
     run.detail = f"review `{review.node_id}` did not approve; doing again: {', '.join(names)}"
     draft.moved = True

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterable
 
+import msgspec
+
 from tandem.domain.artifact import Validity
 from tandem.domain.asking import ask_for_outcome
+from tandem.domain.deadline import is_late
 from tandem.domain.draft import Draft
 from tandem.domain.ids import EngineId
 from tandem.domain.json import JsonObject
-from tandem.domain.lifecycle import RESTING, NodeState, RunEvent, RunState
+from tandem.domain.lifecycle import RESTING, TERMINAL, NodeState, RunEvent, RunState
 from tandem.domain.overrun import refuse_exceeded
 from tandem.domain.reset import reset, reset_one
+from tandem.domain.run import Gate, Handling, Wait
 
 E, N, S = RunEvent, NodeState, RunState
 
@@ -35,10 +39,12 @@ def revive(
     metadata: JsonObject,
     owner: EngineId | None = None,
     gone: Validity = Validity.REJECTED,
+    passes_over: bool = False,
 ) -> None:
     """Queue a run that rests, with these nodes and everything after them pending again.
 
-    `gone` is as in `domain.reset.reset`.
+    `gone` is as in `domain.reset.reset`. With `passes_over` other nodes that have failed stay so,
+    and let these run all the same; the run ends by them only when nothing else is left.
 
     Raises:
         Refused: the budget of the run is reached.
@@ -48,11 +54,20 @@ def revive(
     draft.happen(event, reason=reason, metadata=metadata)
     reset(draft, roots, reason=reason, gone=gone)
     _ask_anew(draft, reason=reason)
+    if passes_over:
+        _pass_over_failed(draft)
     run.last_failure = None
     run.resume_reason = reason
     run.detail = ""
     run.owner = owner
     queue(draft)
+
+
+def _pass_over_failed(draft: Draft) -> None:
+    for number in draft.in_state(N.FAILED):
+        node = draft.node(number)
+        handling = msgspec.structs.replace(node.handling or Handling(), passed_over=True)
+        draft.nodes[number] = msgspec.structs.replace(node, handling=handling)
 
 
 def refuse_unless_resting(draft: Draft, verb: str, *, code: str) -> None:
@@ -78,7 +93,14 @@ def refuse_cleanup(draft: Draft, verb: str) -> None:
 
 
 def _ask_anew(draft: Draft, *, reason: str) -> None:
-    """Ask again what the end of the run had withdrawn; nothing may wait for nobody."""
+    """Ask again what the end of the run had withdrawn; nothing may wait for nobody.
+
+    So is what ran out of time after the end: while a run has ended nobody can answer it, and it
+    would end the run that was just taken up.
+    """
+    if draft.view.run.status in TERMINAL:
+        open_items: list[Gate | Wait] = [*draft.open_gates(), *draft.open_waits()]
+        draft.withdraw({one.node_no for one in open_items if is_late(one, now_ms=draft.now_ms)})
     asked = {gate.node_no for gate in draft.open_gates()}
     asked |= {wait.node_no for wait in draft.open_waits()}
     for number in sorted(draft.view.nodes):

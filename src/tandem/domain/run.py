@@ -194,12 +194,15 @@ class Handling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `by_hand` says that its output came from a person: `skipped` or `output_set`. `disposition` is
     what a person thinks of the output (`domain.disposition`). `dispatches` counts how often a node
     with outside effects was sent out again after its run had ended, last at `dispatched_at_ms`.
+    `passed_over` says that the run was taken up for another node while this one had failed, so that
+    it does not keep others from starting.
     """
 
     by_hand: str = ""
     disposition: str = ""
     dispatches: int = 0
     dispatched_at_ms: int = 0
+    passed_over: bool = False
 
 
 class NodeRun(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,11 +41,14 @@ def cancel_run(
 def _cut_off(draft: Draft, number: int, *, reason: str) -> None:
     """End the attempt of a node that runs; it is not the node's fault, so it is not charged.
 
-    What it did outside is not known: when the run is taken up again, a person is asked.
+    What it did outside is not known: when the run is taken up again, a person is asked, and the
+    answer to try again is what spares the attempt.
     """
     node, plan_node = draft.node(number), draft.plan.nodes[number]
     end_attempt(draft, node, AttemptEnd.STOPPED, message=reason)
-    spared = msgspec.structs.replace(node, attempts_used=max(node.attempts_used - 1, 0))
-    unknown = plan_node.node.effective_effects == "external"
-    event = E.NODE_OUTCOME_UNKNOWN if unknown else E.NODE_INTERRUPTED
-    draft.move(plan_node, event, spared, attempt=node.attempts, reason=reason)
+    if plan_node.node.effective_effects == "external":
+        event, left = E.NODE_OUTCOME_UNKNOWN, node
+    else:
+        event = E.NODE_INTERRUPTED
+        left = msgspec.structs.replace(node, attempts_used=max(node.attempts_used - 1, 0))
+    draft.move(plan_node, event, left, attempt=node.attempts, reason=reason)

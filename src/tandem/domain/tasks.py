@@ -6,7 +6,7 @@ from tandem.domain.errors import InvalidRequest, NotFound
 from tandem.domain.graph import PlanNode
 from tandem.domain.ids import NodeId
 from tandem.domain.lifecycle import NodeState, RunEvent
-from tandem.domain.reset import free_descendants, reset_one
+from tandem.domain.reset import free_held, reset_one
 from tandem.domain.reviving import refuse_unless_resting, revive
 
 E, N = RunEvent, NodeState
@@ -24,7 +24,7 @@ def retry(draft: Draft, command: RetryNode) -> None:
     done = "requeued" if command.requeue else "retried"
     reason = command.reason or f"task `{plan_node.node_id}` {done} by operator"
     metadata = {"node_id": plan_node.node_id}
-    revive(draft, event, {plan_node.node_no}, reason=reason, metadata=metadata)
+    revive(draft, event, {plan_node.node_no}, reason=reason, metadata=metadata, passes_over=True)
 
 
 def continue_blocked(draft: Draft, command: ContinueNode) -> None:
@@ -47,9 +47,16 @@ def continue_blocked(draft: Draft, command: ContinueNode) -> None:
             code="AUTOMATION_V2_TASK_NOT_BLOCKED",
         )
     metadata = {"node_id": plan_node.node_id, "mode": "minimal_reset"}
-    revive(draft, E.RUN_TASK_CONTINUED, (), reason=command.reason, metadata=metadata)
-    free_descendants(draft, number, reason=command.reason)
+    revive(
+        draft,
+        E.RUN_TASK_CONTINUED,
+        (),
+        reason=command.reason,
+        metadata=metadata,
+        passes_over=True,
+    )
     reset_one(draft, number, reason=command.reason, repair=node.repair)
+    free_held(draft, reason=command.reason)
 
 
 def find_node(

@@ -15,9 +15,11 @@ from tandem.domain.change import Change
 from tandem.domain.command import (
     Allow,
     Command,
+    DecideGate,
     LossPolicy,
     Own,
     Recover,
+    Repair,
     ResolveWait,
     Resume,
     SetOutput,
@@ -33,6 +35,7 @@ from tandem.domain.errors import (
     StoreUnavailable,
 )
 from tandem.domain.execution import ExecutionProfile
+from tandem.domain.gates import newest_settled
 from tandem.domain.graph import Plan
 from tandem.domain.ids import (
     LOCAL_TENANT,
@@ -827,8 +830,19 @@ class Engine(Reviews):
             InvalidRequest: the command is wrong whatever the state of the run is.
         """
         view = await self.store.load(run_id, tenant=tenant)
-        artifacts = self.store.list_artifacts(run_id, tenant=tenant)
-        return preview(view, command, now_ms=self._clock.now_ms(), artifacts=artifacts)
+        if isinstance(command, DecideGate):
+            # A decision is told who was first, and so is whoever only looks.
+            view.settled_gates = newest_settled(self.store.list_gates_of_run(run_id, tenant=tenant))
+        stored = None
+        if isinstance(command, Repair) and command.save:
+            stored = self.store.find_automation(view.run.automation_id, tenant=tenant)
+        return preview(
+            view,
+            command,
+            now_ms=self._clock.now_ms(),
+            artifacts=self.store.list_artifacts(run_id, tenant=tenant),
+            stored=stored,
+        )
 
     async def execute_on_automation(
         self,

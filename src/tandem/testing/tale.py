@@ -8,6 +8,7 @@ from tandem.domain.change import Change
 from tandem.domain.command import Claim, Command
 from tandem.domain.decision import decide
 from tandem.domain.driving import advance
+from tandem.domain.gates import newest_settled
 from tandem.domain.ids import ChangeId, EngineId, NodeId
 from tandem.domain.json import decode
 from tandem.domain.lifecycle import (
@@ -30,7 +31,6 @@ from tandem.domain.run import (
     OPEN_WAITS,
     Attempt,
     Gate,
-    GateStatus,
     LifecycleEvent,
     NodeRun,
     Run,
@@ -86,8 +86,7 @@ class Tale:
 
     def command(self, command: Command) -> Change:
         """Ask something of the run, as the store does: it also shows the gates that are over."""
-        over = [gate for gate in self.gates.values() if gate.status is not GateStatus.OPEN]
-        self.view.settled_gates = tuple(reversed(over))
+        self.view.settled_gates = newest_settled(self.gates.values())
         change = decide(self.view, command, change_id=self._change_id(), now_ms=self.now_ms)
         self._add(change)
         return change

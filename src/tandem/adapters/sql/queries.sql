@@ -619,8 +619,10 @@ UPDATE store_identity SET store_id = lower(hex(randomblob(8)));
 -- The newest events of a run, newest first.
 SELECT * FROM lifecycle_event WHERE run_no = :run_no ORDER BY seq DESC LIMIT :limit;
 -- name: repin_run
--- The run executes another version from now on, with these inputs.
-UPDATE run SET definition_digest = :definition_digest, inputs = :inputs WHERE run_no = :run_no;
+-- The run executes another version from now on, with these inputs and what follows from them.
+UPDATE run SET definition_digest = :definition_digest, inputs = :inputs,
+       concurrency_key = :concurrency_key, concurrency_limit = :concurrency_limit
+ WHERE run_no = :run_no;
 
 -- name: mark_fork
 -- Where a new run comes from.

@@ -197,7 +197,13 @@ def node_row(run_no: int, node: NodeRun) -> Row:
 
 def repin_row(run: Run) -> Row:
     """Return the values of `repin_run`."""
-    return (run.definition_digest, _encode(run.inputs).decode(), run.run_no)
+    return (
+        run.definition_digest,
+        _encode(run.inputs).decode(),
+        run.concurrency_key,
+        run.concurrency_limit,
+        run.run_no,
+    )
 
 
 def start_row(run_no: int, attempt: Attempt) -> Row:

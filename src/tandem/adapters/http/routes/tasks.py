@@ -93,7 +93,10 @@ async def set_output(call: Call) -> Response:
 
 async def _by_hand(call: Call, command: Command) -> Response:
     run_id = run_of(call)
-    change = await call.service.engine.execute(run_id, command, tenant=call.tenant)
+    try:
+        change = await call.service.engine.execute(run_id, command, tenant=call.tenant)
+    except NothingToDo:
+        return tell_run(call, run_id, ok=True, node_id=_node(call))
     return tell_run(call, run_id, as_of=change.run, ok=True, node_id=_node(call))
 
 
