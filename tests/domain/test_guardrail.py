@@ -126,6 +126,19 @@ def test_reached_runtime_pauses_in_one_step_when_nothing_runs() -> None:
     assert tale.run.pause_mode == ""
 
 
+def test_runtime_is_what_the_driver_measures_whatever_the_wall_clock_says() -> None:
+    tale = limited(python_node("a"), python_node("b", "a"), max_total_runtime_ms=500).claim()
+    tale.now_ms += 3_600_000
+    tale.active_ms = 300
+
+    tale.succeed("a")
+    assert tale.status is S.RUNNING
+    tale.active_ms = 400
+    tale.succeed("b")
+
+    assert (tale.status, tale.run.active_ms) == (S.COMPLETED, 400)
+
+
 def test_time_in_the_queue_at_gates_and_paused_is_no_runtime() -> None:
     tale = Tale(python_node("a"), gate_node("g", "a"), limits={"max_total_runtime_ms": 500})
     tale.now_ms += 10_000  # in the queue

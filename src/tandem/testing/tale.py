@@ -69,6 +69,8 @@ class Tale:
         self.spent: list[Spent] = []
         """What attempts have spent and no change has counted."""
         self.notes_usage = False
+        self.active_ms: int | None = None
+        """How long the driver has measured; else the wall clock tells."""
         self.drains = False
         """Whether the engine is about to stop and starts nothing new."""
         self.facts = SeenFiles()
@@ -109,6 +111,7 @@ class Tale:
             starts=not self.drains,
             spent=tuple(self.spent),
             notes_usage=self.notes_usage,
+            active_ms=self.active_ms,
         )
         if change is not None:
             self._add(change)
