@@ -42,9 +42,10 @@ class Served:
             },
         )
         assert self._process.stderr is not None
-        line = self._process.stderr.readline()
-        found = re.search(r"http://[^\s\"]+", line)
-        assert found is not None, line
+        # Whoever still asks is refused, and that is said, before it serves.
+        lines = iter(self._process.stderr.readline, "")
+        found = next(filter(None, (re.search(r"http://[^\s\"]+", line) for line in lines)), None)
+        assert found is not None
         self.url = found[0]
 
     def kill(self) -> None:
