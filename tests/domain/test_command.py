@@ -694,5 +694,5 @@ class RunMachine(RuleBasedStateMachine):
             assert asking == held
 
 
-RunMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+RunMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
 test_any_order_of_commands_and_outcomes = RunMachine.TestCase

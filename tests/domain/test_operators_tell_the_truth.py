@@ -58,7 +58,7 @@ from tandem.testing.tale import ENGINE, Tale
 
 N, S = NodeState, RunState
 
-SEEDS = 20
+SEEDS = 10
 RUNS_PER_SEED = 20
 STEPS = 40
 DRIVEN_STEPS_MAX = 400

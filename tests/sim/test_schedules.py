@@ -14,8 +14,8 @@ from tests.sim.test_mutants import CALLBACKS_MAX
 from tests.sim.test_receipts import check_receipts
 from tests.sim.test_vocabulary import check_vocabulary
 
-CHUNKS = 14
-SEEDS_PER_CHUNK = 75
+CHUNKS = 10
+SEEDS_PER_CHUNK = 100
 SOAK_SEEDS = 100_000
 
 
