@@ -66,7 +66,7 @@ WAYS = {
     "end_attempt": ["attempt USING INTEGER PRIMARY KEY"],
     "find_run_by_no": ["run USING INTEGER PRIMARY KEY"],
     "list_run_ids": ["run USING INDEX sqlite_autoindex_run_1 (run_id>? AND run_id<?)"],
-    "find_run_no": ["run_1 (run_id=?)"],
+    "find_run_by_id": ["run_1 (run_id=?)"],
     "has_event": ["lifecycle_event_1 (run_no=? AND seq=?)"],
     "list_node_runs": ["node_run USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "list_attempts": ["attempt USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],

@@ -133,10 +133,6 @@ SELECT * FROM run WHERE run_no = :run_no;
 SELECT 1 FROM lifecycle_event AS e JOIN run AS r ON r.run_no = e.run_no
  WHERE r.run_id = :run_id AND e.change_id = :change_id AND e.seq = :seq;
 
--- name: find_run_no
--- Whether a run is there.
-SELECT run_no FROM run WHERE run_id = :run_id;
-
 -- name: list_node_runs
 -- The node runs of a run.
 SELECT * FROM node_run WHERE node_run_id BETWEEN :first AND :last ORDER BY node_run_id;

@@ -207,7 +207,7 @@ class Tables:
         run_id, seq = change.run.run_id, change.events[0].seq
         if self.has_event(connection, run_id, change.change_id, seq):
             return True
-        if not fetch(connection, self.sql["find_run_no"], (run_id,)):
+        if not fetch(connection, self.sql["find_run_by_id"], (run_id,)):
             raise StoreUnsure(
                 f"run {run_id} was deleted before the store could say whether this was written"
             )
@@ -221,7 +221,7 @@ class Tables:
             return True
         return any(
             event["seq"] == seq and event["change_id"] == change_id
-            for run in fetch(connection, self.sql["find_run_no"], (run_id,))
+            for run in fetch(connection, self.sql["find_run_by_id"], (run_id,))
             for event in self.archive.read(connection, run["run_no"])["lifecycle_event"]
         )
 
