@@ -24,8 +24,9 @@ from tandem.adapters.sql.portable import (
     PortableDefinition,
     PortableRun,
 )
+from tandem.adapters.sqlite.histories import SOURCE_ORIGINAL, NewHistory
 from tandem.adapters.sqlite.store import SqliteStore
-from tandem.adapters.sqlite.transfer import SOURCE_ORIGINAL, Imported, LeftOut, NewHistory
+from tandem.adapters.sqlite.transfer import Imported, LeftOut
 from tandem.domain import original
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.errors import NotFound, Refused, StoreUnavailable

@@ -32,16 +32,15 @@ from tandem.adapters.sqlite.connection import (
     open_connection,
     refuse_network_file_system,
 )
+from tandem.adapters.sqlite.histories import ImportHistories, NewHistory
 from tandem.adapters.sqlite.hooks import Hooks
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals
 from tandem.adapters.sqlite.standing import read_queue, read_standing
 from tandem.adapters.sqlite.tables import Found, Tables, bare_view, fetch
 from tandem.adapters.sqlite.transfer import (
     Imported,
-    ImportHistories,
     ImportRuns,
     LeftOut,
-    NewHistory,
     count_beside,
     export_runs,
 )

@@ -18,12 +18,13 @@ from tandem.adapters.sqlite.admitting import (
 from tandem.adapters.sqlite.archive import Moved
 from tandem.adapters.sqlite.backlog import TendBacklog
 from tandem.adapters.sqlite.forgetting import forget_beside
+from tandem.adapters.sqlite.histories import ImportHistories
 from tandem.adapters.sqlite.learning import DecideCandidate, Learn
 from tandem.adapters.sqlite.reviewing import AcknowledgeReview, Enrol
 from tandem.adapters.sqlite.sessions import TendSession
 from tandem.adapters.sqlite.signals import Deliver, ForgetSignals, catch_up
 from tandem.adapters.sqlite.tables import Tables, fetch, run_statement
-from tandem.adapters.sqlite.transfer import ImportHistories, ImportRuns
+from tandem.adapters.sqlite.transfer import ImportRuns
 from tandem.adapters.sqlite.triggering import (
     FireSchedule,
     MarkArchived,
