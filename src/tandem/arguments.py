@@ -65,14 +65,15 @@ def require_whole(name: str, given: object, *, least: int, most: int = 2**53) ->
         raise InvalidRequest(f"`{name}` is {given}, it has to be from {least} to {most}")
 
 
-def require_object(name: str, given: object) -> None:
-    """Refuse what is no object of JSON.
+def require_objects(**given: object) -> None:
+    """Refuse a value that is no object of JSON, by the name of its argument; None is left out.
 
     Raises:
         TypeError: it is something else.
     """
-    if not isinstance(given, Mapping):
-        raise TypeError(f"`{name}` has to be a mapping, not {_kind(given)}")
+    for name, value in given.items():
+        if value is not None and not isinstance(value, Mapping):
+            raise TypeError(f"`{name}` has to be a mapping, not {_kind(value)}")
 
 
 def require_record(given: S, kinds: Iterable[type[msgspec.Struct]]) -> S:

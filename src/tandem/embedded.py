@@ -14,7 +14,7 @@ from tandem.adapters.files.document import load_automation, parse_automation
 from tandem.arguments import (
     choose,
     require_automation,
-    require_object,
+    require_objects,
     require_record,
     require_texts,
     require_whole,
@@ -296,9 +296,7 @@ class Run:
             Refused: the run goes on; pause it first. Or `save`, and the automation is
                 not stored, or somebody saved another version since.
         """
-        for name, given in (("model_policy", model_policy), ("inputs", inputs), ("action", action)):
-            if given is not None:
-                require_object(name, given)
+        require_objects(model_policy=model_policy, inputs=inputs, action=action)
         await self._execute(
             Repair(
                 node_id=NodeId(node_id),
@@ -415,8 +413,7 @@ class Run:
             InvalidAutomation: the inputs do not fit.
         """
         require_texts(node_id=node_id, reason=reason)
-        if inputs is not None:
-            require_object("inputs", inputs)
+        require_objects(inputs=inputs)
         row = await self._parts.engine.fork(
             self.run_id, NodeId(node_id), inputs=inputs, asks_again=asks_again, reason=reason
         )
@@ -565,8 +562,7 @@ class StoredAutomation:
             InvalidAutomation: the inputs do not fit, or a node needs what is not installed.
         """
         require_texts(reason=reason)
-        if inputs is not None:
-            require_object("inputs", inputs)
+        require_objects(inputs=inputs)
         row = await self._parts.automations.run(
             self.automation_id,
             inputs,
@@ -585,8 +581,7 @@ class StoredAutomation:
             NotFound: it is not there.
             InvalidAutomation: the inputs do not fit.
         """
-        if inputs is not None:
-            require_object("inputs", inputs)
+        require_objects(inputs=inputs)
         row = await self._parts.automations.run(
             self.automation_id,
             inputs,
@@ -667,8 +662,7 @@ class Engine:
             InvalidRequest: `runs_max` is not from 0 to 100,000.
         """
         require_texts(url=url)
-        if functions is not None:
-            require_object("functions", functions)
+        require_objects(functions=functions)
         # As a variable it also wins over the older names of the store.
         given = {"TANDEM_DATABASE_URL": url} if url else {}
         settings = read_settings({**environ, **given})
@@ -737,9 +731,7 @@ class Engine:
         """
         require_automation(automation)
         require_texts(started_by=started_by)
-        for name, given in (("inputs", inputs), ("runtime_context", runtime_context)):
-            if given is not None:
-                require_object(name, given)
+        require_objects(inputs=inputs, runtime_context=runtime_context)
         root = workspace or declared_workspace(automation)
         row = await self.parts.engine.start(
             automation,
@@ -764,8 +756,7 @@ class Engine:
             InvalidAutomation: the inputs do not fit.
         """
         require_automation(automation)
-        if inputs is not None:
-            require_object("inputs", inputs)
+        require_objects(inputs=inputs)
         root = workspace or declared_workspace(automation)
         row = await self.parts.engine.start(
             automation, inputs, workspace=_absolute(root) if root else "", is_dry=True
