@@ -15,7 +15,7 @@ import msgspec
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["pytest", "tandem.wiring", "tandem.transfer", "tandem.garbage", "tandem.testing.store_suite"]
+    ["pytest", "warm", "tandem.transfer", "tandem.garbage", "tandem.testing.store_suite"]
 )
 LIMIT_S = 60
 
