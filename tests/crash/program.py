@@ -458,7 +458,8 @@ def wait_for(pid: int, after_s: float | None, limit_s: float) -> int:
 def main() -> None:
     """Read jobs until the end of the input."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-    import warm  # noqa: F401
+    import tests.warm  # noqa: F401
+
     for line in sys.stdin:
         job = json.loads(line)
         pid = os.fork()

@@ -1,6 +1,7 @@
 """A run that is killed and taken up again: real engines, and a look at their store from outside."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import apsw
 
 PROGRAM = Path(__file__).with_name("program.py")
+ROOT = Path(__file__).parents[2]
 
 
 class Nursery:
@@ -20,6 +22,7 @@ class Nursery:
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(PROGRAM)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

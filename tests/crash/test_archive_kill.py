@@ -10,7 +10,7 @@ from typing import Any
 import archive_program
 import msgspec
 import pytest
-from forked import Done, run_forked
+from tests.forked import Done, run_forked
 
 from tandem.adapters.local.artifacts import FileArtifacts
 from tandem.adapters.sqlite.store import SqliteStore

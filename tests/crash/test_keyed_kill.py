@@ -5,7 +5,7 @@ from pathlib import Path
 
 import keyed_program
 import pytest
-from forked import run_forked
+from tests.forked import run_forked
 
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.ids import LOCAL_TENANT

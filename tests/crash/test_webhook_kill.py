@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import webhook_program
-from forked import Done, run_forked
+from tests.forked import Done, run_forked
 
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.automation import Automation

@@ -17,6 +17,8 @@ import pytest
 
 pytest.register_assert_rewrite("tandem.testing.store_suite")
 
+from tests.forked import ForkedPopen  # noqa: E402
+
 from tandem import Automation, Engine  # noqa: E402
 from tandem.adapters import frames as wire  # noqa: E402
 from tandem.adapters.sqlite import frames  # noqa: E402
@@ -101,7 +103,8 @@ class TestSqliteStoreWithWriterProcess(StoreSuite):
     """All promises, with the writes done by another process."""
 
     @pytest.fixture
-    def open_store(self, tmp_path: Path) -> Iterator[OpenStore]:
+    def open_store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenStore]:
+        monkeypatch.setattr("tandem.adapters.child.subprocess.Popen", ForkedPopen)
         opened: list[SqliteStore] = []
         numbers = itertools.count()
 
