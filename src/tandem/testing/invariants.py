@@ -118,7 +118,10 @@ class Invariants:
     def __init__(self, path: Path, bodies: Bodies) -> None:
         self.events: list[Seen] = []
         self._bodies = bodies
-        self._connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        self._connection = apsw.Connection(
+            str(path), flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=600
+        )
+        self._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         self._names: dict[str, list[str]] = {}
         self._replays: dict[int, _Replay] = {}
         self._plans: dict[str, Plan] = {}
@@ -183,6 +186,13 @@ class Invariants:
         Raises:
             Violation: an invariant is broken.
         """
+        self._connection.execute("BEGIN")
+        try:
+            self._check()
+        finally:
+            self._connection.execute("COMMIT")
+
+    def _check(self) -> None:
         found = self._find(
             "SELECT e.*, r.run_id FROM lifecycle_event AS e JOIN run AS r USING (run_no)"
             " WHERE e.cursor > ?1"
