@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tandem.adapters.local.executor import LocalExecutor
+from tandem.adapters.local.process import Program, Signalled
+from tandem.adapters.local.spawner import Spawner
 from tandem.domain.outcome import Failed, Succeeded
 
 DAEMON = """
@@ -104,6 +106,46 @@ async def test_graceful_stop_waits_for_children_of_an_ended_command(bench, until
         with pytest.raises(asyncio.CancelledError):
             await task
     assert (bench.workspace / "bye").read_text() == "bye\n"
+
+
+@pytest.fixture
+async def spawner(isolation):
+    async with Spawner(isolation) as found:
+        yield found
+
+
+@pytest.fixture
+async def sleep(spawner):
+    """Start a program that ends only when it is told to; its helper is at work already."""
+    program = Program(argv=["sleep", "1000"], env={"PATH": os.environ["PATH"]}, cwd="/")
+
+    async def start():
+        with open(os.devnull, "w") as null:
+            fds = {"stdout": null.fileno(), "stderr": null.fileno()}
+            return await spawner.start(program, engine_id="engine-1", **fds)
+
+    await (await start()).end()
+    return start
+
+
+async def test_stop_that_comes_along_with_the_request_is_heeded(spawner, sleep):
+    """The supervisor reads both at once when it is slow to come."""
+    helper = spawner._helper.pid
+    os.kill(helper, signal.SIGSTOP)
+    process = await sleep()
+    process.stop(60_000)
+    os.kill(helper, signal.SIGCONT)
+    async with asyncio.timeout(20):
+        assert await process.wait() == Signalled(signal.SIGTERM)
+
+
+async def test_stop_is_heeded_at_every_moment_of_a_start(sleep):
+    for tenths_ms in range(60):
+        process = await sleep()
+        await asyncio.sleep(tenths_ms / 10_000)
+        process.stop(60_000)
+        async with asyncio.timeout(20):
+            assert await process.wait() == Signalled(signal.SIGTERM)
 
 
 async def test_grace_time_ends_with_a_kill(bench, until, living, isolation):

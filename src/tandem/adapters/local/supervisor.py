@@ -235,13 +235,16 @@ class Supervisor:
         if request is None:
             self.tell("signal 9")
             return
-        report_fd, life_fd = -1, -1
+        if self.received:  # asked to stop before there is anything to stop
+            self.tell("signal 15")
+            return
+        report_fd, life_fd, started_fd = -1, -1, -1
         try:
-            report_fd, life_fd = self.start(request)
+            report_fd, life_fd, started_fd = self.start(request)
         except CannotStart as error:
             self.tell(f"failed {error.stage} {error.errno}")
             return
-        self.watch()
+        self.watch(started_fd)
         self.end_all()
         report = os.read(report_fd, 512).decode().partition("\n")[0]
         os.close(life_fd)
@@ -269,8 +272,8 @@ class Supervisor:
         self.received += chunk
         return bool(chunk)
 
-    def start(self, request: dict[str, Any]) -> tuple[int, int]:
-        """Fork the program; return where its report arrives and what keeps it alive."""
+    def start(self, request: dict[str, Any]) -> tuple[int, int, int]:
+        """Fork the program; return its report, what keeps it alive and what closes when it runs."""
         isolate = bool(request["isolate"])
         if isolate:
             try:
@@ -279,6 +282,7 @@ class Supervisor:
                 raise CannotStart("isolate", error) from None
         report_read, report_write = os.pipe()
         life_read, life_write = os.pipe()
+        started_read, started_write = os.pipe()  # the second is closed by `exec`
         if is_hung_up(self.control.fileno()) or self.engine_fd in wait_for(0, self.engine_fd):
             self.tell("signal 9")
             os._exit(0)
@@ -286,31 +290,47 @@ class Supervisor:
         if self.main == 0:
             os.close(life_write)
             self.control.close()
-            run_guarded(request, self.fds, report=report_write, life=life_read, isolate=isolate)
-        for fd in (*self.fds, report_write, life_read):
+            run_guarded(
+                request,
+                self.fds,
+                report=report_write,
+                life=life_read,
+                started=started_write,
+                isolate=isolate,
+            )
+        for fd in (*self.fds, report_write, life_read, started_write):
             os.close(fd)
-        return report_read, life_write
+        return report_read, life_write, started_read
 
-    def watch(self) -> None:
-        """Return when the program has ended or everything has to end now."""
+    def watch(self, started_fd: int) -> None:
+        """Return when the program has ended or everything has to end now.
+
+        A stop that comes while the program is being started waits until it runs: what it is made
+        from does not heed a signal, or would take it for itself.
+        """
         deadline: float | None = None
+        runs, asked = False, False
         while True:
+            if b"\n" in self.received:
+                grace_ms = int(bytes(self.received).split()[1])
+                self.received.clear()
+                deadline = time.monotonic() + grace_ms / 1000
+                asked = True
+            if asked and runs:
+                asked = False
+                self.signal_all(signal.SIGTERM, signal.SIGCONT)
             if self.reap() and (deadline is None or not self.children.are_left):
                 return
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return
-            ready = wait_for(left, self.control.fileno(), self.engine_fd, self.children.wake_fd)
+            watched = (self.control.fileno(), self.engine_fd, self.children.wake_fd)
+            ready = wait_for(left, *watched, -1 if runs else started_fd)
             if self.engine_fd in ready:
                 return
-            if self.control.fileno() in ready:
-                if not self.receive():
-                    return
-                if b"\n" in self.received:
-                    grace_ms = int(bytes(self.received).split()[1])
-                    self.received.clear()
-                    deadline = time.monotonic() + grace_ms / 1000
-                    self.signal_all(signal.SIGTERM, signal.SIGCONT)
+            runs = runs or started_fd in ready
+            if self.control.fileno() in ready and not self.receive():
+                return
 
     def reap(self) -> bool:
         """Collect the dead and say whether the program itself has ended."""
@@ -359,7 +379,13 @@ class Supervisor:
 
 
 def run_guarded(
-    request: dict[str, Any], fds: list[int], *, report: int, life: int, isolate: bool
+    request: dict[str, Any],
+    fds: list[int],
+    *,
+    report: int,
+    life: int,
+    started: int,
+    isolate: bool,
 ) -> NoReturn:
     """Become the program, or the first process of its namespace; report why when that fails."""
     try:
@@ -367,7 +393,7 @@ def run_guarded(
         if is_hung_up(life):  # the supervisor died before the line above took effect
             os._exit(1)
         if isolate:
-            run_as_first(request, fds, report)
+            run_as_first(request, fds, report, started)
         become(request, fds)
     except CannotStart as error:
         os.write(report, f"failed {error.stage} {error.errno}\n".encode())
@@ -377,7 +403,7 @@ def run_guarded(
         os._exit(127)
 
 
-def run_as_first(request: dict[str, Any], fds: list[int], report: int) -> NoReturn:
+def run_as_first(request: dict[str, Any], fds: list[int], report: int, started: int) -> NoReturn:
     """Be process 1 of a new PID namespace: fork the program, reap, report its status.
 
     Its exit ends the namespace. When a graceful stop was asked for, it stays until all
@@ -395,7 +421,7 @@ def run_as_first(request: dict[str, Any], fds: list[int], report: int) -> NoRetu
     main = os.fork()
     if main == 0:
         become(request, fds)
-    for fd in fds:
+    for fd in (*fds, started):
         os.close(fd)
     ended: int | None = None
     with contextlib.suppress(ChildProcessError):
