@@ -1,6 +1,7 @@
 """Requests to one server: bounded in time, repeated only where that does no harm."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -24,6 +25,11 @@ DELAYS_S: Final = (0.2, 1.0)
 _SAFE: Final = frozenset({"GET", "HEAD"})
 
 
+def _nobody() -> ssl.SSLContext:
+    """Trust nobody, where nobody is asked: to read whom this machine trusts takes 30 ms."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 class Client:
     """One server. Entering opens nothing; leaving closes the connections."""
 
@@ -32,12 +38,14 @@ class Client:
         headers = {"accept": "application/json", "user-agent": "tandem-cli"}
         if token:
             headers["authorization"] = f"Bearer {token}"
+        is_here = is_loopback(url)
         self._http = httpx2.AsyncClient(
             base_url=url,
             headers=headers,
             timeout=httpx2.Timeout(ANSWER_S, connect=CONNECT_S),
             # What is said to this machine goes through no proxy.
-            trust_env=not is_loopback(url),
+            trust_env=not is_here,
+            verify=_nobody() if is_here and url.startswith("http://") else True,
         )
 
     async def __aenter__(self) -> Self:
