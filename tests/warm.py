@@ -8,8 +8,9 @@ import gc
 
 from pydantic import BaseModel
 
+import tandem.adapters.cli.app
 import tandem.engine.attempts
-import tandem.wiring
+import tandem.serving
 
 
 def complete(model: type[BaseModel]) -> None:

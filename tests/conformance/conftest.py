@@ -16,6 +16,8 @@ import msgspec
 import pytest
 from tandem_client import TandemClient
 
+from tests.forked import Forked
+
 STUB = Path(__file__).with_name("stub_server.py")
 TOKEN = "tk-conformance"
 START_S = 30.0
@@ -33,17 +35,16 @@ class Process:
         self.folder = folder
         self.scripts = folder / "scripts"
         self.scripts.mkdir(parents=True)
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Forked | None = None
         self.url = ""
 
     def start(self, port: int = 0, **env: str) -> None:
         own = {k: v for k, v in os.environ.items() if not k.startswith("TANDEM_")}
         with (self.folder / "server.log").open("a") as log:
-            self._process = subprocess.Popen(
+            self._process = Forked(
                 [sys.executable, str(STUB), str(port), str(self.scripts)],
                 stdout=subprocess.PIPE,
                 stderr=log,
-                text=True,
                 env={
                     **own,
                     "TANDEM_STATE_DIR": str(self.folder / "state"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.adapters.http.streams import reading
+from tests.forked import Forked
 
 from tandem.adapters.local.clock import SystemClock
 from tandem.adapters.sqlite.store import SqliteStore
@@ -66,11 +67,10 @@ class Served:
     """`tandem serve` in a process of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.process = subprocess.Popen(
+        self.process = Forked(
             [sys.executable, "-m", "tandem", "serve", "--port", "0"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
             env={
                 **os.environ,
                 "TANDEM_STATE_DIR": str(folder),
@@ -106,9 +106,10 @@ class Served:
         return json.loads(answer)
 
     def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 class Follower:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.forked import Forked
 
 from tandem.adapters.sqlite.store import SqliteStore
 from tandem.domain.ids import LOCAL_TENANT
@@ -33,15 +34,14 @@ class Server:
         self.folder = folder
         self.state = folder / "state"
         self.lines: list[dict[str, Any]] = []
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Forked | None = None
         self.http = httpx.Client(timeout=WAIT_S)
 
     def start(self) -> None:
         own = {k: v for k, v in os.environ.items() if not k.startswith("TANDEM_")}
-        self._process = subprocess.Popen(
+        self._process = Forked(
             [sys.executable, str(PROGRAM), "serve", "--port", "0"],
             stderr=subprocess.PIPE,
-            text=True,
             env={
                 **own,
                 "TANDEM_STATE_DIR": str(self.state),

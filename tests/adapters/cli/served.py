@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.forked import Forked
+
 TOKEN = "tk-served"
 
 
@@ -17,7 +19,7 @@ class Served:
         self.work = folder / "work"
         self.work.mkdir(parents=True)
         self.url = ""
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Forked | None = None
 
     @property
     def state_dir(self) -> Path:
@@ -26,13 +28,10 @@ class Served:
     def start(self) -> None:
         port = self.url.rpartition(":")[2] or "0"
         own = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM_")}
-        self._process = subprocess.Popen(
+        self._process = Forked(
             [sys.executable, "-m", "tandem", "serve", "--port", port],
             cwd=self.work,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            text=True,
             env={
                 **own,
                 "TANDEM_STATE_DIR": str(self.state_dir),

@@ -17,7 +17,7 @@ import pytest
 
 pytest.register_assert_rewrite("tandem.testing.store_suite")
 
-from tests.forked import ForkedPopen  # noqa: E402
+from tests.forked import Forked  # noqa: E402
 
 from tandem import Automation, Engine  # noqa: E402
 from tandem.adapters import frames as wire  # noqa: E402
@@ -104,7 +104,7 @@ class TestSqliteStoreWithWriterProcess(StoreSuite):
 
     @pytest.fixture
     def open_store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenStore]:
-        monkeypatch.setattr("tandem.adapters.child.subprocess.Popen", ForkedPopen)
+        monkeypatch.setattr("tandem.adapters.child.subprocess.Popen", Forked)
         opened: list[SqliteStore] = []
         numbers = itertools.count()
 
