@@ -38,12 +38,13 @@ $(NODE)/node_modules: $(NODE)/package.json
 		npm install --prefix $(NODE) --no-package-lock --no-audit --no-fund --silent && touch $@; \
 	else echo "no npm: the tests of the TypeScript client are skipped"; fi
 
+# The second part has one worker more than there are cores: some of its tests wait for others.
 test: $(READY) $(NODE)/node_modules  ## Run all tests; the domain must be covered by branch to the last one.
 	@$(BIN)/coverage erase
 	@COVERAGE_PROCESS_START=pyproject.toml $(BIN)/python -m pytest -n 2 --dist worksteal tests/domain
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
-	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/domain tests
+	@$(BIN)/python -m pytest -n 3 --dist worksteal --ignore tests/domain tests
 
 check: $(READY)  ## Check format, lint, types, layers and documents.
 	@$(BIN)/ruff format --check .

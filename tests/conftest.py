@@ -48,16 +48,20 @@ HEAVY = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long, one half in each of two workers, so that none is left alone.
+    """Begin with what takes long, a share in each worker, so that none is left alone at the end.
 
-    `--dist worksteal` gives each worker a half of the list; what is left is shared at the end.
+    Each worker starts with a part of the list, and takes from the others when it is through.
     """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     places = {name: place for place, name in enumerate(HEAVY)}
     paths = {item: item.path.relative_to(item.config.rootpath).as_posix() for item in items}
     heavy = sorted((i for i in items if paths[i] in places), key=lambda i: places[paths[i]])
-    light = [item for item in items if paths[item] not in places]
-    middle = max(len(items) // 2 - len(heavy[::2]), 0)
-    items[:] = [*heavy[::2], *light[:middle], *heavy[1::2], *light[middle:]]
+    light = iter([item for item in items if paths[item] not in places])
+    shares = []
+    for number in range(workers):
+        own = heavy[number::workers]
+        shares += [*own, *itertools.islice(light, max(len(items) // workers - len(own), 0))]
+    items[:] = [*shares, *light]
 
 
 def pytest_collection_finish() -> None:
