@@ -43,6 +43,36 @@ async def test_a_slow_node_holds_back_nobody(bench: Bench) -> None:
     assert await bench.end(run) == "completed"
 
 
+async def test_a_body_that_ends_a_limit_of_its_own_holds_back_nobody(bench: Bench) -> None:
+    """A limit cancels the task, whose body goes on; clients of HTTP do so at each connection."""
+    within, release = asyncio.Event(), asyncio.Event()
+
+    async def limited() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        within.set()
+        await release.wait()
+        task.uncancel()
+        return "limited"
+
+    async def last() -> None:
+        release.set()
+
+    bench.body("limited", limited)
+    bench.body("within", within.wait)
+    bench.body("last", last)
+    run = await bench.start(
+        call("limited", "limited"),
+        call("a", "within"),
+        call("b", "ok", "a"),
+        call("c", "last", "b"),
+    )
+    assert await bench.end(run) == "completed"
+
+
 async def test_max_parallel_agents_is_never_exceeded(bench: Bench) -> None:
     live = most = 0
 

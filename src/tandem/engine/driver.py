@@ -8,6 +8,7 @@ it already holds, so the result of a finished body is never dropped.
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 
 from tandem.domain.artifact import ArtifactRef
 from tandem.domain.budget import active_ms_of, fits, reached, used_by
@@ -315,9 +316,17 @@ class Driver:
 
     async def _bury_stopped(self) -> None:
         """Wait for bodies that a reset stopped: the run may not end before they are dead."""
-        dying = [task for task in self._attempts.values() if task.cancelling()]
-        if dying:
+        if dying := self._dying:
             await asyncio.wait(dying)
+
+    @property
+    def _dying(self) -> list[asyncio.Task[None]]:
+        """The attempts that were called off and live.
+
+        A task that is being cancelled need not be one: whoever has a limit of its own cancels
+        itself, and goes on.
+        """
+        return [self._attempts[key] for key in self._called_off]
 
     def _end_forgotten(self) -> None:
         """Cancel the attempts that the stored run does not know as running any more."""
@@ -354,13 +363,16 @@ class Driver:
         living: dict[int, list[asyncio.Task[None]]] = {}
         for (node_no, _), task in self._attempts.items():
             living.setdefault(node_no, []).append(task)
-        dying = [task for task in self._attempts.values() if task.cancelling()]
         for attempt in change.attempts_started:
             plan_node = self.view.plan.nodes[attempt.node_no]
-            older = [*living.get(attempt.node_no, ()), *dying]
-            self._attempts[attempt.node_no, attempt.number] = group.create_task(
+            older = [*living.get(attempt.node_no, ()), *self._dying]
+            key = attempt.node_no, attempt.number
+            task = group.create_task(
                 self._attempt(plan_node, attempt, older), name=attempt.attempt_id
             )
+            self._attempts[key] = task
+            # One that is called off before it begins never comes to forget itself.
+            task.add_done_callback(partial(self._forget, key))
 
     async def _attempt(
         self, plan_node: PlanNode, attempt: Attempt, older: list[asyncio.Task[None]]
@@ -406,12 +418,15 @@ class Driver:
                 ),
             )
         finally:
-            self._attempts.pop(key, None)
-            self._called_off.discard(key)
+            self._forget(key)
             self._meters.pop(key, None)
             self._ledger.close(meter)
         self._settled.append(settled)
         self._wake.set()
+
+    def _forget(self, key: Key, _task: object = None) -> None:
+        self._attempts.pop(key, None)
+        self._called_off.discard(key)
 
     async def _still_counts(self, attempt: Attempt) -> bool:
         """Say whether the body of an attempt may begin, in the step in which it begins.
