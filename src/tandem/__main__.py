@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _YOUNG_MAX = 20_000
 """So many objects are made before the collector looks at them."""
+_INTERRUPTED = 130
+"""See `adapters.cli.exits`, which may not be there yet."""
 
 
 class LocalTools:
@@ -193,10 +195,12 @@ def main() -> int:
     # What a start makes is imports, which stay: looking for garbage among them, while they are made
     # and again at the end, takes a quarter of a short command.
     gc.set_threshold(_YOUNG_MAX)
-    from tandem.adapters.cli.app import main as run_command_line
-
     try:
+        from tandem.adapters.cli.app import main as run_command_line
+
         return run_command_line(LocalTools())
+    except KeyboardInterrupt:  # nothing has begun yet
+        return _INTERRUPTED
     finally:
         gc.freeze()
 

@@ -37,6 +37,21 @@ def test_help_starts_without_the_engine() -> None:
     assert "doctor" in done.stdout
 
 
+def test_an_interrupt_while_the_program_is_being_read_is_no_traceback() -> None:
+    script = (
+        "import sys, tandem.__main__\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'click': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "sys.exit(tandem.__main__.main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (exits.INTERRUPTED, "", "")
+
+
 def test_every_command_has_help(call: Call) -> None:
     def paths(command: click.Command, names: list[str]) -> list[list[str]]:
         if not isinstance(command, click.Group):
