@@ -19,6 +19,7 @@ import apsw
 
 from tandem import Automation, Engine, Run
 from tandem.adapters.sqlite.connection import open_connection
+from tandem.collector import collect_rarely
 
 PAYLOAD = "x" * 1_000
 
@@ -203,4 +204,5 @@ def main(name: str, folder: str | None = None) -> None:
 
 
 if __name__ == "__main__":
+    collect_rarely()  # as all commands do
     main(*sys.argv[1:])

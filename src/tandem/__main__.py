@@ -1,12 +1,13 @@
 """The program: wires the parts and hands them to the command line."""
 
-import gc
 import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tandem.collector import collect_rarely, end_soon
 
 if TYPE_CHECKING:
     from tandem.adapters.local.artifacts import FileArtifacts
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from tandem.settings import Settings
     from tandem.wiring import Parts
 
-_YOUNG_MAX = 20_000
-"""So many objects are made before the collector looks at them."""
 _INTERRUPTED = 130
 """See `adapters.cli.exits`, which may not be there yet."""
 
@@ -192,9 +191,7 @@ class LocalTools:
 
 def main() -> int:
     """Run the command line; returns its exit code."""
-    # What a start makes is imports, which stay: looking for garbage among them, while they are made
-    # and again at the end, takes a quarter of a short command.
-    gc.set_threshold(_YOUNG_MAX)
+    collect_rarely()
     try:
         from tandem.adapters.cli.app import main as run_command_line
 
@@ -202,7 +199,7 @@ def main() -> int:
     except KeyboardInterrupt:  # nothing has begun yet
         return _INTERRUPTED
     finally:
-        gc.freeze()
+        end_soon()
 
 
 if __name__ == "__main__":
