@@ -1,6 +1,7 @@
 """What was damaged in the store ends or holds up one run and no other (T05)."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
@@ -79,3 +80,33 @@ async def test_a_row_that_cannot_be_read_holds_up_no_other_run_and_ends_no_engin
         assert await later.wait() == "completed"
         with pytest.raises(StoreError, match=f"row of run_id {damaged.run_id} cannot be read"):
             engine.get_run(damaged.run_id)
+
+
+@pytest.mark.parametrize("writer", ["inline", "process"])
+async def test_a_node_that_cannot_be_read_holds_up_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    monkeypatch.setenv("TANDEM_STORE_WRITER", writer)
+    url = f"sqlite:///{tmp_path}/tandem.db"
+    began = asyncio.Event()
+
+    async def slow() -> None:
+        began.set()
+        await asyncio.sleep(1_000)
+
+    functions: dict[str, Callable[..., object]] = {"test:slow": slow, "test:ok": lambda: "ok"}
+    async with asyncio.timeout(20), Engine.open(url, functions=functions) as engine:
+        nodes = [call("n", "slow")]
+        damaged = await engine.run(Automation.from_dict({"automation_id": "d", "nodes": nodes}))
+        await began.wait()
+    connection = apsw.Connection(str(tmp_path / "tandem.db"))
+    assert connection.execute("UPDATE node_run SET state = 'odd' RETURNING 1").fetchall()
+    connection.close()
+
+    document = Automation.from_dict({"automation_id": "a", "nodes": [call("n")]})
+    async with asyncio.timeout(20), Engine.open(url, functions=functions) as engine:
+        runs = [await engine.run(document) for _ in range(3)]
+        assert [await run.wait() for run in runs] == ["completed"] * 3
+        assert engine.get_run(damaged.run_id).row.status == "queued"
+        with pytest.raises(StoreError, match="a NodeRun row of node_no 0 cannot be read"):
+            await engine.parts.store.load(damaged.run_id, tenant=LOCAL_TENANT)

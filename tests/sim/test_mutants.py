@@ -480,7 +480,7 @@ MUTANTS: dict[Patch, int] = {
     nodes_start_before_their_dependencies: 0,
     bodies_start_before_the_disk_knows: 5,
     outcomes_are_dropped_on_refusal: 5,
-    claims_are_cut_off_at_the_stop: 0,
+    claims_are_cut_off_at_the_stop: 23,
     failed_commits_are_never_looked_up: 5,
     freed_keys_wake_nobody: 2,
     cancelled_runs_let_go_of_their_workspace: 237,

@@ -27,6 +27,8 @@ import msgspec
 
 DEFINITION_UNREADABLE = "definition_unreadable"
 """The code of errors that say that a stored definition is gone or damaged."""
+ROW_UNREADABLE = "row_unreadable"
+"""The code of errors that say that a row holds what it cannot hold."""
 
 
 class EngineError(Exception):

@@ -7,7 +7,7 @@ import msgspec
 
 from tandem.domain.artifact import NodeArtifact
 from tandem.domain.change import Change
-from tandem.domain.errors import StoreError
+from tandem.domain.errors import ROW_UNREADABLE, StoreError
 from tandem.domain.execution import ExecutionProfile
 from tandem.domain.firing import Firing
 from tandem.domain.ids import NodeId, RunId, attempt_id
@@ -46,7 +46,7 @@ _JSON_COLUMNS = (
     "usage",
 )
 _JSON_COLUMNS_OF: dict[type, tuple[str, ...]] = {}
-_NAMES = ("run_id", "automation_id", "run_no")
+_NAMES = ("run_id", "automation_id", "run_no", "node_no")
 """Columns by which people know whose row it is."""
 _HASH_COLUMNS = ("event_hash", "record_hash")
 _UNTOUCHED = PolicyState()
@@ -357,7 +357,7 @@ def _record(kind: type[T], values: dict[str, Any]) -> T:
         raise StoreError(
             f"a {kind.__name__} row{of} cannot be read: {error}; the file was damaged, or edited: "
             "go back to a backup (`tandem db backup` makes them)",
-            code="row_unreadable",
+            code=ROW_UNREADABLE,
         ) from error
 
 

@@ -25,7 +25,7 @@ from tandem.domain.change import Change
 from tandem.domain.claim_basis import ClaimBasis
 from tandem.domain.command import Claim
 from tandem.domain.decision import decide
-from tandem.domain.errors import StoreError
+from tandem.domain.errors import ROW_UNREADABLE, StoreError
 from tandem.domain.hold import AUTOMATION_KEYS_END, Hold, is_automation_key
 from tandem.domain.ids import AutomationId, ChangeId, DefinitionDigest, EngineId, TenantId
 from tandem.domain.lifecycle import NodeState, RunState
@@ -260,27 +260,37 @@ class AdmissionPass:
             if self._examined >= EXAMINED_MAX:
                 return False
             self._examined += 1
-            row = self._find("find_run_by_no", run_no)[0]
-            try:
-                run = rows.run_of(row)
-            except StoreError:
+            if run_no in self._tables.unreadable:
                 continue  # whoever asks for it is told; it must hold up no other run
-            claim = self._command(run)
-            if claim is None:
-                continue
-            refusal = self._refusal(run) if can_be_claimed(run, claim) else None
-            if refusal is not None:
-                self._refuse(run, refusal)
-                continue
-            decided = self._decide(run, claim, next(change_ids))
-            if decided.is_taken:
-                taken = decided.change.run
-                tell_run(self._tables, self._connection, taken, self._learned_of(taken))
-                wait_ms = admission.wait_ms(run, now_ms=self._now_ms)
-                self._run("put_wait_of_admission", number % admission.WAITS_KEPT, wait_ms)
-                self._taken += 1
-                return True
+            try:
+                if self._is_claimed(run_no, change_ids, number=number):
+                    return True
+            except StoreError as error:
+                if error.code == ROW_UNREADABLE:
+                    # This pass is taken back, with what was written of the run; the next one is
+                    # without it.
+                    self._tables.unreadable.add(run_no)
+                raise
         return False
+
+    def _is_claimed(self, run_no: int, change_ids: Iterator[ChangeId], *, number: int) -> bool:
+        run = rows.run_of(self._find("find_run_by_no", run_no)[0])
+        claim = self._command(run)
+        if claim is None:
+            return False
+        refusal = self._refusal(run) if can_be_claimed(run, claim) else None
+        if refusal is not None:
+            self._refuse(run, refusal)
+            return False
+        decided = self._decide(run, claim, next(change_ids))
+        if not decided.is_taken:
+            return False
+        taken = decided.change.run
+        tell_run(self._tables, self._connection, taken, self._learned_of(taken))
+        wait_ms = admission.wait_ms(run, now_ms=self._now_ms)
+        self._run("put_wait_of_admission", number % admission.WAITS_KEPT, wait_ms)
+        self._taken += 1
+        return True
 
     def _command(self, run: Run) -> Claim | None:
         """Return what to decide on a run; None when its definition has not been read."""

@@ -81,6 +81,8 @@ class Tables:
         self.sql = statements
         self.archive = Archive(statements)
         self._plans: OrderedDict[tuple[TenantId, DefinitionDigest], Plan] = OrderedDict()
+        self.unreadable: set[int] = set()
+        """The runs that claims leave out, since a row of theirs could not be read."""
 
     def insert_run(
         self,
