@@ -265,7 +265,8 @@ def test_second_signal_cancels_and_leaves_nothing(
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 8
     assert "run_processes_ended" in out
-    assert call("runs", "show", "latest", "--json").json["status"] == "cancelled"
+    shown = call("runs", "show", "latest", "--json").json
+    assert (shown["status"], shown["stop_reason"]) == ("cancelled", "cancelled by SIGTERM")
 
 
 def test_third_signal_leaves_at_once_and_takes_the_body_along(

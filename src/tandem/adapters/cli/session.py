@@ -63,7 +63,7 @@ class Session:
         self._open: set[RunId] = set()
         self._refused: set[GateId] = set()
         self._told: dict[RunId, str] = {}
-        self._signals = 0
+        self._signals: list[int] = []
         self._signalled = asyncio.Event()
         display.answered = self.wake
         parts.engine.listen(self._changed)
@@ -81,7 +81,7 @@ class Session:
         self._open = set(run_ids)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._interrupt)
+            loop.add_signal_handler(number, self._interrupt, number)
         try:
             async with asyncio.TaskGroup() as group:
                 beside = [group.create_task(self._obey()), group.create_task(self._show())]
@@ -209,9 +209,9 @@ class Session:
         for wake in self._wakes.values():
             wake.set()
 
-    def _interrupt(self) -> None:
-        self._signals += 1
-        if self._signals > LEAVE_AFTER:
+    def _interrupt(self, number: int) -> None:
+        self._signals.append(number)
+        if len(self._signals) > LEAVE_AFTER:
             self._leave()
         self._signalled.set()
 
@@ -231,19 +231,21 @@ class Session:
         while True:
             await self._signalled.wait()
             self._signalled.clear()
-            while obeyed < self._signals:
+            while obeyed < len(self._signals):
+                number = self._signals[obeyed]
                 obeyed += 1
-                await self._stop(is_first=obeyed == 1)
+                by = "from the keyboard" if number == signal.SIGINT else "by SIGTERM"
+                await self._stop(by, is_first=obeyed == 1)
 
-    async def _stop(self, *, is_first: bool) -> None:
+    async def _stop(self, by: str, *, is_first: bool) -> None:
         if is_first:
             self._display.note(
                 "pausing: what runs is let to its end; once more (Ctrl-C) cancels the run"
             )
-            await self._each(lambda: Pause(reason="paused from the keyboard"))
+            await self._each(lambda: Pause(reason=f"paused {by}"))
         else:
             self._display.note("cancelling; once more leaves at once")
-            await self._each(lambda: Cancel(reason="cancelled from the keyboard"))
+            await self._each(lambda: Cancel(reason=f"cancelled {by}"))
 
     async def _each(self, command: Callable[[], Command]) -> None:
         for run_id in sorted(self._open):
