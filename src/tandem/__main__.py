@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from tandem.settings import Settings
     from tandem.wiring import Parts
 
-_INTERRUPTED = 130
-"""See `adapters.cli.exits`, which may not be there yet."""
-
 
 class LocalTools:
     """The parts of this machine. See `adapters.cli.tools.Tools` for what each promises.
@@ -197,7 +194,9 @@ def main() -> int:
 
         return run_command_line(LocalTools())
     except KeyboardInterrupt:  # nothing has begun yet
-        return _INTERRUPTED
+        from tandem.adapters.cli.exits import INTERRUPTED
+
+        return INTERRUPTED
     finally:
         end_soon()
 

@@ -10,6 +10,7 @@ import msgspec
 
 from tandem.adapters.sql.rows import ATTEMPT_BITS, NODE_BITS, event_of
 from tandem.adapters.sqlite.archive import unpack
+from tandem.adapters.sqlite.connection import open_connection
 from tandem.domain.admission import overlap
 from tandem.domain.budget import Used, allowed, reached
 from tandem.domain.graph import Plan, PlanNode
@@ -118,10 +119,7 @@ class Invariants:
     def __init__(self, path: Path, bodies: Bodies) -> None:
         self.events: list[Seen] = []
         self._bodies = bodies
-        self._connection = apsw.Connection(
-            str(path), flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=600
-        )
-        self._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+        self._connection = open_connection(path, synchronous="OFF", read_only=True)
         self._names: dict[str, list[str]] = {}
         self._replays: dict[int, _Replay] = {}
         self._plans: dict[str, Plan] = {}

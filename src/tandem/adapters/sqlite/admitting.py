@@ -263,7 +263,7 @@ class AdmissionPass:
             if run_no in self._tables.unreadable:
                 continue  # whoever asks for it is told; it must hold up no other run
             try:
-                if self._is_claimed(run_no, change_ids, number=number):
+                if self._try_to_claim(run_no, change_ids, number=number):
                     return True
             except StoreError as error:
                 if error.code == ROW_UNREADABLE:
@@ -273,7 +273,7 @@ class AdmissionPass:
                 raise
         return False
 
-    def _is_claimed(self, run_no: int, change_ids: Iterator[ChangeId], *, number: int) -> bool:
+    def _try_to_claim(self, run_no: int, change_ids: Iterator[ChangeId], *, number: int) -> bool:
         run = rows.run_of(self._find("find_run_by_no", run_no)[0])
         claim = self._command(run)
         if claim is None:
